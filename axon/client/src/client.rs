@@ -1,0 +1,372 @@
+//! The client: one method a command.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axon_proto::error::IpcCode;
+use axon_proto::limits::{CLIENT_PENDING_MAX, IPC_VERSION, LINE_BYTES_MAX, REQUEST_TIMEOUT_MS};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+use crate::ClientError;
+use crate::conn::Conn;
+use crate::types::{
+    Delegate, Event, Hello, Inbox, Message, Peer, Query, SendOptions, Sent, Status, Subscribed, Subscription,
+    Welcome, Whoami,
+};
+
+/// How long a command that waits for no peer may take before the daemon is held to be stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection to the daemon. Clones share it; it closes when the last one goes.
+///
+/// Commands run concurrently: each method takes `&self` and awaits its own reply.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), axon_client::ClientError> {
+/// use axon_client::{Client, Hello};
+///
+/// let client = Client::connect("/home/ada/.axon/axon.sock", Hello::default()).await?;
+/// println!("{}", client.ask("bob", "When is dinner?").await?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    conn: Conn,
+    path: PathBuf,
+    hello: Hello,
+    welcome: Welcome,
+    next_id: AtomicU64,
+    /// Places for commands that wait for a peer.
+    slow: Arc<Semaphore>,
+    /// Places for all others, so that these do not wait for peers.
+    quick: Arc<Semaphore>,
+}
+
+#[derive(Serialize)]
+struct Line<'a, B> {
+    cmd: &'a str,
+    req_id: &'a str,
+    #[serde(flatten)]
+    body: B,
+}
+
+#[derive(Serialize)]
+struct Nothing {}
+
+impl Client {
+    /// Connects to the socket and says hello.
+    pub async fn connect(path: impl AsRef<Path>, hello: Hello) -> Result<Self, ClientError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            version: u32,
+            consumer: &'a str,
+        }
+        let conn = Conn::open(path.as_ref()).await?;
+        let slow = Arc::new(Semaphore::new(CLIENT_PENDING_MAX));
+        let quick = Arc::new(Semaphore::new(CLIENT_PENDING_MAX));
+        let line = encode("hello", 1, Body { version: IPC_VERSION, consumer: &hello.consumer })?;
+        let reply = patient(PATIENCE, call(&conn, 1, line, &quick)).await?;
+        let welcome: Welcome = decode(&reply)?;
+        if welcome.version != IPC_VERSION {
+            return Err(ClientError::ipc(
+                IpcCode::UnsupportedVersion,
+                format!(
+                    "the daemon speaks IPC version {} and this client {IPC_VERSION}: start a newer daemon",
+                    welcome.version
+                ),
+            ));
+        }
+        let path = path.as_ref().to_owned();
+        let shared = Shared { conn, path, hello, welcome, next_id: AtomicU64::new(2), slow, quick };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What the daemon said to hello.
+    pub fn welcome(&self) -> &Welcome {
+        &self.shared.welcome
+    }
+
+    /// A new connection to the same socket, as the same consumer.
+    pub async fn reconnect(&self) -> Result<Self, ClientError> {
+        Self::connect(&self.shared.path, self.shared.hello.clone()).await
+    }
+
+    /// The socket.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Who this daemon is.
+    pub async fn whoami(&self) -> Result<Whoami, ClientError> {
+        self.quick("whoami", Nothing {}).await
+    }
+
+    /// What the daemon counts.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.quick("status", Nothing {}).await
+    }
+
+    /// The peers that the daemon knows.
+    pub async fn peers(&self) -> Result<Vec<Peer>, ClientError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            peers: Vec<Peer>,
+        }
+        self.quick::<Reply>("peers", Nothing {}).await.map(|reply| reply.peers)
+    }
+
+    /// Sends a message of any kind. For a kind that is answered this awaits the answer.
+    ///
+    /// `to` is an agent id, an unambiguous prefix of one (at least 4 hexadecimal digits) or a name; only `cancel`
+    /// does without. The payload must become a JSON object; text that is JSON already goes as
+    /// [`RawValue`](serde_json::value::RawValue).
+    pub async fn send(
+        &self,
+        to: Option<&str>,
+        kind: &str,
+        payload: &(impl Serialize + ?Sized),
+        options: SendOptions,
+    ) -> Result<Sent, ClientError> {
+        #[derive(Serialize)]
+        struct Body<'a, P: ?Sized> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            to: Option<&'a str>,
+            kind: &'a str,
+            payload: &'a P,
+            #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+            reference: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            deadline_ms: Option<u64>,
+        }
+        let body = Body {
+            to,
+            kind,
+            payload,
+            reference: options.reference.as_deref(),
+            deadline_ms: options.deadline_ms,
+        };
+        // A query's own deadline is in its payload, which is not looked into here: no patience for it. The others
+        // are bounded by the daemon.
+        let limit = (kind != "query").then(|| {
+            Duration::from_millis(options.deadline_ms.unwrap_or(0).max(REQUEST_TIMEOUT_MS)) + PATIENCE
+        });
+        let id = self.next_id();
+        let reply = call(&self.shared.conn, id, encode("send", id, body)?, &self.shared.slow);
+        let reply = match limit {
+            Some(limit) => patient(limit, reply).await?,
+            None => reply.await?,
+        };
+        decode(&reply)
+    }
+
+    /// Asks a peer, and gives the summary of its answer.
+    pub async fn ask(&self, to: &str, question: &str) -> Result<String, ClientError> {
+        let answer = self.query(to, &Query { question, ..Query::default() }).await?.into_answer()?;
+        Ok(answer.text("summary").unwrap_or_default())
+    }
+
+    /// Asks a peer; the answer is a `response` or an `error`.
+    pub async fn query(&self, to: &str, query: &Query<'_>) -> Result<Sent, ClientError> {
+        self.send(Some(to), "query", query, SendOptions::default()).await
+    }
+
+    /// Hands work to a peer; the answer is an `ack` or an `error`. The `result` comes later, as an event.
+    pub async fn delegate(&self, to: &str, task: &Delegate<'_>) -> Result<Sent, ClientError> {
+        self.send(Some(to), "delegate", task, SendOptions::default()).await
+    }
+
+    /// Tells a peer something.
+    pub async fn notify(
+        &self,
+        to: &str,
+        topic: &str,
+        data: &(impl Serialize + ?Sized),
+        importance: Option<&str>,
+    ) -> Result<Sent, ClientError> {
+        #[derive(Serialize)]
+        struct Notify<'a, D: ?Sized> {
+            topic: &'a str,
+            data: &'a D,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            importance: Option<&'a str>,
+        }
+        self.send(Some(to), "notify", &Notify { topic, data, importance }, SendOptions::default()).await
+    }
+
+    /// Takes a delegation back; the answer is an `ack` or an `error`. The daemon knows whose it is.
+    pub async fn cancel(&self, delegation: &str, reason: Option<&str>) -> Result<Sent, ClientError> {
+        #[derive(Serialize)]
+        struct Cancel<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            reason: Option<&'a str>,
+        }
+        let options = SendOptions { reference: Some(delegation.to_owned()), ..SendOptions::default() };
+        self.send(None, "cancel", &Cancel { reason }, options).await
+    }
+
+    /// Asks a peer what its agents can do; the answer is `capabilities` or an `error`.
+    pub async fn discover(&self, to: &str) -> Result<Sent, ClientError> {
+        self.send(Some(to), "discover", &Nothing {}, SendOptions::default()).await
+    }
+
+    /// Asks a peer's daemon how it is; the answer is a `pong`.
+    pub async fn ping(&self, to: &str) -> Result<Sent, ClientError> {
+        self.send(Some(to), "ping", &Nothing {}, SendOptions::default()).await
+    }
+
+    /// Answers a peer's request: `response`, `ack`, `error`, `progress` or `result`. Gives the id of the answer.
+    pub async fn reply(
+        &self,
+        request: &str,
+        kind: &str,
+        payload: &(impl Serialize + ?Sized),
+    ) -> Result<String, ClientError> {
+        #[derive(Serialize)]
+        struct Body<'a, P: ?Sized> {
+            #[serde(rename = "ref")]
+            reference: &'a str,
+            kind: &'a str,
+            payload: &'a P,
+        }
+        #[derive(Deserialize)]
+        struct Reply {
+            msg_id: String,
+        }
+        let body = Body { reference: request, kind, payload };
+        self.quick::<Reply>("reply", body).await.map(|reply| reply.msg_id)
+    }
+
+    /// Asks for messages as they come: see [`next_event`](Self::next_event).
+    pub async fn subscribe(&self, subscription: &Subscription) -> Result<Subscribed, ClientError> {
+        self.quick("subscribe", subscription).await
+    }
+
+    /// The next event, in the order of their coming. An error means that there will be no more.
+    ///
+    /// May be dropped while it waits without losing anything. With several clones waiting, each event goes to one.
+    pub async fn next_event(&self) -> Result<Event, ClientError> {
+        self.shared.conn.event().await
+    }
+
+    /// Kept messages from this consumer's cursor on: at most `limit`, and with `kinds` up to the first of another
+    /// kind.
+    pub async fn inbox(&self, limit: Option<u64>, kinds: Option<&[String]>) -> Result<Inbox, ClientError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            limit: Option<u64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            kinds: Option<&'a [String]>,
+        }
+        self.quick("inbox", Body { limit, kinds }).await
+    }
+
+    /// Moves this consumer's cursor: all messages up to this number are dealt with. Gives the new cursor.
+    pub async fn ack(&self, up_to_seq: u64) -> Result<u64, ClientError> {
+        #[derive(Serialize)]
+        struct Body {
+            up_to_seq: u64,
+        }
+        #[derive(Deserialize)]
+        struct Reply {
+            acked_seq: u64,
+        }
+        self.quick::<Reply>("ack", Body { up_to_seq }).await.map(|reply| reply.acked_seq)
+    }
+
+    /// Says what this client can do, for peers that ask by `discover`; forgotten when it disconnects.
+    pub async fn advertise(&self, capabilities: &(impl Serialize + ?Sized)) -> Result<(), ClientError> {
+        #[derive(Serialize)]
+        struct Body<'a, C: ?Sized> {
+            capabilities: &'a C,
+        }
+        self.quick::<IgnoredAny>("advertise", Body { capabilities }).await.map(drop)
+    }
+
+    /// Shows the token of `<root>/ipc-token`; only needed where the daemon cannot see who connects.
+    pub async fn auth(&self, token: &str) -> Result<(), ClientError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            token: &'a str,
+        }
+        self.quick::<IgnoredAny>("auth", Body { token }).await.map(drop)
+    }
+
+    /// Any command that waits for no peer: for those of families that this crate has no method for.
+    pub async fn command(
+        &self,
+        cmd: &str,
+        fields: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<serde_json::Value, ClientError> {
+        self.quick(cmd, fields).await
+    }
+
+    fn next_id(&self) -> u64 {
+        self.shared.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    async fn quick<T: DeserializeOwned>(&self, cmd: &str, body: impl Serialize) -> Result<T, ClientError> {
+        let id = self.next_id();
+        let line = encode(cmd, id, body)?;
+        decode(&patient(PATIENCE, call(&self.shared.conn, id, line, &self.shared.quick)).await?)
+    }
+}
+
+impl Message {
+    /// A message's refusal: whether it is an `ack` that says no, and why.
+    pub fn refusal(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Ack {
+            #[serde(default)]
+            accepted: bool,
+            #[serde(default)]
+            reason: Option<String>,
+        }
+        let ack: Ack = (self.kind == "ack").then(|| self.payload().ok())??;
+        (!ack.accepted).then(|| ack.reason.unwrap_or_else(|| "the peer gave no reason".to_owned()))
+    }
+}
+
+fn encode(cmd: &str, id: u64, body: impl Serialize) -> Result<String, ClientError> {
+    let id = id.to_string();
+    let mut line = serde_json::to_string(&Line { cmd, req_id: &id, body })
+        .map_err(|error| ClientError::ipc(IpcCode::InvalidCommand, format!("this is no JSON: {error}")))?;
+    if line.len() > LINE_BYTES_MAX {
+        let excess = line.len() - LINE_BYTES_MAX;
+        return Err(ClientError::ipc(
+            IpcCode::CommandTooLarge,
+            format!("the command is {excess} bytes over {LINE_BYTES_MAX}: shorten it or split it"),
+        ));
+    }
+    line.push('\n');
+    Ok(line)
+}
+
+fn decode<T: DeserializeOwned>(line: &str) -> Result<T, ClientError> {
+    serde_json::from_str(line).map_err(|error| ClientError::Protocol(format!("in its reply: {error}")))
+}
+
+async fn call(conn: &Conn, id: u64, line: String, places: &Arc<Semaphore>) -> Result<String, ClientError> {
+    let permit = places.clone().acquire_owned().await.map_err(|_| ClientError::Closed)?;
+    conn.call(id, line, permit).await
+}
+
+async fn patient(
+    limit: Duration,
+    reply: impl Future<Output = Result<String, ClientError>>,
+) -> Result<String, ClientError> {
+    match tokio::time::timeout(limit, reply).await {
+        Ok(reply) => reply,
+        Err(_) => Err(ClientError::Stuck { secs: limit.as_secs() }),
+    }
+}

@@ -1,0 +1,115 @@
+//! What can go wrong for a client, each with a sentence that says what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use axon_proto::error::{IpcCode, PeerCode};
+
+/// A failed call.
+///
+/// ```
+/// use axon_client::ClientError;
+///
+/// let error = ClientError::NoDaemon { path: "/home/ada/.axon/axon.sock".into() };
+/// assert!(error.to_string().contains("axon --root /home/ada/.axon daemon"));
+/// assert_eq!(error.code(), "no_daemon");
+/// assert_eq!(error.exit_code(), 1);
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The daemon refused the command. Codes that this crate does not know stay text.
+    #[error("{message}")]
+    Ipc {
+        /// As in `spec/IPC.md`, "Errors".
+        code: String,
+        /// What to do about it.
+        message: String,
+    },
+    /// The peer answered, with an `error` envelope.
+    #[error("{message}")]
+    Peer {
+        /// As in `spec/WIRE_FORMAT.md`, "Errors".
+        code: String,
+        /// What to do instead.
+        message: String,
+        /// Whether the same request may succeed later.
+        retryable: bool,
+        /// Who answered.
+        from: String,
+        /// The request.
+        id: String,
+    },
+    /// Nobody listens on the socket.
+    #[error("no daemon runs on {root}: start one with `axon --root {root} daemon`", root = root(path).display())]
+    NoDaemon {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The socket cannot be opened, read or written.
+    #[error("cannot talk to {}: {why}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
+    },
+    /// The daemon closed the connection, or it was closed here.
+    #[error("the daemon closed the connection: it has stopped or was restarted, so connect again")]
+    Closed,
+    /// The daemon has not answered for so long that it never will.
+    #[error("the daemon did not answer within {secs} s: see `axon doctor`, or start it again")]
+    Stuck {
+        /// How long was waited.
+        secs: u64,
+    },
+    /// The daemon said something that is not in the specification.
+    #[error("the daemon does not speak as expected ({0}): are `axon` and the daemon of one version?")]
+    Protocol(String),
+}
+
+impl ClientError {
+    /// A short code for programs: the daemon's or the peer's own, or one of `no_daemon io closed stuck protocol`.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Ipc { code, .. } | Self::Peer { code, .. } => code,
+            Self::NoDaemon { .. } => "no_daemon",
+            Self::Io { .. } => "io",
+            Self::Closed => "closed",
+            Self::Stuck { .. } => "stuck",
+            Self::Protocol(_) => "protocol",
+        }
+    }
+
+    /// What a program that fails with this should exit with, as `axon` itself does.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Ipc { code, .. } => IpcCode::parse(code).map_or(1, IpcCode::exit_code),
+            Self::Peer { code, .. } if PeerCode::parse(code) == Some(PeerCode::Timeout) => 3,
+            Self::Peer { .. } => 4,
+            _ => 1,
+        }
+    }
+
+    /// Whether the connection is over, so that only a new one can help.
+    pub fn ends_connection(&self) -> bool {
+        !matches!(self, Self::Ipc { .. } | Self::Peer { .. } | Self::Stuck { .. })
+    }
+
+    pub(crate) fn ipc(code: IpcCode, message: impl Into<String>) -> Self {
+        Self::Ipc { code: code.as_str().to_owned(), message: message.into() }
+    }
+
+    pub(crate) fn open(path: &Path, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                Self::NoDaemon { path: path.to_owned() }
+            }
+            _ => Self::Io { path: path.to_owned(), why: error.to_string() },
+        }
+    }
+}
+
+fn root(socket: &Path) -> &Path {
+    socket.parent().unwrap_or(socket)
+}

@@ -1,0 +1,34 @@
+//! Typed client of the axon daemon's Unix socket (IPC version 2, `spec/IPC.md`).
+//!
+//! [`Client`] is one connection: ask, delegate, notify, read the inbox, subscribe. [`Agent`] turns a closure into an
+//! agent that answers what peers ask. Both need a tokio runtime; a current-thread one will do.
+//!
+//! ```no_run
+//! use axon_client::{Agent, Answer, Client, Hello};
+//!
+//! # async fn example() -> Result<(), axon_client::ClientError> {
+//! let client = Client::connect("/home/ada/.axon/axon.sock", Hello::default()).await?;
+//! let agent = Agent::new(|request| async move {
+//!     Answer::text(format!("You asked: {}", request.subject()))
+//! });
+//! Err(agent.serve(&client).await)
+//! # }
+//! ```
+
+mod agent;
+mod answer;
+mod client;
+mod conn;
+mod error;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use agent::{Agent, End, Request};
+pub use answer::{Answer, PAYLOAD_BYTES_MAX, truncate};
+pub use client::Client;
+pub use error::ClientError;
+pub use types::{
+    Delegate, Dropped, Event, Hello, Inbound, Inbox, Kept, Message, Peer, Query, SendOptions, Sent, Status,
+    Subscribed, Subscription, Welcome, Whoami,
+};

@@ -1,0 +1,333 @@
+//! The client against a daemon of a few lines: what it sends, and what it makes of what it hears.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::{Agent, Answer, Client, ClientError, End, Event, Hello, Query, Subscription};
+
+const ME: &str = "ed25519.00000000000000000000000000000001";
+const BOB: &str = "ed25519.00000000000000000000000000000002";
+
+/// The daemon's end of one connection.
+struct Fake {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    out: OwnedWriteHalf,
+}
+
+impl Fake {
+    fn new(stream: UnixStream) -> Self {
+        let (read, out) = stream.into_split();
+        Self { lines: BufReader::new(read).lines(), out }
+    }
+
+    async fn accept(listener: &UnixListener) -> Self {
+        let mut fake = Self::new(listener.accept().await.unwrap().0);
+        let hello = fake.next().await;
+        assert_eq!((&hello["cmd"], &hello["version"]), (&json!("hello"), &json!(2)));
+        fake.ok(
+            &hello,
+            json!({"version": 2, "daemon_max_version": 2, "agent_id": ME, "features": ["progress"],
+                   "daemon_version": "0.1.0", "new_field": {}}),
+        )
+        .await;
+        fake
+    }
+
+    async fn next(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next_line().await.unwrap().unwrap()).unwrap()
+    }
+
+    async fn say(&mut self, line: &Value) {
+        self.out.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+    }
+
+    async fn ok(&mut self, command: &Value, mut fields: Value) {
+        fields["ok"] = true.into();
+        fields["req_id"] = command["req_id"].clone();
+        self.say(&fields).await;
+    }
+
+    /// Reads a `reply` command, accepts it and gives its ref, kind and payload.
+    async fn replied(&mut self) -> (String, String, Value) {
+        let command = self.next().await;
+        assert_eq!(command["cmd"], "reply", "{command}");
+        self.ok(&command, json!({"msg_id": "m"})).await;
+        let text = |field: &str| command[field].as_str().unwrap().to_owned();
+        (text("ref"), text("kind"), command["payload"].clone())
+    }
+
+    async fn subscribed(&mut self) -> Value {
+        let command = self.next().await;
+        assert_eq!(command["cmd"], "subscribe");
+        self.ok(&command, json!({"subscribed": true, "replayed": 0, "replay_to_seq": 0})).await;
+        command
+    }
+}
+
+fn envelope(id: &str, kind: &str, payload: Value) -> Value {
+    json!({"v": 1, "id": id, "from": BOB, "to": ME, "ts": 1, "kind": kind, "ref": null, "payload": payload})
+}
+
+fn request(id: &str, kind: &str, payload: Value) -> Value {
+    json!({"event": "inbound", "replay": false, "seq": 7, "buffered_at_ms": 1, "answer": true,
+           "deadline_ms": 30_000, "envelope": envelope(id, kind, payload)})
+}
+
+async fn pair() -> (TempDir, UnixListener, Client, Fake) {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("axon.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (client, fake) = tokio::join!(Client::connect(&path, Hello::default()), Fake::accept(&listener));
+    (dir, listener, client.unwrap(), fake)
+}
+
+#[tokio::test]
+async fn replies_find_their_command_in_any_order() {
+    let (_dir, _listener, client, mut fake) = pair().await;
+    assert_eq!(client.welcome().agent_id, ME);
+    let daemon = async {
+        let first = fake.next().await;
+        let second = fake.next().await;
+        assert_eq!(first["payload"], json!({"question": "one", "deadline_ms": 5}));
+        let answer = |text: &str| envelope("r", "response", json!({"data": null, "summary": text}));
+        fake.ok(&second, json!({"msg_id": "b", "response": answer("2")})).await;
+        fake.ok(&first, json!({"msg_id": "a", "response": answer("1")})).await;
+    };
+    let query = Query { question: "one", deadline_ms: Some(5), ..Query::default() };
+    let (one, two, ()) = tokio::join!(client.query("bob", &query), client.ask("bob", "two"), daemon);
+    assert_eq!(one.unwrap().into_answer().unwrap().text("summary").unwrap(), "1");
+    assert_eq!(two.unwrap(), "2");
+}
+
+#[tokio::test]
+async fn failures_keep_their_code_and_sentence() {
+    let (_dir, _listener, client, mut fake) = pair().await;
+    let daemon = async {
+        let command = fake.next().await;
+        fake.say(
+            &json!({"ok": false, "req_id": command["req_id"], "error": "peer_not_found", "message": "who?"}),
+        )
+        .await;
+        let command = fake.next().await;
+        fake.say(&json!({"ok": false, "req_id": command["req_id"], "error": "brand_new", "message": "x"}))
+            .await;
+        let command = fake.next().await;
+        let payload = json!({"code": "timeout", "message": "too slow", "retryable": true});
+        fake.ok(&command, json!({"msg_id": "a", "response": envelope("r", "error", payload)})).await;
+    };
+    let calls = async { (client.ping("x").await, client.ping("y").await, client.ask("bob", "?").await) };
+    let ((first, second, third), ()) = tokio::join!(calls, daemon);
+    let first = first.unwrap_err();
+    assert_eq!((first.code(), first.exit_code(), first.to_string().as_str()), ("peer_not_found", 5, "who?"));
+    assert_eq!(
+        (second.as_ref().unwrap_err().code(), second.as_ref().unwrap_err().exit_code()),
+        ("brand_new", 1)
+    );
+    let third = third.unwrap_err();
+    assert!(matches!(&third, ClientError::Peer { from, id, .. } if from == BOB && id == "a"));
+    assert_eq!((third.code(), third.exit_code()), ("timeout", 3));
+}
+
+#[tokio::test]
+async fn no_daemon_and_a_full_daemon_are_told_apart() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("axon.sock");
+    let error = Client::connect(&path, Hello::default()).await.unwrap_err();
+    assert!(matches!(error, ClientError::NoDaemon { .. }), "{error}");
+    let listener = UnixListener::bind(&path).unwrap();
+    let full = async {
+        let mut fake = Fake::new(listener.accept().await.unwrap().0);
+        fake.say(&json!({"ok": false, "error": "too_many_clients", "message": "64 are here"})).await;
+    };
+    let (client, ()) = tokio::join!(Client::connect(&path, Hello::default()), full);
+    assert_eq!(client.unwrap_err().code(), "too_many_clients");
+    drop(listener);
+    let error = Client::connect(&path, Hello::default()).await.unwrap_err();
+    assert!(matches!(error, ClientError::NoDaemon { .. }), "a stale socket: {error}");
+}
+
+#[tokio::test]
+async fn a_lost_connection_ends_calls_and_events() {
+    let (_dir, _listener, client, mut fake) = pair().await;
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.ping("bob").await }
+    });
+    fake.next().await;
+    drop(fake);
+    assert!(matches!(waiting.await.unwrap(), Err(ClientError::Closed)));
+    assert!(matches!(client.next_event().await, Err(ClientError::Closed)));
+    assert!(matches!(client.status().await, Err(ClientError::Closed)));
+}
+
+#[tokio::test]
+async fn nonsense_ends_the_connection_with_a_word() {
+    let (_dir, _listener, client, mut fake) = pair().await;
+    fake.out.write_all(b"{not json\n").await.unwrap();
+    assert!(matches!(client.next_event().await, Err(ClientError::Protocol(_))));
+}
+
+#[tokio::test]
+async fn an_overlong_command_is_refused_before_it_is_sent() {
+    let (_dir, _listener, client, _fake) = pair().await;
+    let error = client.ask("bob", &"x".repeat(70_000)).await.unwrap_err();
+    assert_eq!((error.code(), error.exit_code()), ("command_too_large", 2));
+}
+
+#[tokio::test]
+async fn full_events_do_not_hold_up_replies_and_are_told_of() {
+    let (_dir, _listener, client, mut fake) = pair().await;
+    let daemon = async {
+        fake.subscribed().await;
+        for seq in 1..=100 {
+            let mut event = request("n", "notify", json!({"topic": "t", "data": "x".repeat(60_000)}));
+            event["answer"] = false.into();
+            event["seq"] = seq.into();
+            fake.say(&event).await;
+        }
+        let status = fake.next().await;
+        fake.ok(&status, json!({"uptime_secs": 5})).await;
+    };
+    let calls = async {
+        client.subscribe(&Subscription::default()).await.unwrap();
+        client.status().await.unwrap().uptime_secs
+    };
+    assert_eq!(tokio::join!(calls, daemon).0, 5);
+    let mut last = 0;
+    loop {
+        match client.next_event().await.unwrap() {
+            Event::Inbound(inbound) => last = inbound.seq,
+            Event::SlowConsumer { resume_from_seq } => {
+                assert!(last > 10 && last < 100);
+                assert_eq!(resume_from_seq, last + 1);
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_answers_acks_and_reports() {
+    let (_dir, _listener, client, mut fake) = pair().await;
+    let agent = Agent::new(|request| async move { Answer::text(request.subject().to_uppercase()) });
+    let daemon = async {
+        let subscription = fake.subscribed().await;
+        assert_eq!(subscription["answer"], json!(["query", "delegate", "cancel"]));
+        assert_eq!(subscription["capacity"], 16);
+        fake.say(&request("q", "query", json!({"question": "hi there", "max_tokens": 1}))).await;
+        let (to, kind, payload) = fake.replied().await;
+        assert_eq!((to.as_str(), kind.as_str()), ("q", "response"));
+        assert_eq!(payload, json!({"data": null, "summary": "HI T", "truncated": true}));
+        fake.say(&request("d", "delegate", json!({"task": "shout"}))).await;
+        assert_eq!(fake.replied().await, ("d".into(), "ack".into(), json!({"accepted": true})));
+        let (to, kind, payload) = fake.replied().await;
+        assert_eq!((to.as_str(), kind.as_str()), ("d", "result"));
+        assert_eq!(payload, json!({"status": "completed", "outcome": "SHOUT"}));
+        drop(fake);
+    };
+    let (why, ()) = tokio::join!(agent.serve(&client), daemon);
+    assert!(matches!(why, ClientError::Closed));
+}
+
+#[tokio::test]
+async fn a_cancelled_delegation_ends_and_says_so() {
+    let (_dir, _listener, client, mut fake) = pair().await;
+    let tidied = Arc::new(AtomicUsize::new(0));
+    let seen = tidied.clone();
+    let agent = Agent::new(move |request| {
+        let tidied = tidied.clone();
+        async move {
+            assert_eq!(request.ended().await, End::Cancelled);
+            tidied.fetch_add(1, Ordering::Relaxed);
+            Answer::text("not wanted any more")
+        }
+    });
+    let daemon = async {
+        fake.subscribed().await;
+        fake.say(&request("d", "delegate", json!({"task": "wait"}))).await;
+        assert_eq!(fake.replied().await.1, "ack");
+        for (run, accepted) in [("d", true), ("other", false)] {
+            let mut cancel = request("c", "cancel", json!({}));
+            cancel["envelope"]["ref"] = run.into();
+            fake.say(&cancel).await;
+            if accepted {
+                let (to, kind, payload) = fake.replied().await;
+                assert_eq!((to.as_str(), kind.as_str()), ("d", "result"));
+                assert_eq!(payload["error"], "cancelled: cancelled, as asked");
+            }
+            let (to, kind, payload) = fake.replied().await;
+            assert_eq!((to.as_str(), kind.as_str(), &payload["accepted"]), ("c", "ack", &json!(accepted)));
+        }
+        drop(fake);
+    };
+    tokio::join!(agent.serve(&client), daemon);
+    assert_eq!(seen.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_withdrawn_query_and_a_panic_are_survived() {
+    let (_dir, _listener, client, mut fake) = pair().await;
+    let agent = Agent::new(|request| async move {
+        match request.subject() {
+            "panic" => panic!("as asked"),
+            "wait" => std::future::pending().await,
+            other => Answer::text(other),
+        }
+    })
+    .kinds(["query"]);
+    let daemon = async {
+        assert_eq!(fake.subscribed().await["answer"], json!(["query"]));
+        fake.say(&request("w", "query", json!({"question": "wait"}))).await;
+        fake.say(&json!({"event": "withdrawn", "ref": "w", "reason": "timeout"})).await;
+        fake.say(&request("p", "query", json!({"question": "panic"}))).await;
+        let (to, kind, payload) = fake.replied().await;
+        assert_eq!((to.as_str(), kind.as_str(), &payload["code"]), ("p", "error", &json!("internal")));
+        fake.say(&request("q", "query", json!({"question": "fine"}))).await;
+        assert_eq!(fake.replied().await.0, "q");
+        drop(fake);
+    };
+    tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(agent.serve(&client), daemon) })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn work_outlives_the_daemon_and_reports_to_the_next() {
+    let (_dir, listener, client, mut fake) = pair().await;
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let agent = Agent::new(move |_| {
+        let mut wait = wait.clone();
+        async move {
+            wait.wait_for(|go| *go).await.ok();
+            Answer::text("done")
+        }
+    });
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let daemon = async {
+        fake.subscribed().await;
+        fake.say(&request("d", "delegate", json!({"task": "long"}))).await;
+        assert_eq!(fake.replied().await.1, "ack");
+        drop(fake);
+        let mut fake = Fake::accept(&listener).await;
+        fake.subscribed().await;
+        go.send(true).unwrap();
+        let (to, kind, payload) = fake.replied().await;
+        assert_eq!((to.as_str(), kind.as_str(), &payload["outcome"]), ("d", "result", &json!("done")));
+        stop.send(()).unwrap();
+        fake
+    };
+    let stop = async { stopped.await.unwrap() };
+    let mut losses = 0;
+    let (served, fake) = tokio::join!(agent.serve_until(client, stop, |_| losses += 1), daemon);
+    served.unwrap();
+    drop(fake);
+    assert_eq!(losses, 1);
+}

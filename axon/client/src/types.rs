@@ -1,0 +1,447 @@
+//! What is said over the socket, typed. Names are those of `spec/IPC.md`; unknown fields are passed over.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::ClientError;
+
+/// How a client introduces itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// Whose cursor in the inbox this client reads and moves; at most 64 bytes.
+    pub consumer: String,
+}
+
+impl Hello {
+    /// As this consumer.
+    pub fn consumer(name: impl Into<String>) -> Self {
+        Self { consumer: name.into() }
+    }
+}
+
+impl Default for Hello {
+    fn default() -> Self {
+        Self::consumer("default")
+    }
+}
+
+/// The daemon's reply to hello.
+#[derive(Debug, Clone, Deserialize)]
+#[non_exhaustive]
+pub struct Welcome {
+    /// The IPC version that both speak.
+    pub version: u32,
+    /// The highest that the daemon speaks.
+    pub daemon_max_version: u32,
+    /// Who this daemon is.
+    pub agent_id: String,
+    /// What else the daemon can do.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// The daemon's own version.
+    #[serde(default)]
+    pub daemon_version: Option<String>,
+}
+
+/// Who this daemon is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Whoami {
+    /// Its agent id.
+    pub agent_id: String,
+    /// Its public key in standard base64.
+    pub public_key: String,
+    /// Its name, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The daemon's version.
+    pub version: String,
+    /// The IPC version spoken.
+    pub ipc_version: u32,
+    /// Seconds since it started.
+    pub uptime_secs: u64,
+    /// Where it listens for peers.
+    #[serde(default)]
+    pub listen: Vec<String>,
+    /// Its process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Its root directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+}
+
+/// What the daemon counts.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Status {
+    /// Seconds since it started.
+    pub uptime_secs: u64,
+    /// Peers with a connection.
+    pub peers_connected: u64,
+    /// Messages sent to peers.
+    pub messages_sent: u64,
+    /// Messages taken from peers.
+    pub messages_received: u64,
+    /// Clients of the socket.
+    pub clients: u64,
+    /// Clients that answer requests.
+    pub answerers: u64,
+    /// Requests being worked on.
+    pub active_tasks: u64,
+    /// Requests that all answerers together take at once.
+    pub capacity: u64,
+    /// Requests of peers that are not answered yet.
+    pub open_requests: u64,
+    /// Of those, the ones that wait for an answerer.
+    pub queued: u64,
+    /// Messages that this consumer has not acknowledged.
+    pub inbox_unread: u64,
+    /// Messages that were turned away, by reason.
+    pub dropped: Dropped,
+}
+
+/// Messages that the daemon turned away, by reason.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// Seen before.
+    pub replayed: u64,
+    /// On a stream that does not suit their kind.
+    pub wrong_stream: u64,
+    /// From somebody who may not.
+    pub not_authorized: u64,
+    /// Before hello was done.
+    pub before_hello: u64,
+    /// No envelope.
+    pub malformed: u64,
+    /// Over a bound.
+    pub over_limit: u64,
+}
+
+/// A peer that the daemon knows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Peer {
+    /// Its agent id.
+    pub id: String,
+    /// Its name, from `[[peers]]` or as it claims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether the name is only what it claims.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub claimed: bool,
+    /// Where it is reached.
+    #[serde(default)]
+    pub addr: Option<String>,
+    /// `connected`, `connecting` or `disconnected`.
+    pub status: String,
+    /// Round trip time in milliseconds, where it is known.
+    #[serde(default)]
+    pub rtt_ms: Option<f64>,
+    /// `static`, `mdns` or `cached`.
+    pub source: String,
+    /// Since when it is connected, in Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// What it offers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<Vec<String>>,
+    /// Why the last attempt to reach it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A message between agents: the envelope of `spec/WIRE_FORMAT.md`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Message {
+    /// Protocol version.
+    pub v: u32,
+    /// Its own id.
+    pub id: String,
+    /// Who sent it; proven by the connection it came on.
+    pub from: String,
+    /// Whom it is for.
+    pub to: String,
+    /// When it was made, in Unix milliseconds.
+    pub ts: u64,
+    /// What it is.
+    pub kind: String,
+    /// The id of the message that this one answers.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// The rest, by kind; always a JSON object.
+    pub payload: Box<RawValue>,
+}
+
+impl Message {
+    /// The payload as a type of your own.
+    pub fn payload<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ClientError> {
+        serde_json::from_str(self.payload.get()).map_err(|error| {
+            ClientError::Protocol(format!("the payload of this {} is not as expected: {error}", self.kind))
+        })
+    }
+
+    /// One text field of the payload.
+    pub fn text(&self, field: &str) -> Option<String> {
+        let mut fields: serde_json::Map<String, serde_json::Value> = self.payload().ok()?;
+        match fields.remove(field) {
+            Some(serde_json::Value::String(text)) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// What `send` takes beside peer, kind and payload.
+#[derive(Debug, Clone, Default)]
+pub struct SendOptions {
+    /// The message that this one refers to.
+    pub reference: Option<String>,
+    /// How long to wait for the inline answer (30000 when none is given; a query says it in its payload).
+    pub deadline_ms: Option<u64>,
+}
+
+/// What came of a `send`.
+#[derive(Debug, Clone, Deserialize)]
+#[non_exhaustive]
+pub struct Sent {
+    /// The id of the message sent.
+    pub msg_id: String,
+    /// The peer's answer, for a kind that is answered. It may be of kind `error`.
+    #[serde(default)]
+    pub response: Option<Message>,
+    /// `sent`, for a kind that is not answered.
+    #[serde(default)]
+    pub state: Option<String>,
+}
+
+impl Sent {
+    /// The peer's answer; an `error` envelope becomes [`ClientError::Peer`].
+    pub fn into_answer(self) -> Result<Message, ClientError> {
+        #[derive(Deserialize)]
+        struct Refused {
+            #[serde(default)]
+            code: Option<String>,
+            #[serde(default)]
+            message: Option<String>,
+            #[serde(default)]
+            retryable: bool,
+        }
+        let Some(answer) = self.response else {
+            return Err(ClientError::Protocol("the reply to send has no response".to_owned()));
+        };
+        if answer.kind != "error" {
+            return Ok(answer);
+        }
+        let refused: Refused = answer.payload()?;
+        let code = refused.code.unwrap_or_else(|| "internal".to_owned());
+        Err(ClientError::Peer {
+            message: refused.message.unwrap_or_else(|| format!("the peer answered with the error {code}")),
+            code,
+            retryable: refused.retryable,
+            from: answer.from,
+            id: self.msg_id,
+        })
+    }
+}
+
+/// A question.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Query<'a> {
+    /// What is asked.
+    pub question: &'a str,
+    /// What it is about, such as `family.calendar`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<&'a str>,
+    /// How long the answer may be; none or 0 means any length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u64>,
+    /// How long the answer may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// A piece of work.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Delegate<'a> {
+    /// What is to be done.
+    pub task: &'a str,
+    /// What it helps to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<&'a RawValue>,
+    /// `normal` or `urgent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<&'a str>,
+    /// Whether a `result` is wanted (it is, when nothing is said).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report_back: Option<bool>,
+    /// How long the work may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// What a client wants to be told; a second subscription replaces the first.
+///
+/// `answer` without `kinds` delivers the requests that this client is to answer and nothing else.
+///
+/// ```
+/// use axon_client::Subscription;
+///
+/// let notes = Subscription { kinds: Some(vec!["notify".into()]), ..Subscription::default() };
+/// assert_eq!(serde_json::to_string(&notes).unwrap(), r#"{"kinds":["notify"]}"#);
+/// ```
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Subscription {
+    /// Only messages of these kinds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kinds: Option<Vec<String>>,
+    /// Whether to begin with what this consumer has not acknowledged (it does, when nothing is said).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<bool>,
+    /// Requests that this client answers: of `query`, `delegate`, `cancel`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answer: Vec<String>,
+    /// Domains that it serves; none means all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<String>,
+    /// How many requests it takes at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
+    /// Whether a request that was handed to it stays its own after it has disconnected.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lease: bool,
+}
+
+/// The daemon's reply to `subscribe`; the replayed messages came before it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Subscribed {
+    /// How many messages were replayed.
+    pub replayed: u64,
+    /// The number of the last of them.
+    pub replay_to_seq: u64,
+}
+
+/// One kept message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Kept {
+    /// Its number; numbers only grow.
+    pub seq: u64,
+    /// When it came, in Unix milliseconds.
+    pub buffered_at_ms: u64,
+    /// The message.
+    pub envelope: Message,
+}
+
+/// A part of the inbox, from this consumer's cursor on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Inbox {
+    /// The messages, oldest first.
+    pub messages: Vec<Kept>,
+    /// The number that the next read begins with.
+    #[serde(default)]
+    pub next_seq: u64,
+    /// Whether there is more.
+    #[serde(default)]
+    pub has_more: bool,
+}
+
+/// What the daemon tells without being asked.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// A message from a peer.
+    Inbound(Box<Inbound>),
+    /// Events came faster than they were taken. Read the inbox from the cursor on; live events follow after that.
+    SlowConsumer {
+        /// The first message that was not delivered.
+        resume_from_seq: u64,
+    },
+    /// A request that was handed to this client needs no answer any more.
+    Withdrawn {
+        /// The request.
+        reference: String,
+        /// `timeout`, `cancelled` or `peer_gone`.
+        reason: String,
+    },
+    /// An event that this crate does not know.
+    Other {
+        /// Its name.
+        name: String,
+        /// The whole line.
+        line: String,
+    },
+}
+
+/// A message from a peer, as an event.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Inbound {
+    /// Whether it had come before this client subscribed.
+    pub replay: bool,
+    /// Its number in the inbox, to be acknowledged.
+    pub seq: u64,
+    /// When it came, in Unix milliseconds.
+    pub buffered_at_ms: u64,
+    /// The message.
+    pub envelope: Message,
+    /// Whether this client is the one to answer it.
+    pub answer: bool,
+    /// How much time is left to answer, if there is a limit.
+    pub deadline_ms: Option<u64>,
+    /// Whether it had waited for somebody to answer it.
+    pub queued: bool,
+}
+
+/// An event's line, with the fields of all events.
+#[derive(Deserialize)]
+pub(crate) struct EventLine {
+    event: String,
+    #[serde(default)]
+    replay: bool,
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    buffered_at_ms: u64,
+    #[serde(default)]
+    envelope: Option<Message>,
+    #[serde(default)]
+    answer: bool,
+    #[serde(default)]
+    deadline_ms: Option<u64>,
+    #[serde(default)]
+    queued: bool,
+    #[serde(default)]
+    resume_from_seq: u64,
+    #[serde(rename = "ref", default)]
+    reference: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+impl EventLine {
+    pub(crate) fn into_event(self, line: &str) -> Event {
+        match (self.event.as_str(), self.envelope, self.reference) {
+            ("inbound", Some(envelope), _) => Event::Inbound(Box::new(Inbound {
+                replay: self.replay,
+                seq: self.seq,
+                buffered_at_ms: self.buffered_at_ms,
+                envelope,
+                answer: self.answer,
+                deadline_ms: self.deadline_ms,
+                queued: self.queued,
+            })),
+            ("slow_consumer", ..) => Event::SlowConsumer { resume_from_seq: self.resume_from_seq },
+            ("withdrawn", _, Some(reference)) => {
+                Event::Withdrawn { reference, reason: self.reason.unwrap_or_default() }
+            }
+            _ => Event::Other { name: self.event, line: line.to_owned() },
+        }
+    }
+}

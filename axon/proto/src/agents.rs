@@ -1,0 +1,339 @@
+//! Who is attached, what they answer, how busy they are, and which requests are open, waiting or ended.
+//!
+//! Source: `spec/IPC.md`, "Answering". Pure book-keeping: it says who should get a request; the node hands it over.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::family::{Closed, Ended, Open, OpenState, Unclaimed};
+use crate::id::MsgId;
+use crate::limits::{CLOSED_REQUESTS_MAX, QUEUED_REQUESTS_MAX};
+use crate::node::ClientId;
+
+/// Which IPC version a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// It has said nothing yet.
+    Unknown,
+    /// No hello: `send`, `peers`, `status`, and every inbound message.
+    V1,
+    /// The versions that begin with hello.
+    V2,
+}
+
+/// What a client wants to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wants {
+    /// Nothing but the requests that it answers.
+    Nothing,
+    /// Everything.
+    All,
+    /// These kinds.
+    Kinds(Vec<String>),
+}
+
+impl Wants {
+    /// Whether this kind is among them.
+    pub fn wants(&self, kind: &str) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::All => true,
+            Self::Kinds(kinds) => kinds.iter().any(|wanted| wanted == kind),
+        }
+    }
+}
+
+/// What a client answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answers {
+    /// Request kinds.
+    pub kinds: Vec<String>,
+    /// Domains; none serves all.
+    pub domains: Option<Vec<String>>,
+    /// Requests at once.
+    pub capacity: u32,
+    /// Whether requests stay its own when it disconnects.
+    pub lease: bool,
+}
+
+/// One attached client.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Whether its uid is ours or it has shown the token.
+    pub trusted: bool,
+    /// Which version it speaks.
+    pub speaks: Speaks,
+    /// Whose cursor it moves.
+    pub consumer: Arc<str>,
+    /// What it is shown.
+    pub wants: Wants,
+    /// What it answers.
+    pub answers: Option<Answers>,
+    /// Requests handed to it and still open.
+    pub holding: u32,
+    /// It did not keep up: no live events until it has read on from the inbox.
+    pub lagging: bool,
+    /// The highest number that it was shown.
+    pub shown: u64,
+    /// Its commands that wait for a peer.
+    pub pending: usize,
+    /// It will say no more, and waits for the answers to what it has said.
+    pub leaving: bool,
+}
+
+impl Client {
+    /// A client that has said nothing yet.
+    pub fn new(trusted: bool) -> Self {
+        Self {
+            trusted,
+            speaks: Speaks::Unknown,
+            consumer: "default".into(),
+            wants: Wants::Nothing,
+            answers: None,
+            holding: 0,
+            lagging: false,
+            shown: 0,
+            pending: 0,
+            leaving: false,
+        }
+    }
+
+    /// How well it serves a request: none, for everything, or for a domain of this many labels.
+    fn fit(&self, kind: &str, domain: Option<&str>) -> Option<usize> {
+        let answers = self.answers.as_ref().filter(|answers| answers.kinds.iter().any(|k| k == kind))?;
+        match (&answers.domains, domain) {
+            (None, _) | (Some(_), None) => Some(0),
+            (Some(served), Some(asked)) => {
+                let fitting = served.iter().filter(|served| covers(served, asked));
+                fitting.map(|served| served.split('.').count()).max()
+            }
+        }
+    }
+}
+
+/// Whether a served domain covers the one asked for: `family` covers `family` and `family.calendar`.
+fn covers(served: &str, asked: &str) -> bool {
+    asked.strip_prefix(served).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Clients, and the requests of peers that they answer.
+#[derive(Debug, Default)]
+pub struct Agents {
+    /// Attached clients.
+    pub clients: BTreeMap<ClientId, Client>,
+    open: HashMap<MsgId, Open>,
+    /// Waiting and parked requests, in the order they came.
+    queue: VecDeque<MsgId>,
+    closed: HashMap<MsgId, Closed>,
+    closed_order: VecDeque<MsgId>,
+}
+
+impl Agents {
+    /// Who should get a request of this kind and domain; `Ok(None)`: all are at capacity.
+    ///
+    /// The narrowest served domain goes first, then the least busy, then who came first.
+    pub fn pick(&self, kind: &str, domain: Option<&str>) -> Result<Option<ClientId>, Unclaimed> {
+        let attached = || self.clients.iter().filter(|(_, client)| client.fit(kind, None).is_some());
+        if attached().next().is_none() {
+            return Err(Unclaimed::Nobody);
+        }
+        let mut fitting =
+            attached().filter_map(|(id, client)| Some((*id, client, client.fit(kind, domain)?))).peekable();
+        if fitting.peek().is_none() {
+            let domains = attached().filter_map(|(_, client)| client.answers.as_ref()?.domains.as_ref());
+            let mut served: Vec<String> = domains.flatten().cloned().collect();
+            served.sort();
+            served.dedup();
+            return Err(Unclaimed::NoDomain(served));
+        }
+        let free = fitting.filter_map(|(id, client, fit)| {
+            let capacity = client.answers.as_ref()?.capacity;
+            // Shares of capacity in use, compared without fractions of floats.
+            let load = u64::from(client.holding) * 1_000_000 / u64::from(capacity.max(1));
+            (client.holding < capacity).then_some((std::cmp::Reverse(fit), load, id))
+        });
+        Ok(free.min().map(|(_, _, id)| id))
+    }
+
+    /// Whether a request may wait.
+    pub fn queue_has_room(&self) -> bool {
+        self.queue.len() < QUEUED_REQUESTS_MAX
+    }
+
+    /// Adds a request that is neither held nor queued yet.
+    pub fn insert(&mut self, open: Open) {
+        self.open.insert(open.inbound.envelope.id, open);
+    }
+
+    /// One open request.
+    pub fn get(&self, id: MsgId) -> Option<&Open> {
+        self.open.get(&id)
+    }
+
+    /// One open request, to change what is not its state.
+    pub fn get_mut(&mut self, id: MsgId) -> Option<&mut Open> {
+        self.open.get_mut(&id)
+    }
+
+    /// All open requests.
+    pub fn iter(&self) -> impl Iterator<Item = &Open> {
+        self.open.values()
+    }
+
+    /// How many requests are open.
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// How many requests wait for an agent.
+    pub fn queued_count(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Requests that are work for an agent.
+    pub fn active_tasks(&self) -> u64 {
+        self.open.values().filter(|open| open.kind.name != "cancel").count() as u64
+    }
+
+    /// How many requests the attached agents take at once, together.
+    pub fn capacity(&self) -> u64 {
+        self.clients
+            .values()
+            .filter_map(|client| client.answers.as_ref())
+            .map(|a| u64::from(a.capacity))
+            .sum()
+    }
+
+    /// Clients that answer anything.
+    pub fn answerers(&self) -> usize {
+        self.clients.values().filter(|client| client.answers.is_some()).count()
+    }
+
+    /// Gives an open request to a client.
+    pub fn hold(&mut self, id: MsgId, client: ClientId, lease: bool) {
+        self.release(id);
+        if let Some(open) = self.open.get_mut(&id) {
+            open.state = OpenState::Held { client, lease };
+            if let Some(client) = self.clients.get_mut(&client) {
+                client.holding += 1;
+            }
+        }
+    }
+
+    /// Puts an open request into the queue, to wait for capacity or for an agent.
+    pub fn enqueue(&mut self, id: MsgId, state: OpenState) {
+        self.release(id);
+        if let Some(open) = self.open.get_mut(&id) {
+            open.state = state;
+            open.queued |= state == OpenState::Parked;
+            self.queue.push_back(id);
+        }
+    }
+
+    /// The first queued request that an attached client can take now, and that client.
+    pub fn next_handover(&self) -> Option<(MsgId, ClientId)> {
+        if !self.clients.values().any(|c| c.answers.as_ref().is_some_and(|a| c.holding < a.capacity)) {
+            return None;
+        }
+        self.queue.iter().find_map(|id| {
+            let open = self.open.get(id)?;
+            let client = self.pick(open.kind.name, open.domain.as_deref()).ok()??;
+            Some((*id, client))
+        })
+    }
+
+    /// Queued requests that are not parked, after a client has gone: some may have nobody left.
+    pub fn waiting(&self) -> Vec<MsgId> {
+        let waits = |id: &&MsgId| self.open.get(*id).is_some_and(|open| open.state == OpenState::Waiting);
+        self.queue.iter().filter(waits).copied().collect()
+    }
+
+    /// Ends an open request and remembers how.
+    pub fn close(&mut self, id: MsgId, ended: Ended) -> Option<Open> {
+        self.release(id);
+        let open = self.open.remove(&id)?;
+        if self.closed_order.len() >= CLOSED_REQUESTS_MAX
+            && let Some(oldest) = self.closed_order.pop_front()
+        {
+            self.closed.remove(&oldest);
+        }
+        let (from, kind) = (open.inbound.envelope.from, open.kind.name);
+        self.closed.insert(id, Closed { from, kind, ended, answered: open.answered.clone() });
+        self.closed_order.push_back(id);
+        Some(open)
+    }
+
+    /// A request that has ended.
+    pub fn closed(&self, id: MsgId) -> Option<&Closed> {
+        self.closed.get(&id)
+    }
+
+    /// A client has gone; gives what it held without a lease.
+    pub fn detach(&mut self, client: ClientId) -> Vec<MsgId> {
+        self.clients.remove(&client);
+        let held = |open: &&Open| open.state == OpenState::Held { client, lease: false };
+        let mut ids: Vec<(u64, MsgId)> =
+            self.open.values().filter(held).map(|open| (open.seq, open.inbound.envelope.id)).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Takes a request from its holder or out of the queue.
+    fn release(&mut self, id: MsgId) {
+        match self.open.get(&id).map(|open| open.state) {
+            Some(OpenState::Held { client, .. }) => {
+                if let Some(client) = self.clients.get_mut(&client) {
+                    client.holding = client.holding.saturating_sub(1);
+                }
+            }
+            Some(OpenState::Waiting | OpenState::Parked) => self.queue.retain(|queued| *queued != id),
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agents(list: &[(&str, Option<&[&str]>, u32, u32)]) -> Agents {
+        let mut agents = Agents::default();
+        for (at, (kind, domains, capacity, holding)) in list.iter().enumerate() {
+            let mut client = Client::new(true);
+            client.answers = Some(Answers {
+                kinds: vec![(*kind).to_owned()],
+                domains: domains.map(|list| list.iter().map(|d| (*d).to_owned()).collect()),
+                capacity: *capacity,
+                lease: false,
+            });
+            client.holding = *holding;
+            agents.clients.insert(ClientId(at as u64), client);
+        }
+        agents
+    }
+
+    #[test]
+    fn the_narrowest_domain_then_the_least_busy_gets_it() {
+        let two = agents(&[("query", None, 4, 0), ("query", Some(&["family"]), 4, 3)]);
+        assert_eq!(two.pick("query", Some("family.calendar")), Ok(Some(ClientId(1))));
+        assert_eq!(two.pick("query", Some("familyx")), Ok(Some(ClientId(0))));
+        assert_eq!(two.pick("query", None), Ok(Some(ClientId(0))));
+        let busy = agents(&[("query", None, 4, 2), ("query", None, 64, 3)]);
+        assert_eq!(busy.pick("query", None), Ok(Some(ClientId(1))), "load is a share of capacity");
+    }
+
+    #[test]
+    fn nobody_no_domain_and_no_capacity_are_told_apart() {
+        let some = agents(&[("query", Some(&["b", "a"]), 1, 1)]);
+        assert_eq!(some.pick("delegate", None), Err(Unclaimed::Nobody));
+        assert_eq!(some.pick("query", Some("c")), Err(Unclaimed::NoDomain(vec!["a".into(), "b".into()])));
+        assert_eq!(some.pick("query", Some("a.x")), Ok(None));
+        assert_eq!(Agents::default().pick("query", None), Err(Unclaimed::Nobody));
+    }
+
+    #[test]
+    fn a_domain_covers_its_own_labels_only() {
+        assert!(covers("family", "family") && covers("family", "family.calendar"));
+        assert!(!covers("family", "families") && !covers("family.calendar", "family"));
+    }
+}

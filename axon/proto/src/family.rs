@@ -1,0 +1,449 @@
+//! What a family of kinds is: its vocabulary as data, and a handler that turns inputs into calls on [`Cx`].
+//!
+//! The node reads stream choice, size and field checks, features, routing and what is kept from the vocabulary.
+//! A family decides only what its kinds mean. Adding one is a folder in `kinds/` and a line in `kinds::all`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::error::{IpcError, Refusal};
+use crate::id::{AgentId, MsgId};
+use crate::node::{ClientId, ConnId, Now, StreamId};
+use crate::wire::Envelope;
+
+/// A family's words.
+#[derive(Debug)]
+pub struct Vocabulary {
+    /// The family's name, and its page in `spec/kinds/`.
+    pub family: &'static str,
+    /// Its kinds.
+    pub kinds: &'static [Kind],
+}
+
+/// How a kind travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pattern {
+    /// A bidirectional stream: one message, one of these replies.
+    Request {
+        /// Kinds that may answer it on the stream.
+        replies: &'static [&'static str],
+        /// Kinds that may follow on streams of their own, with `ref`.
+        later: &'static [&'static str],
+    },
+    /// A unidirectional stream.
+    OneWay,
+    /// Only ever the answer on a request's stream.
+    Reply,
+}
+
+/// Who may begin one with the `send` command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sendable {
+    /// Any client.
+    Yes,
+    /// Nobody: agents use the `reply` command, or the daemon sends it.
+    No,
+}
+
+/// One kind.
+#[derive(Debug)]
+pub struct Kind {
+    /// Its name on the wire.
+    pub name: &'static str,
+    /// How it travels.
+    pub pattern: Pattern,
+    /// The feature that a peer must have offered before it is sent; none: all peers take it.
+    pub feature: Option<&'static str>,
+    /// Whether it belongs in the inbox until it is read.
+    pub kept: bool,
+    /// Whether clients may send it.
+    pub sendable: Sendable,
+    /// Checks a payload; the sentence names the field that is missing or wrong.
+    pub check: fn(&str) -> Result<(), String>,
+}
+
+impl Kind {
+    /// Whether it travels on a bidirectional stream as the first message.
+    pub fn is_request(&self) -> bool {
+        matches!(self.pattern, Pattern::Request { .. })
+    }
+}
+
+/// A message from a peer that has passed the session's gate.
+#[derive(Debug, Clone)]
+pub struct Inbound {
+    /// The message.
+    pub envelope: Arc<Envelope>,
+    /// The connection that it came on.
+    pub conn: ConnId,
+    /// Where an answer goes, for one that came on a bidirectional stream.
+    pub stream: Option<StreamId>,
+}
+
+/// Why an offered request has no agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unclaimed {
+    /// No client answers requests of this kind.
+    Nobody,
+    /// Clients answer the kind, but none this domain; these domains are served.
+    NoDomain(Vec<String>),
+    /// All are at capacity and the queue is full.
+    QueueFull,
+}
+
+/// A peer's request that is open here: offered to agents, not yet done with.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// The request.
+    pub inbound: Inbound,
+    /// Its kind.
+    pub kind: &'static Kind,
+    /// The domain that it asks for.
+    pub domain: Option<String>,
+    /// When the answer on the stream, or the work, is due (monotonic milliseconds).
+    pub due_ms: Option<u64>,
+    /// The answer that went out on the stream, for kinds that go on after it.
+    pub answered: Option<Arc<str>>,
+    /// Who works on it.
+    pub state: OpenState,
+    /// Its number in the inbox.
+    pub seq: u64,
+    /// When it came (Unix milliseconds).
+    pub at_ms: u64,
+    /// When it came (monotonic milliseconds).
+    pub arrived_ms: u64,
+    /// It has waited in the inbox for an agent.
+    pub queued: bool,
+    /// The family has given it back to the queue because its agent vanished at work.
+    pub requeued: bool,
+    /// The family lets it wait for an agent that is not attached yet.
+    pub parkable: bool,
+    /// An agent, not the daemon, has accepted it.
+    pub taken: bool,
+    /// Its last word is on its way to the peer.
+    pub finishing: bool,
+}
+
+/// Who works on an open request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenState {
+    /// All answerers are at capacity: waits for one.
+    Waiting,
+    /// Nobody is attached: waits in the inbox for the next answerer.
+    Parked,
+    /// Handed to a client.
+    Held {
+        /// To which.
+        client: ClientId,
+        /// Stays its own when it disconnects.
+        lease: bool,
+    },
+}
+
+/// How an open request ended, remembered for late replies and for repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was answered or its result was sent.
+    Answered,
+    /// Its deadline passed.
+    Timeout,
+    /// Its sender cancelled it, or this daemon refused it.
+    Cancelled,
+    /// Its sender went away or no longer waits.
+    PeerGone,
+}
+
+impl Ended {
+    /// As the `withdrawn` event says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::PeerGone => "peer_gone",
+        }
+    }
+}
+
+/// A request that has ended.
+#[derive(Debug, Clone)]
+pub struct Closed {
+    /// Who asked.
+    pub from: AgentId,
+    /// What.
+    pub kind: &'static str,
+    /// How it ended.
+    pub ended: Ended,
+    /// The answer on the stream, for kinds that are answered again when repeated.
+    pub answered: Option<Arc<str>>,
+}
+
+/// What a family is told.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A peer's message of one of its kinds, new and with a payload that passed the kind's check.
+    Message {
+        /// The message.
+        message: &'a Inbound,
+        /// Its kind.
+        kind: &'static Kind,
+    },
+    /// A request that was seen before came again; without an answer from the family its stream is reset.
+    Repeated {
+        /// The message as it came now.
+        message: &'a Inbound,
+    },
+    /// An offered request finds no agent.
+    Unclaimed {
+        /// The request.
+        open: &'a Open,
+        /// Why.
+        why: Unclaimed,
+    },
+    /// An open request is past its due time.
+    Due {
+        /// The request.
+        open: &'a Open,
+    },
+    /// The client that held an answered request without a lease has gone.
+    Abandoned {
+        /// The request.
+        open: &'a Open,
+    },
+    /// An agent's word on an open request; the kind is one that the request's pattern allows.
+    AgentReply {
+        /// Who says it.
+        client: ClientId,
+        /// The command's id, to answer it.
+        req_id: &'a str,
+        /// The request.
+        open: &'a Open,
+        /// The reply's kind.
+        kind: &'a str,
+        /// The reply's payload, checked.
+        payload: &'a RawValue,
+    },
+    /// A local client's message of one of its kinds is about to leave.
+    Sending {
+        /// The message.
+        envelope: &'a Envelope,
+    },
+    /// The peer's answer to a request of ours, or none if there will be none.
+    PeerReply {
+        /// The request.
+        request: &'a Envelope,
+        /// The answer.
+        answer: Option<&'a Envelope>,
+    },
+    /// A client advertises what its agent can do; none when it has gone.
+    Advert {
+        /// Which client.
+        client: ClientId,
+        /// What.
+        capabilities: Option<&'a RawValue>,
+    },
+}
+
+/// What a family wants done, in order.
+#[derive(Debug)]
+pub enum Act {
+    /// Answer a request on its stream.
+    Reply {
+        /// The stream.
+        stream: StreamId,
+        /// The requester.
+        to: AgentId,
+        /// The request.
+        reference: MsgId,
+        /// The answer's kind.
+        kind: &'static str,
+        /// Its payload.
+        payload: Box<RawValue>,
+    },
+    /// Give a request to an agent.
+    Offer {
+        /// The request.
+        message: Inbound,
+        /// Its kind.
+        kind: &'static Kind,
+        /// The domain that it asks for.
+        domain: Option<String>,
+        /// When it is due.
+        due_ms: Option<u64>,
+        /// Whether it may wait for an agent that is not attached yet.
+        parkable: bool,
+    },
+    /// Give a request to this client and no other.
+    OfferTo {
+        /// The request.
+        message: Inbound,
+        /// Its kind.
+        kind: &'static Kind,
+        /// Who gets it.
+        client: ClientId,
+        /// Whether it stays that client's own.
+        lease: bool,
+        /// When it is due.
+        due_ms: Option<u64>,
+    },
+    /// Note that an open request has been answered on its stream and goes on, due at another time.
+    Answered {
+        /// The request.
+        id: MsgId,
+        /// The answer's payload, to repeat it.
+        payload: Arc<str>,
+        /// Whether an agent, not the daemon, has accepted it.
+        taken: bool,
+        /// When the rest is due.
+        due_ms: Option<u64>,
+    },
+    /// Let an open request wait in the inbox for the next answerer.
+    Park {
+        /// The request.
+        id: MsgId,
+    },
+    /// Take an open request from an agent that vanished and offer it anew.
+    Requeue {
+        /// The request.
+        id: MsgId,
+    },
+    /// End an open request; whoever holds it and did not end it himself is told.
+    End {
+        /// The request.
+        id: MsgId,
+        /// How.
+        ended: Ended,
+        /// The client that knows already.
+        by: Option<ClientId>,
+    },
+    /// A client has accepted an open request that another held or none: from now on it is its own, with a lease.
+    Adopt {
+        /// The request.
+        id: MsgId,
+        /// Who accepted it.
+        client: ClientId,
+    },
+    /// An unanswered request came again: answer it where it came last.
+    Restream {
+        /// The request.
+        id: MsgId,
+        /// The message as it came last.
+        message: Inbound,
+    },
+    /// Put a one-way message into the inbox and show it to subscribers.
+    Deliver {
+        /// The message.
+        message: Inbound,
+    },
+    /// Send one way to a peer, on behalf of nobody or of a client's command.
+    Send {
+        /// To whom.
+        to: AgentId,
+        /// What.
+        kind: &'static str,
+        /// About which message.
+        reference: Option<MsgId>,
+        /// The payload.
+        payload: Box<RawValue>,
+        /// The command that is answered when it has arrived.
+        command: Option<(ClientId, String)>,
+        /// The open request that has ended once this has arrived.
+        ends: Option<MsgId>,
+    },
+    /// Answer a client's command: the id of the message it led to, or an error.
+    Answer {
+        /// Which client.
+        client: ClientId,
+        /// Which command.
+        req_id: String,
+        /// What to say.
+        result: Result<MsgId, IpcError>,
+    },
+    /// Refuse a one-way message: count it, and say so where it asked for a receipt.
+    Drop {
+        /// The message.
+        message: Inbound,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// What a family may look at.
+pub trait View {
+    /// Requests open here, by id.
+    fn open(&self, id: MsgId) -> Option<&Open>;
+    /// Requests that have ended.
+    fn closed(&self, id: MsgId) -> Option<&Closed>;
+    /// Requests that agents hold or that wait for one.
+    fn active_tasks(&self) -> u64;
+    /// How many requests the attached agents take at once, together.
+    fn capacity(&self) -> u64;
+    /// Whether this client serves requests of this kind.
+    fn serves(&self, client: ClientId, kind: &str) -> bool;
+    /// Whether the peer is connected and has offered this feature.
+    fn offers(&self, peer: AgentId, feature: &str) -> bool;
+    /// How long the daemon has run.
+    fn uptime_secs(&self) -> u64;
+    /// What this agent calls itself.
+    fn name(&self) -> Option<&str>;
+    /// Capabilities from the settings.
+    fn configured_capabilities(&self) -> Option<&RawValue>;
+}
+
+/// A family's hands: a view of the node, the time, and a list of what to do.
+pub struct Cx<'a> {
+    /// The time of the input.
+    pub now: Now,
+    /// This agent.
+    pub me: AgentId,
+    /// What may be looked at.
+    pub view: &'a dyn View,
+    pub(crate) acts: &'a mut VecDeque<Act>,
+}
+
+impl Cx<'_> {
+    /// Adds to what is to be done.
+    pub fn act(&mut self, act: Act) {
+        self.acts.push_back(act);
+    }
+
+    /// Answers a request on its stream; one that came without a stream has nobody to answer.
+    pub fn reply(&mut self, to: &Inbound, kind: &'static str, payload: Box<RawValue>) {
+        if let Some(stream) = to.stream {
+            let (to, reference) = (to.envelope.from, to.envelope.id);
+            self.act(Act::Reply { stream, to, reference, kind, payload });
+        }
+    }
+
+    /// Refuses a request on its stream.
+    pub fn refuse(&mut self, to: &Inbound, refusal: &Refusal) {
+        self.reply(to, "error", error_payload(refusal));
+    }
+}
+
+/// The payload of the `error` kind.
+pub fn error_payload(refusal: &Refusal) -> Box<RawValue> {
+    #[derive(serde::Serialize)]
+    struct Error<'a> {
+        code: &'a str,
+        message: &'a str,
+        retryable: bool,
+    }
+    let Refusal { code, message } = refusal;
+    crate::wire::to_raw(&Error { code: code.as_str(), message, retryable: code.retryable() })
+}
+
+/// A family of kinds.
+pub trait Family: Send {
+    /// Its words.
+    fn vocabulary(&self) -> &'static Vocabulary;
+    /// One input, to the end.
+    fn handle(&mut self, input: Input<'_>, cx: &mut Cx<'_>);
+    /// Whom a message about `reference` concerns, where its sender need not say (the peer of a delegation).
+    fn peer_of(&self, reference: MsgId) -> Option<AgentId> {
+        let _ = reference;
+        None
+    }
+}

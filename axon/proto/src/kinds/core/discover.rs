@@ -1,0 +1,75 @@
+//! discover: what the attached agents advertise, merged, over what the settings say.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::family::Cx;
+use crate::limits::MESSAGE_BYTES_MAX;
+use crate::node::ClientId;
+use crate::wire::to_raw;
+
+/// The merged capabilities leave room for the envelope around them.
+const MERGED_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 4_096;
+
+/// What each client advertises.
+#[derive(Debug, Default)]
+pub struct Adverts {
+    by_client: BTreeMap<ClientId, Map<String, Value>>,
+}
+
+impl Adverts {
+    /// Replaces what one client advertises; none when it has gone.
+    pub fn set(&mut self, client: ClientId, capabilities: Option<&RawValue>) {
+        match capabilities.and_then(|raw| serde_json::from_str(raw.get()).ok()) {
+            Some(map) => drop(self.by_client.insert(client, map)),
+            None => drop(self.by_client.remove(&client)),
+        }
+    }
+
+    /// All of it as one `capabilities` payload.
+    ///
+    /// Lists are united, `max_concurrent_tasks` is added up, of other fields the client that came first wins; the
+    /// settings fill in what no client says.
+    pub fn merged(&self, cx: &Cx<'_>) -> Box<RawValue> {
+        let mut all = Map::new();
+        for one in self.by_client.values() {
+            let mut wider = all.clone();
+            one.iter().for_each(|(key, value)| merge(&mut wider, key, value));
+            if serde_json::to_string(&wider).map_or(usize::MAX, |text| text.len()) > MERGED_BYTES_MAX {
+                break;
+            }
+            all = wider;
+        }
+        let configured = cx.view.configured_capabilities();
+        if let Some(Value::Object(fallback)) = configured.and_then(|raw| serde_json::from_str(raw.get()).ok())
+        {
+            for (key, value) in fallback {
+                all.entry(key).or_insert(value);
+            }
+        }
+        if let Some(name) = cx.view.name() {
+            all.entry("agent_name").or_insert_with(|| name.into());
+        }
+        to_raw(&all)
+    }
+}
+
+fn merge(all: &mut Map<String, Value>, key: &str, value: &Value) {
+    match (all.get_mut(key), value) {
+        (None, value) => drop(all.insert(key.to_owned(), value.clone())),
+        (Some(Value::Array(have)), Value::Array(more)) => {
+            for item in more {
+                if !have.contains(item) {
+                    have.push(item.clone());
+                }
+            }
+        }
+        (Some(have @ Value::Number(_)), Value::Number(_)) if key == "max_concurrent_tasks" => {
+            let sum = have.as_u64().unwrap_or(0).saturating_add(value.as_u64().unwrap_or(0));
+            *have = sum.into();
+        }
+        _ => {}
+    }
+}

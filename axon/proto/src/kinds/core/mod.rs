@@ -1,0 +1,208 @@
+//! The core family: hello, ping, query, delegate, notify, cancel, discover, and their answers.
+//!
+//! Source: `spec/kinds/core.md`. ping and discover are answered here, with the truth and without waking an agent;
+//! query, delegate and cancel are offered to agents; one-way kinds go to the inbox.
+
+mod delegate;
+mod discover;
+pub mod payload;
+
+use crate::error::{PeerCode, Refusal};
+use crate::family::{
+    Act, Cx, Ended, Family, Inbound, Input, Kind, Open, OpenState, Pattern, Sendable, Unclaimed, Vocabulary,
+};
+use crate::id::{AgentId, MsgId};
+use crate::limits::{DEADLINE_MS_MAX, REQUEST_TIMEOUT_MS};
+use crate::wire::to_raw;
+use payload::{Pong, Query};
+
+const fn request(
+    name: &'static str,
+    feature: Option<&'static str>,
+    replies: &'static [&'static str],
+    check: fn(&str) -> Result<(), String>,
+) -> Kind {
+    let pattern = Pattern::Request { replies, later: &[] };
+    Kind { name, pattern, feature, kept: false, sendable: Sendable::Yes, check }
+}
+const fn reply(
+    name: &'static str,
+    feature: Option<&'static str>,
+    check: fn(&str) -> Result<(), String>,
+) -> Kind {
+    Kind { name, pattern: Pattern::Reply, feature, kept: false, sendable: Sendable::No, check }
+}
+const fn one_way(
+    name: &'static str,
+    feature: Option<&'static str>,
+    sendable: Sendable,
+    check: fn(&str) -> Result<(), String>,
+) -> Kind {
+    Kind { name, pattern: Pattern::OneWay, feature, kept: true, sendable, check }
+}
+
+/// The core family's words. `hello` is the session's own and stands here for the table's sake.
+pub static VOCABULARY: Vocabulary = Vocabulary {
+    family: "core",
+    kinds: &[
+        Kind {
+            name: "hello",
+            pattern: Pattern::Request { replies: &["hello", "error"], later: &[] },
+            feature: None,
+            kept: false,
+            sendable: Sendable::No,
+            check: payload::check_any,
+        },
+        request("ping", None, &["pong", "error"], payload::check_any),
+        reply("pong", None, payload::check_pong),
+        request("query", None, &["response", "error"], payload::check_query),
+        reply("response", None, payload::check_response),
+        Kind {
+            name: "delegate",
+            pattern: Pattern::Request { replies: &["ack", "error"], later: &["progress", "result"] },
+            feature: Some("delegate"),
+            kept: true,
+            sendable: Sendable::Yes,
+            check: payload::check_delegate,
+        },
+        reply("ack", Some("ack"), payload::check_ack),
+        one_way("progress", Some("progress"), Sendable::No, payload::check_progress),
+        one_way("result", Some("result"), Sendable::No, payload::check_result),
+        request("cancel", Some("cancel"), &["ack", "error"], payload::check_cancel),
+        one_way("notify", None, Sendable::Yes, payload::check_notify),
+        request("discover", Some("discover"), &["capabilities", "error"], payload::check_any),
+        reply("capabilities", Some("capabilities"), payload::check_capabilities),
+        one_way("error", None, Sendable::No, payload::check_error),
+    ],
+};
+
+/// The core family's state: delegations sent, and what clients advertise.
+#[derive(Default)]
+pub struct Core {
+    sent: delegate::Sent,
+    adverts: discover::Adverts,
+}
+
+impl Family for Core {
+    fn vocabulary(&self) -> &'static Vocabulary {
+        &VOCABULARY
+    }
+
+    fn handle(&mut self, input: Input<'_>, cx: &mut Cx<'_>) {
+        match input {
+            Input::Message { message, kind } => self.message(message, kind, cx),
+            Input::Repeated { message } => {
+                if &*message.envelope.kind == "delegate" {
+                    delegate::repeated(message, cx);
+                }
+            }
+            Input::Unclaimed { open, why } => match open.kind.name {
+                "delegate" => delegate::unclaimed(open, &why, cx),
+                _ => end_refused(open, &why_unclaimed(&why), cx),
+            },
+            Input::Due { open } => match open.kind.name {
+                "delegate" => delegate::due(open, cx),
+                _ => end_refused(open, &why_due(open), cx),
+            },
+            Input::Abandoned { open } => delegate::abandoned(open, cx),
+            Input::AgentReply { client, req_id, open, kind, payload } => {
+                let said = delegate::Said { client, req_id, kind, payload };
+                match open.kind.name {
+                    "delegate" => delegate::agent_reply(open, &said, cx),
+                    "cancel" => delegate::cancel_reply(open, &said, cx),
+                    _ => answer_on_stream(open, &said, cx),
+                }
+            }
+            Input::Sending { envelope } => self.sent.sending(envelope),
+            Input::PeerReply { request, answer } => self.sent.peer_reply(request, answer),
+            Input::Advert { client, capabilities } => self.adverts.set(client, capabilities),
+        }
+    }
+
+    fn peer_of(&self, reference: MsgId) -> Option<AgentId> {
+        self.sent.peer_of(reference)
+    }
+}
+
+impl Core {
+    fn message(&mut self, message: &Inbound, kind: &'static Kind, cx: &mut Cx<'_>) {
+        match kind.name {
+            "ping" => cx.reply(message, "pong", to_raw(&pong(cx))),
+            "discover" => cx.reply(message, "capabilities", self.adverts.merged(cx)),
+            "query" => {
+                let query: Option<Query> = payload::parse("query", message.envelope.payload()).ok();
+                let (domain, deadline_ms) =
+                    query.map_or((None, None), |query| (query.domain, query.deadline_ms));
+                let due_ms = Some(cx.now.mono_ms.saturating_add(wait_ms(deadline_ms)));
+                cx.act(Act::Offer { message: message.clone(), kind, domain, due_ms, parkable: false });
+            }
+            "delegate" => delegate::message(message, kind, cx),
+            "cancel" => delegate::cancel(message, kind, cx),
+            "result" | "progress" => self.sent.message(message, cx),
+            _ => cx.act(Act::Deliver { message: message.clone() }),
+        }
+    }
+}
+
+/// How long an answer may take; absent or 0 is the default.
+pub fn wait_ms(deadline_ms: Option<u64>) -> u64 {
+    deadline_ms.filter(|ms| *ms > 0).unwrap_or(REQUEST_TIMEOUT_MS).min(DEADLINE_MS_MAX)
+}
+
+fn pong(cx: &Cx<'_>) -> Pong {
+    let (active_tasks, capacity) = (cx.view.active_tasks(), cx.view.capacity());
+    let status = match active_tasks {
+        0 => "idle",
+        n if capacity > 0 && n >= capacity => "overloaded",
+        _ => "busy",
+    };
+    Pong {
+        status: status.to_owned(),
+        uptime_secs: cx.view.uptime_secs(),
+        active_tasks,
+        agent_name: cx.view.name().map(str::to_owned),
+    }
+}
+
+/// Sends an agent's answer on the request's stream and ends the request.
+fn answer_on_stream(open: &Open, said: &delegate::Said<'_>, cx: &mut Cx<'_>) {
+    let kind = if said.kind == "error" { "error" } else { "response" };
+    cx.reply(&open.inbound, kind, said.payload.to_owned());
+    let id = open.inbound.envelope.id;
+    cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
+    said.ok(id, cx);
+}
+
+fn end_refused(open: &Open, refusal: &Refusal, cx: &mut Cx<'_>) {
+    cx.refuse(&open.inbound, refusal);
+    cx.act(Act::End { id: open.inbound.envelope.id, ended: Ended::Timeout, by: None });
+}
+
+fn why_unclaimed(why: &Unclaimed) -> Refusal {
+    match why {
+        Unclaimed::Nobody => Refusal::new(
+            PeerCode::Unhandled,
+            "no agent is attached to answer this: try again later, or send a notify or delegate, which are kept",
+        ),
+        Unclaimed::NoDomain(served) => Refusal::new(
+            PeerCode::UnknownDomain,
+            format!("no agent here serves that domain; served: {}", served.join(", ")),
+        ),
+        Unclaimed::QueueFull => {
+            Refusal::new(PeerCode::Overloaded, "too many requests wait here already: try again in a moment")
+        }
+    }
+}
+
+fn why_due(open: &Open) -> Refusal {
+    match open.state {
+        OpenState::Held { .. } => Refusal::new(
+            PeerCode::Timeout,
+            "the agent took the request but did not answer before its deadline: allow more, or delegate it",
+        ),
+        OpenState::Waiting | OpenState::Parked => Refusal::new(
+            PeerCode::Overloaded,
+            "every agent was at capacity until the deadline: try again later, or allow more time",
+        ),
+    }
+}

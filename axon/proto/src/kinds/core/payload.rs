@@ -1,0 +1,255 @@
+//! The payloads of the core kinds. Unknown fields are passed over; unknown values of an enumeration stay text.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::limits::DOMAIN_BYTES_MAX;
+use crate::session::plain;
+
+/// `pong`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// `idle`, `busy` or `overloaded`.
+    pub status: String,
+    /// How long the daemon has run.
+    pub uptime_secs: u64,
+    /// Requests that agents hold or that wait for one.
+    pub active_tasks: u64,
+    /// What the agent calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_name: Option<String>,
+}
+
+/// `query`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// What is asked.
+    pub question: String,
+    /// Of which domain, dot-separated: `family.calendar`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// How long the answer may be; 0 = no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u64>,
+    /// When the answer is due, in milliseconds from now; absent or 0 = 30,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// `response`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Response {
+    /// The answer for programs; `null` when there is only text.
+    pub data: Box<RawValue>,
+    /// The answer as text.
+    pub summary: String,
+    /// What it cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_used: Option<u64>,
+    /// Whether it was cut to `max_tokens`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<bool>,
+}
+
+/// `delegate`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Delegate {
+    /// What is to be done.
+    pub task: String,
+    /// Anything that helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<Box<RawValue>>,
+    /// `normal` or `urgent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
+    /// Whether the result is wanted; absent = true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report_back: Option<bool>,
+    /// When the result is due, in milliseconds from now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// `ack`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// Whether it will be done.
+    pub accepted: bool,
+    /// How long it will take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_ms: Option<u64>,
+    /// `queued` when it waits for an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `progress`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// `queued`, `accepted` or `running`.
+    pub state: String,
+    /// How far it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<f64>,
+    /// Anything a person would like to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// How long it will still take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_ms: Option<u64>,
+}
+
+/// `result`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Outcome {
+    /// `completed`, `failed` or `partial`.
+    pub status: String,
+    /// What came of it, as text.
+    pub outcome: String,
+    /// What came of it, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Box<RawValue>>,
+    /// What went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// `notify`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Notify {
+    /// What it is about, dot-separated.
+    pub topic: String,
+    /// What there is to know.
+    pub data: Box<RawValue>,
+    /// `low`, `medium` or `high`; absent = `low`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub importance: Option<String>,
+}
+
+/// `cancel`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `capabilities`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// What the agent calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_name: Option<String>,
+    /// Domains that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domains: Option<Vec<String>>,
+    /// Channels that it can reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<Vec<String>>,
+    /// Tools that it can use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<String>>,
+    /// How many tasks it does at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrent_tasks: Option<u64>,
+    /// The model behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// `error`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// One of the codes of the specification, or a newer one.
+    pub code: String,
+    /// What to do instead.
+    pub message: String,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+}
+
+/// Reads a payload as its type; the sentence names the field that is missing or wrong.
+pub fn parse<'a, T: Deserialize<'a>>(kind: &str, payload: &'a str) -> Result<T, String> {
+    serde_json::from_str(payload).map_err(|error| format!("payload of {kind}: {}", plain(&error)))
+}
+
+/// Kinds without required fields.
+pub fn check_any(_payload: &str) -> Result<(), String> {
+    Ok(())
+}
+/// See [`Query`].
+pub fn check_query(payload: &str) -> Result<(), String> {
+    let query: Query = parse("query", payload)?;
+    if query.domain.is_some_and(|domain| domain.len() > DOMAIN_BYTES_MAX) {
+        return Err(format!("payload of query: `domain` is longer than {DOMAIN_BYTES_MAX} bytes"));
+    }
+    Ok(())
+}
+macro_rules! checks {
+    ($($(#[$doc:meta])* $name:ident = $kind:literal $type:ty;)*) => {$(
+        $(#[$doc])*
+        pub fn $name(payload: &str) -> Result<(), String> {
+            parse::<$type>($kind, payload).map(drop)
+        }
+    )*};
+}
+checks! {
+    /// See [`Pong`].
+    check_pong = "pong" Pong;
+    /// See [`Response`].
+    check_response = "response" Response;
+    /// See [`Delegate`].
+    check_delegate = "delegate" Delegate;
+    /// See [`Ack`].
+    check_ack = "ack" Ack;
+    /// See [`Progress`].
+    check_progress = "progress" Progress;
+    /// See [`Outcome`].
+    check_result = "result" Outcome;
+    /// See [`Notify`].
+    check_notify = "notify" Notify;
+    /// See [`Cancel`].
+    check_cancel = "cancel" Cancel;
+    /// See [`Capabilities`].
+    check_capabilities = "capabilities" Capabilities;
+    /// See [`Failure`].
+    check_error = "error" Failure;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_field_is_named() {
+        for (check, payload, field) in [
+            (check_query as fn(&str) -> _, r#"{}"#, "question"),
+            (check_query, r#"{"question":1}"#, "string"),
+            (check_query, r#"{"question":"x","deadline_ms":-1}"#, "u64"),
+            (check_delegate, r#"{"context":1}"#, "task"),
+            (check_notify, r#"{"topic":"a"}"#, "data"),
+            (check_notify, r#"{"data":null}"#, "topic"),
+            (check_response, r#"{"data":1}"#, "summary"),
+            (check_response, r#"{"summary":""}"#, "data"),
+            (check_result, r#"{"status":"completed"}"#, "outcome"),
+            (check_ack, r#"{}"#, "accepted"),
+            (check_progress, r#"{}"#, "state"),
+            (check_error, r#"{"code":"x","message":"y"}"#, "retryable"),
+        ] {
+            let error: String = check(payload).unwrap_err();
+            assert!(error.contains(field), "{payload}: {error}");
+        }
+        assert!(check_query(&format!(r#"{{"question":"","domain":"{}"}}"#, "x".repeat(300))).is_err());
+    }
+
+    #[test]
+    fn unknown_fields_and_values_and_deep_data_pass() {
+        let deep = format!(r#"{{"topic":"a","data":{}{}}}"#, "[".repeat(5000), "]".repeat(5000));
+        assert_eq!(check_notify(&deep), Ok(()));
+        assert_eq!(check_notify(r#"{"topic":"a","data":null,"importance":"odd","x":1}"#), Ok(()));
+        assert_eq!(check_cancel("{}"), Ok(()));
+    }
+}

@@ -1,0 +1,18 @@
+//! The axon protocol as a state machine: no sockets, no clock, no files, no tasks.
+//!
+//! Feed a [`node::Node`] one [`node::Input`], carry out the [`node::Effect`]s it returns, feed the next. What the
+//! protocol says is written in `spec/`; each module names the page that it follows.
+
+pub mod agents;
+pub mod error;
+pub mod family;
+pub mod id;
+pub mod ipc;
+pub mod kinds;
+pub mod limits;
+pub mod mailbox;
+pub mod node;
+pub mod peers;
+pub mod replay;
+pub mod session;
+pub mod wire;

@@ -1,0 +1,367 @@
+//! What goes into a [`Node`](super::Node) and what comes out: plain data, without handles to anything.
+//!
+//! The shell feeds one [`Input`], carries out every [`Effect`] in order, and feeds the next. It calls
+//! [`Node::next_timeout`](super::Node::next_timeout) to learn when to feed [`Input::Timer`].
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::id::{AgentId, MsgId, PublicKey};
+
+/// Both clocks at the time of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back, from any origin.
+    pub mono_ms: u64,
+    /// Unix time in milliseconds.
+    pub wall_ms: u64,
+}
+
+/// One QUIC connection, named by the shell; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+/// One inbound bidirectional stream that awaits an answer, named by the shell; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u64);
+
+/// One client of the Unix socket, named by the shell; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
+/// One outgoing message, named by the node; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(pub u64);
+
+/// One attempt to reach a peer, named by the node; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DialId(pub u64);
+
+/// Who opened a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// This daemon did.
+    Dialer,
+    /// The peer did.
+    Acceptor,
+}
+
+/// Why an outgoing message got no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lost {
+    /// The connection ended first; the text says how.
+    Connection(String),
+    /// The peer reset or stopped the stream.
+    Reset,
+    /// The answer was longer than a message may be.
+    TooLarge,
+}
+
+/// What the shell tells the node.
+#[derive(Debug)]
+pub enum Input {
+    /// The socket is open: dial every known peer.
+    Start,
+    /// The time of `next_timeout` has come.
+    Timer,
+    /// New settings (also the first thing after construction that changes peers or limits).
+    Settings(Box<super::Settings>),
+    /// Stop: finish or refuse what is in flight, then `Effect::Stopped`.
+    Stop,
+
+    /// A handshake is complete on both sides and the certificate's identity is pinned.
+    Connected {
+        /// The new connection.
+        conn: ConnId,
+        /// Whose it is, by its certificate.
+        peer: AgentId,
+        /// The certificate's key.
+        key: PublicKey,
+        /// Who dialled.
+        side: Side,
+        /// The peer's address.
+        addr: SocketAddr,
+        /// The attempt that it came from, when this daemon dialled.
+        dial: Option<DialId>,
+        /// Whether the hello travelled in 0-RTT and was taken.
+        early: bool,
+    },
+    /// An attempt failed; no connection came of it.
+    DialFailed {
+        /// The attempt.
+        dial: DialId,
+        /// What happened, for a person.
+        why: String,
+    },
+    /// A connection ended, whoever ended it.
+    Disconnected {
+        /// The connection.
+        conn: ConnId,
+        /// What happened, for a person.
+        why: String,
+    },
+    /// A hello came in 0-RTT before the handshake was confirmed. Answered without changing any state.
+    EarlyHello {
+        /// The stream to answer on.
+        stream: StreamId,
+        /// The peer of the resumed session.
+        peer: AgentId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// A whole message on a bidirectional stream.
+    Request {
+        /// Where it came.
+        conn: ConnId,
+        /// The stream to answer on.
+        stream: StreamId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// A peer gave up a bidirectional stream whose answer is not sent yet.
+    RequestGone {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// A whole message on a unidirectional stream.
+    OneWay {
+        /// Where it came.
+        conn: ConnId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// A message was longer than allowed or stalled; its stream was stopped by the shell.
+    BadStream {
+        /// Where it came.
+        conn: ConnId,
+        /// What was wrong, for the log.
+        why: &'static str,
+    },
+    /// The end of an `Effect::Request` (also of the hello that a dial carries).
+    Replied {
+        /// Which.
+        token: Token,
+        /// The peer's whole answer, or why there is none.
+        outcome: Result<Vec<u8>, Lost>,
+    },
+    /// The end of an `Effect::OneWay`: the peer's transport has acknowledged all of it, or never will.
+    Sent {
+        /// Which.
+        token: Token,
+        /// Whether it arrived.
+        outcome: Result<(), Lost>,
+    },
+    /// Something of ours is in flight on this connection and no packet has come for `SILENCE_MS`.
+    Silent {
+        /// Which.
+        conn: ConnId,
+    },
+    /// A packet has come after `Silent`.
+    Alive {
+        /// Which.
+        conn: ConnId,
+    },
+
+    /// Discovery has seen a peer.
+    Found {
+        /// The id it claims.
+        id: AgentId,
+        /// The key it claims.
+        key: PublicKey,
+        /// Where it may be reached.
+        addrs: Vec<SocketAddr>,
+    },
+
+    /// A client has connected.
+    ClientUp {
+        /// Which.
+        client: ClientId,
+        /// Whether its uid was read and is ours; without it, it must show the token.
+        trusted: bool,
+    },
+    /// A client's line, without its newline.
+    Line {
+        /// Which client.
+        client: ClientId,
+        /// The line.
+        line: Vec<u8>,
+    },
+    /// A client's line was longer than a command may be; it has been skipped.
+    LineTooLong {
+        /// Which client.
+        client: ClientId,
+    },
+    /// An `Effect::Event` did not fit into the client's queue.
+    Lagged {
+        /// Which client.
+        client: ClientId,
+        /// The number of the message that was turned away.
+        seq: u64,
+    },
+    /// A client will say no more; it may still wait for answers.
+    ClientEof {
+        /// Which client.
+        client: ClientId,
+    },
+    /// A client has gone.
+    ClientGone {
+        /// Which.
+        client: ClientId,
+    },
+    /// The answer to `Effect::Measure`.
+    Measured {
+        /// Which client asked.
+        client: ClientId,
+        /// Its command.
+        req_id: String,
+        /// Round trip times in microseconds.
+        rtts: Vec<(ConnId, u64)>,
+    },
+}
+
+/// What the node wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Connect to a peer, trying the addresses, and send `hello` first, in 0-RTT where that is possible.
+    ///
+    /// Ends in `Input::Connected` and then `Input::Replied` for `token`, or in `Input::DialFailed`.
+    Dial {
+        /// The attempt.
+        dial: DialId,
+        /// Who must be there: the server name, and the id of the certificate.
+        peer: AgentId,
+        /// `host:port`, by IP or name, best first.
+        addrs: Vec<String>,
+        /// The hello envelope.
+        hello: Arc<str>,
+        /// Names the hello's answer.
+        token: Token,
+        /// The attempt fails after this.
+        timeout_ms: u64,
+    },
+    /// Close a connection with a code and reason.
+    Close {
+        /// Which.
+        conn: ConnId,
+        /// One of the close codes of the specification.
+        code: u32,
+        /// For the other side's log.
+        reason: &'static str,
+    },
+    /// Send on a new bidirectional stream and await the answer.
+    Request {
+        /// Where.
+        conn: ConnId,
+        /// Names the answer.
+        token: Token,
+        /// The envelope.
+        bytes: Arc<str>,
+    },
+    /// Send on a new unidirectional stream and await the transport's acknowledgement.
+    OneWay {
+        /// Where.
+        conn: ConnId,
+        /// Names the end.
+        token: Token,
+        /// The envelope.
+        bytes: Arc<str>,
+    },
+    /// Nobody waits for this answer any more: reset the stream, tell nothing.
+    Abandon {
+        /// Which.
+        token: Token,
+    },
+    /// Answer on an inbound stream. A stream that is gone or answered is passed over.
+    Respond {
+        /// Which.
+        stream: StreamId,
+        /// The envelope.
+        bytes: Arc<str>,
+    },
+    /// Reset an inbound stream without an answer.
+    Reset {
+        /// Which.
+        stream: StreamId,
+    },
+    /// The identities that the TLS handshake may accept, from now on. Drop session tickets of all others.
+    Pins(Arc<Pins>),
+
+    /// A line for a client that must not be dropped: a reply, or a request handed to it.
+    Line {
+        /// Which client.
+        client: ClientId,
+        /// The line, without its newline.
+        line: Arc<str>,
+    },
+    /// An event for a client; when its queue is full, tell the node `Input::Lagged`.
+    Event {
+        /// Which client.
+        client: ClientId,
+        /// The message's number.
+        seq: u64,
+        /// The line, without its newline.
+        line: Arc<str>,
+    },
+    /// Tell the node the round trip times of these connections at once, by `Input::Measured`.
+    Measure {
+        /// Which client asks.
+        client: ClientId,
+        /// Its command.
+        req_id: String,
+        /// Of which connections.
+        conns: Vec<ConnId>,
+    },
+    /// Close a client once its lines are written.
+    CloseClient {
+        /// Which.
+        client: ClientId,
+    },
+
+    /// Append these to the replay record on disk.
+    Remember(Vec<Seen>),
+    /// Replace the peer cache on disk.
+    SavePeers(Vec<KnownPeer>),
+    /// Tell the log.
+    Log(Level, String),
+    /// All is finished or refused: close QUIC with code 5 and end.
+    Stopped,
+}
+
+/// How much a log line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// A person should look at it.
+    Warn,
+    /// Worth a line.
+    Info,
+    /// For those who look for a fault.
+    Debug,
+}
+
+/// Keys that may connect, by agent id.
+pub type Pins = HashMap<AgentId, PublicKey>;
+
+/// An envelope id that was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Who sent it.
+    pub from: AgentId,
+    /// The envelope's id.
+    pub id: MsgId,
+    /// When it may be forgotten, in Unix milliseconds.
+    pub until_ms: u64,
+}
+
+/// A found peer, as the cache keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KnownPeer {
+    /// Its id.
+    pub agent_id: AgentId,
+    /// Its key.
+    pub pubkey: PublicKey,
+    /// Where it was reached, best first.
+    pub addrs: Vec<SocketAddr>,
+    /// When it was last connected, in Unix milliseconds.
+    pub last_seen_ms: u64,
+}

@@ -1,0 +1,488 @@
+//! The way in from peers: connections, hello, the gates that a message passes.
+//!
+//! Source: `spec/WIRE_FORMAT.md`, "Session", "Streams" and "Replay".
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::timers::Key;
+use super::{ConnId, DialId, Effect, Lost, Node, Now, Side, StreamId, Token};
+use crate::error::{PeerCode, Refusal};
+use crate::family::{Inbound, Input as FamilyInput, Kind, Pattern, error_payload};
+use crate::id::{AgentId, MsgId, PublicKey};
+use crate::limits::{
+    CONNECTIONS_PER_PEER_MAX, DRAIN_MS, FOUND_CONNECTIONS_MAX, OPEN_REQUESTS_MAX, PROTOCOL_VERSION,
+    STREAMS_MAX,
+};
+use crate::peers::{Dial, Source};
+use crate::session::{Hello, Phase, Session, Verdict, judge};
+use crate::wire::{Envelope, decode, to_raw};
+
+/// How long a connection whose hello was refused stays, so that the refusal arrives.
+const REFUSAL_LINGER_MS: u64 = 500;
+
+/// A connection whose handshake is complete.
+pub(super) struct Arrival {
+    pub conn: ConnId,
+    pub peer: AgentId,
+    pub key: PublicKey,
+    pub side: Side,
+    pub addr: SocketAddr,
+    pub dial: Option<DialId>,
+    pub early: bool,
+}
+
+impl Node {
+    pub(super) fn connected(&mut self, now: Now, arrival: Arrival) {
+        let Arrival { conn, peer, key, side, addr, dial, early } = arrival;
+        let known =
+            self.peers.get(peer).filter(|known| known.key == key).map(|known| (known.source, known.dial));
+        let Some((source, dialling)) = known else {
+            return self.out.push(Effect::Close { conn, code: 4, reason: "not pinned" });
+        };
+        if self.stopping {
+            return self.out.push(Effect::Close { conn, code: 5, reason: "shutting down" });
+        }
+        let found = |session: &Session| {
+            self.peers.get(session.peer).is_some_and(|peer| peer.source != Source::Static)
+        };
+        let found_connections = self.sessions.values().filter(|session| found(session)).count();
+        let over = self.sessions.len() >= self.settings.max_connections
+            || (source != Source::Static && found_connections >= FOUND_CONNECTIONS_MAX);
+        let of_peer: Vec<ConnId> = self.conns_of(peer);
+        if of_peer.len() >= CONNECTIONS_PER_PEER_MAX {
+            // The peer's own oldest makes room, so that it cannot fill the table.
+            self.close(now, of_peer[0], 2, "too many connections of this peer");
+        } else if over {
+            self.out.push(Effect::Close { conn, code: 1, reason: "connection limit reached" });
+            if side == Side::Dialer {
+                self.dial_ended(now, peer, Some("this daemon's own connection limit is reached"));
+            }
+            return;
+        }
+        if side == Side::Dialer
+            && !matches!((dialling, dial), (Dial::Under { dial: a, .. }, Some(b)) if a == b)
+        {
+            // An attempt that was given up came through after all.
+            return self.out.push(Effect::Close { conn, code: 2, reason: "duplicate" });
+        }
+        let session = Session {
+            peer,
+            side,
+            addr,
+            phase: Phase::Greeting,
+            since_ms: now.mono_ms,
+            since_wall_ms: now.wall_ms,
+            order: 0,
+            boot: None,
+            features: Vec::new(),
+            silent: false,
+            early,
+        };
+        self.sessions.insert(conn, session);
+        self.timers.set(Key::Hello(conn), now.mono_ms + self.settings.handshake_timeout_secs * 1_000);
+    }
+
+    /// Connections of a peer, oldest first.
+    pub(super) fn conns_of(&self, peer: AgentId) -> Vec<ConnId> {
+        self.sessions.iter().filter(|(_, session)| session.peer == peer).map(|(conn, _)| *conn).collect()
+    }
+
+    pub(super) fn hello_due(&mut self, now: Now, conn: ConnId) {
+        if self.sessions.get(&conn).is_some_and(|session| session.phase == Phase::Greeting) {
+            self.close(now, conn, 4, "no hello in time");
+        }
+    }
+
+    /// Answers a hello that came in 0-RTT. Whoever repeats it gets the same again and has changed nothing.
+    pub(super) fn early_hello(&mut self, now: Now, stream: StreamId, peer: AgentId, bytes: Vec<u8>) {
+        let Ok(envelope) = decode(bytes) else { return };
+        let fits = envelope.from == peer && envelope.to == self.me && &*envelope.kind == "hello";
+        if fits && self.peers.get(peer).is_some() && !self.stopping && self.read_hello(&envelope).is_ok() {
+            self.answer_hello(now, stream, &envelope);
+        }
+    }
+
+    /// One message of a peer, on a bidirectional stream or without one.
+    pub(super) fn inbound(&mut self, now: Now, conn: ConnId, stream: Option<StreamId>, bytes: Vec<u8>) {
+        let Some(session) = self.sessions.get_mut(&conn) else {
+            return stream.into_iter().for_each(|stream| self.out.push(Effect::Reset { stream }));
+        };
+        if session.phase == Phase::Draining {
+            session.since_ms = now.mono_ms;
+        }
+        let peer = session.peer;
+        let envelope = match decode(bytes) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                self.dropped.malformed += 1;
+                return self.refuse(now, stream, peer, error.id, &error.refusal);
+            }
+        };
+        self.gate(now, conn, stream, envelope);
+    }
+
+    fn gate(&mut self, now: Now, conn: ConnId, stream: Option<StreamId>, envelope: Envelope) {
+        let me = self.me;
+        let Some(session) = self.sessions.get(&conn) else { return };
+        let (peer, phase, side) = (session.peer, session.phase, session.side);
+        let hello = &*envelope.kind == "hello";
+        if let Err(refusal) = session.gate(me, &envelope) {
+            if refusal.code == PeerCode::NotAuthorized {
+                self.dropped.not_authorized += 1;
+            } else {
+                self.dropped.malformed += 1;
+            }
+            self.refuse(now, stream, peer, Some(envelope.id), &refusal);
+            if hello && phase == Phase::Greeting {
+                self.timers.set(Key::CloseAfterRefusal(conn), now.mono_ms + REFUSAL_LINGER_MS);
+            }
+            return;
+        }
+        match (phase, stream) {
+            (Phase::Greeting, Some(stream)) if hello && side == Side::Acceptor => {
+                self.hello(now, conn, stream, &envelope);
+            }
+            (Phase::Greeting, _) if side == Side::Dialer => {
+                // The peer is up as soon as it has answered our hello: its first messages may overtake that answer.
+                let early = self.early.entry(conn).or_default();
+                if early.len() < STREAMS_MAX as usize {
+                    return early.push((stream, envelope));
+                }
+                self.dropped.before_hello += 1;
+                self.refuse(now, stream, peer, Some(envelope.id), &before_hello());
+            }
+            (Phase::Greeting, _) => {
+                self.dropped.before_hello += 1;
+                self.refuse(now, stream, peer, Some(envelope.id), &before_hello());
+            }
+            (_, Some(stream)) if hello => self.answer_hello(now, stream, &envelope),
+            _ => self.message(now, conn, stream, envelope),
+        }
+    }
+
+    /// A message of a peer whose session is up.
+    fn message(&mut self, now: Now, conn: ConnId, stream: Option<StreamId>, envelope: Envelope) {
+        self.received += 1;
+        let known = self.kinds.get(&*envelope.kind).copied();
+        let refusal = match (known, stream) {
+            (Some((_, kind)), Some(_)) if matches!(kind.pattern, Pattern::Reply) => {
+                let what =
+                    format!("{} is only ever an answer: send it on the request's own stream", kind.name);
+                Some(Refusal::new(PeerCode::InvalidEnvelope, what))
+            }
+            (None, Some(_)) => {
+                let names: Vec<&str> = self.request_kinds();
+                let what = format!("this kind is not known here; known requests: {}", names.join(", "));
+                Some(Refusal::new(PeerCode::UnknownKind, what))
+            }
+            (Some((_, kind)), None) if !matches!(kind.pattern, Pattern::OneWay) => {
+                self.dropped.wrong_stream += 1;
+                let text = format!("a {} of {} came one way and was dropped", kind.name, envelope.from);
+                return self.debug(text);
+            }
+            (Some((_, kind)), _) => (kind.check)(envelope.payload())
+                .err()
+                .map(|what| Refusal::new(PeerCode::InvalidEnvelope, what)),
+            (None, None) => None,
+        };
+        let from = envelope.from;
+        if let Some(refusal) = refusal {
+            self.dropped.malformed += 1;
+            return self.refuse(now, stream, from, Some(envelope.id), &refusal);
+        }
+        let id = envelope.id;
+        let message = Inbound { envelope: Arc::new(envelope), conn, stream };
+        let one_way = known.is_none_or(|(_, kind)| kind.pattern == Pattern::OneWay);
+        if !self.replay.first_time(from, id, now.wall_ms) {
+            return self.repeated(now, &message, known.map(|(index, _)| index), one_way);
+        }
+        match known {
+            None => self.deliver(now, &message),
+            Some((index, kind)) => {
+                if kind.is_request() && !self.may_open(now, &message) {
+                    return;
+                }
+                self.tell_family(now, index, FamilyInput::Message { message: &message, kind });
+            }
+        }
+    }
+
+    /// A message that was seen before: answered again where that is safe, else dropped, always counted.
+    fn repeated(&mut self, now: Now, message: &Inbound, family: Option<usize>, one_way: bool) {
+        self.dropped.replayed += 1;
+        if one_way {
+            return self.receipt(now, message);
+        }
+        let answered =
+            family.is_some_and(|index| self.tell_family(now, index, FamilyInput::Repeated { message }));
+        if let Some(stream) = message.stream.filter(|_| !answered) {
+            self.out.push(Effect::Reset { stream });
+        }
+    }
+
+    /// Whether one more request may be open; says why not.
+    fn may_open(&mut self, now: Now, message: &Inbound) -> bool {
+        let refusal = if self.stopping {
+            Refusal::new(PeerCode::Overloaded, "this daemon is shutting down: try again in a moment")
+        } else if self.agents.open_count() >= OPEN_REQUESTS_MAX {
+            Refusal::new(PeerCode::Overloaded, "too many requests are open here: try again in a moment")
+        } else if self.agents.get(message.envelope.id).is_some() {
+            Refusal::new(PeerCode::InvalidEnvelope, "id is in use by another request: make a new UUID v4")
+        } else {
+            return true;
+        };
+        self.refuse(now, message.stream, message.envelope.from, Some(message.envelope.id), &refusal);
+        false
+    }
+
+    fn request_kinds(&self) -> Vec<&'static str> {
+        let kinds = self.families.iter().flat_map(|family| family.vocabulary().kinds);
+        kinds.filter(|kind| kind.is_request()).map(|kind: &Kind| kind.name).collect()
+    }
+
+    /// Says on the stream why not; without a valid id nothing can be answered, so the stream is reset.
+    fn refuse(
+        &mut self,
+        now: Now,
+        stream: Option<StreamId>,
+        peer: AgentId,
+        id: Option<MsgId>,
+        refusal: &Refusal,
+    ) {
+        match (stream, id) {
+            (Some(stream), Some(id)) => self.respond(now, stream, peer, id, "error", &error_payload(refusal)),
+            (Some(stream), None) => self.out.push(Effect::Reset { stream }),
+            (None, _) => {
+                let text = format!("a one-way message of {peer} was dropped: {}", refusal.message);
+                self.debug(text);
+            }
+        }
+    }
+
+    // --- hello ---
+
+    fn own_hello(&self, selected_version: Option<u32>) -> Hello {
+        Hello {
+            protocol_versions: vec![PROTOCOL_VERSION],
+            selected_version,
+            agent_name: self.settings.name.clone(),
+            features: self.features.iter().map(|feature| (*feature).to_owned()).collect(),
+            boot: Some(self.boot.clone()),
+        }
+    }
+
+    /// The hello with which a dial begins.
+    pub(super) fn hello_envelope(&mut self, now: Now, peer: AgentId) -> Arc<str> {
+        let hello = to_raw(&self.own_hello(None));
+        match self.envelope(now, peer, "hello", None, &hello) {
+            Ok(envelope) => envelope.raw().clone(),
+            // A name and our features are far below the limit.
+            Err(_) => "{}".into(),
+        }
+    }
+
+    fn read_hello(&self, envelope: &Envelope) -> Result<Hello, Refusal> {
+        let hello = Hello::parse(envelope.payload())?;
+        hello.common_version()?;
+        Ok(hello)
+    }
+
+    fn answer_hello(&mut self, now: Now, stream: StreamId, envelope: &Envelope) {
+        let hello = to_raw(&self.own_hello(Some(PROTOCOL_VERSION)));
+        self.respond(now, stream, envelope.from, envelope.id, "hello", &hello);
+    }
+
+    /// The dialler's hello, on a connection that this daemon accepted.
+    fn hello(&mut self, now: Now, conn: ConnId, stream: StreamId, envelope: &Envelope) {
+        match self.read_hello(envelope) {
+            Ok(hello) => {
+                self.answer_hello(now, stream, envelope);
+                self.session_up(now, conn, hello);
+            }
+            Err(refusal) => {
+                self.refuse(now, Some(stream), envelope.from, Some(envelope.id), &refusal);
+                self.timers.set(Key::CloseAfterRefusal(conn), now.mono_ms + REFUSAL_LINGER_MS);
+            }
+        }
+    }
+
+    /// The end of the hello that a dial of ours carried; false when the token is of no dial.
+    pub(super) fn hello_replied(&mut self, now: Now, token: Token, outcome: &Result<Vec<u8>, Lost>) -> bool {
+        let Some(peer) = self.dialled_with(token) else { return false };
+        let greeting = |session: &Session| session.side == Side::Dialer && session.phase == Phase::Greeting;
+        let conn =
+            self.conns_of(peer).into_iter().rev().find(|conn| self.sessions.get(conn).is_some_and(greeting));
+        let hello = match outcome {
+            Ok(bytes) => self.read_hello_reply(peer, bytes.clone()),
+            Err(Lost::Connection(why)) => Err(why.clone()),
+            Err(Lost::Reset | Lost::TooLarge) => Err("the peer did not answer hello".to_owned()),
+        };
+        match (conn, hello) {
+            (Some(conn), Ok(hello)) => {
+                self.dial_ended(now, peer, None);
+                self.session_up(now, conn, hello);
+            }
+            (conn, hello) => {
+                let why = hello.err().unwrap_or_else(|| "the connection ended before hello was done".into());
+                if let Some(conn) = conn {
+                    self.close(now, conn, 4, "hello failed");
+                }
+                self.dial_ended(now, peer, Some(&why));
+            }
+        }
+        true
+    }
+
+    /// The peer whose dial carries this hello.
+    fn dialled_with(&self, token: Token) -> Option<AgentId> {
+        let carries = |dial: Dial| matches!(dial, Dial::Under { token: of, .. } if of == token);
+        self.peers.iter().find(|peer| carries(peer.dial)).map(|peer| peer.id)
+    }
+
+    fn read_hello_reply(&self, peer: AgentId, bytes: Vec<u8>) -> Result<Hello, String> {
+        let envelope =
+            decode(bytes).map_err(|error| format!("its hello is malformed: {}", error.refusal.message))?;
+        if envelope.from != peer || envelope.to != self.me {
+            return Err("its hello names another sender or receiver".into());
+        }
+        match &*envelope.kind {
+            "hello" => {
+                let hello = Hello::parse(envelope.payload()).map_err(|refusal| refusal.message)?;
+                match hello.selected_version {
+                    Some(PROTOCOL_VERSION) => Ok(hello),
+                    other => Err(format!("it chose protocol version {other:?}, which is not spoken here")),
+                }
+            }
+            _ => Err(format!("it refused our hello: {}", envelope.payload())),
+        }
+    }
+
+    /// Hello is done: from now on the connection is in use, and it is settled which one stays.
+    fn session_up(&mut self, now: Now, conn: ConnId, hello: Hello) {
+        self.timers.clear(Key::Hello(conn));
+        self.sessions_made += 1;
+        let order = self.sessions_made;
+        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        let peer = session.peer;
+        session.phase = Phase::Up;
+        session.order = order;
+        session.since_ms = now.mono_ms;
+        session.since_wall_ms = now.wall_ms;
+        session.features = hello.features;
+        session.boot = hello.boot;
+        let (addr, side, early) = (session.addr, session.side, session.early);
+        let newer = session.clone();
+        let others: Vec<(ConnId, Session)> = self
+            .conns_of(peer)
+            .into_iter()
+            .filter(|other| *other != conn)
+            .filter_map(|other| Some((other, self.sessions.get(&other)?.clone())))
+            .filter(|(_, session)| session.phase != Phase::Greeting)
+            .collect();
+        for (other, older) in others {
+            match judge(self.me, &older, &newer) {
+                Verdict::OlderDead => self.close(now, other, 2, "superseded by a restart"),
+                _ if older.silent => self.close(now, other, 2, "superseded: it had gone silent"),
+                Verdict::NewerStays => self.drain(now, other),
+                Verdict::OlderStays if older.phase == Phase::Up => self.drain(now, conn),
+                Verdict::OlderStays => {}
+            }
+        }
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.claimed_name = hello.agent_name;
+            known.connected_wall_ms = now.wall_ms;
+            known.backoff_ms = crate::limits::BACKOFF_FIRST_MS;
+            known.error = None;
+            if side == Side::Dialer && known.source != Source::Static {
+                known.note_addr(addr);
+            }
+            if known.source == Source::Found {
+                known.source = Source::Cached;
+            }
+            if known.source == Source::Cached {
+                self.peers_changed = true;
+                self.timers.set_if_sooner(Key::SavePeers, now.mono_ms + 200);
+            }
+        }
+        let how = if early { ", hello in 0-RTT" } else { "" };
+        let who = if side == Side::Dialer { "dialled" } else { "accepted" };
+        self.info(format!("connected to {peer} at {addr} ({who}{how})"));
+        self.flush_pending(now, peer);
+        for (stream, envelope) in self.early.remove(&conn).unwrap_or_default() {
+            self.gate(now, conn, stream, envelope);
+        }
+    }
+
+    /// No new streams of ours on this connection; it closes once nothing is open on it.
+    fn drain(&mut self, now: Now, conn: ConnId) {
+        if let Some(session) = self.sessions.get_mut(&conn) {
+            session.phase = Phase::Draining;
+            session.since_ms = now.mono_ms;
+            self.timers.set(Key::Drain(conn), now.mono_ms + DRAIN_MS);
+        }
+    }
+
+    pub(super) fn drain_due(&mut self, now: Now, conn: ConnId) {
+        let Some(session) = self.sessions.get(&conn).filter(|session| session.phase == Phase::Draining)
+        else {
+            return;
+        };
+        let quiet = session.since_ms + DRAIN_MS <= now.mono_ms;
+        let ours = self.pending.values().any(|pending| pending.conn() == Some(conn));
+        let theirs = self.agents.iter().any(|open| open.inbound.conn == conn && open.answered.is_none());
+        if quiet && !ours && !theirs {
+            self.close(now, conn, 2, "duplicate");
+        } else {
+            self.timers.set(Key::Drain(conn), now.mono_ms + DRAIN_MS);
+        }
+    }
+
+    // --- the end of a connection ---
+
+    /// Closes a connection from this side.
+    pub(super) fn close(&mut self, now: Now, conn: ConnId, code: u32, reason: &'static str) {
+        self.out.push(Effect::Close { conn, code, reason });
+        self.session_over(now, conn, reason);
+    }
+
+    pub(super) fn disconnected(&mut self, now: Now, conn: ConnId, why: &str) {
+        self.session_over(now, conn, why);
+    }
+
+    /// Forgets a connection; what was sent on it and is unanswered goes out again on another.
+    pub(super) fn session_over(&mut self, now: Now, conn: ConnId, why: &str) {
+        let Some(session) = self.sessions.remove(&conn) else { return };
+        self.early.remove(&conn);
+        for key in [Key::Hello(conn), Key::Drain(conn), Key::CloseAfterRefusal(conn)] {
+            self.timers.clear(key);
+        }
+        let peer = session.peer;
+        if session.phase != Phase::Greeting {
+            self.info(format!("connection to {peer} ended: {why}"));
+        }
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.connected_wall_ms = now.wall_ms;
+            if session.phase == Phase::Up && known.error.is_none() {
+                known.error = Some(why.to_owned());
+            }
+        }
+        self.resend(now, conn);
+        self.lost_session(now, peer, session.phase == Phase::Up);
+    }
+
+    /// A peer is out: its connections are closed and what waits for it fails.
+    pub(super) fn drop_peer(&mut self, now: Now, peer: AgentId, reason: &'static str) {
+        self.timers.clear(Key::Dial(peer));
+        for conn in self.conns_of(peer) {
+            self.out.push(Effect::Close { conn, code: 0, reason });
+            self.session_over(now, conn, reason);
+        }
+        self.fail_pending(now, peer, "it is no longer among the known peers");
+        self.end_requests_of(now, peer);
+    }
+}
+
+fn before_hello() -> Refusal {
+    Refusal::new(PeerCode::NotAuthorized, "say hello first: nothing else is taken until it is answered")
+}

@@ -1,0 +1,515 @@
+//! The way out to peers: who is dialled when, and what becomes of each message that leaves.
+//!
+//! Source: `spec/WIRE_FORMAT.md`, "Connections". A message waits for its session, goes out, and goes out again with
+//! the same id when its connection ends first; the receiver takes it once.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::timers::Key;
+use super::{ClientId, ConnId, DialId, Effect, Lost, Node, Now, StreamId, Token};
+use crate::error::{IpcCode, IpcError, PeerCode, Refusal};
+use crate::family::{Input as FamilyInput, Kind, error_payload};
+use crate::id::{AgentId, MsgId, PublicKey};
+use crate::ipc::{Line, v1_line};
+use crate::limits::{BACKOFF_FIRST_MS, DOUBT_DIAL_MS, INITIATOR_WAIT_MS};
+use crate::peers::{Dial, Source};
+use crate::session::Phase;
+use crate::wire::{Envelope, decode};
+
+/// How often a message goes out at most.
+const SENDS_MAX: u8 = 3;
+
+/// On whose behalf a message leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A client's `send`.
+    Command {
+        client: ClientId,
+        req_id: String,
+        /// A v1 client is told at once that it has left, and gets the answer as an inbound line.
+        v1: bool,
+    },
+    /// A family; perhaps on a client's `reply`, perhaps as the last word on an open request.
+    Family { command: Option<(ClientId, String)>, ends: Option<MsgId> },
+}
+
+/// A message of ours on its way.
+#[derive(Debug)]
+pub(super) struct Pending {
+    envelope: Arc<Envelope>,
+    kind: &'static Kind,
+    origin: Origin,
+    /// Where it was sent, if it was.
+    conn: Option<ConnId>,
+    sends: u8,
+}
+
+impl Pending {
+    /// Where it was sent, if it was.
+    pub(super) fn conn(&self) -> Option<ConnId> {
+        self.conn
+    }
+
+    /// Whether a client or an agent waits for its end.
+    pub(super) fn is_awaited(&self) -> bool {
+        match &self.origin {
+            Origin::Command { .. } => true,
+            Origin::Family { command, ends } => command.is_some() || ends.is_some(),
+        }
+    }
+
+    fn client(&self) -> Option<ClientId> {
+        match &self.origin {
+            Origin::Command { client, .. } => Some(*client),
+            Origin::Family { command, .. } => command.as_ref().map(|(client, _)| *client),
+        }
+    }
+}
+
+/// What came of a message.
+enum Fate {
+    Answered(Envelope),
+    Arrived,
+    Failed(IpcError),
+}
+
+impl Node {
+    // --- messages ---
+
+    /// Takes a message on; it leaves now or as soon as there is a connection.
+    pub(super) fn submit(
+        &mut self,
+        now: Now,
+        envelope: Envelope,
+        kind: &'static Kind,
+        origin: Origin,
+        wait_ms: u64,
+    ) {
+        let token = self.new_token();
+        let peer = envelope.to;
+        let pending = Pending { envelope: Arc::new(envelope), kind, origin, conn: None, sends: 0 };
+        if let Some(client) = pending.client().and_then(|client| self.agents.clients.get_mut(&client)) {
+            client.pending += 1;
+        }
+        self.pending.insert(token, pending);
+        self.timers.set(Key::Pending(token), now.mono_ms.saturating_add(wait_ms));
+        self.dispatch_pending(now, token);
+        if self.pending.get(&token).is_some_and(|pending| pending.conn.is_none()) {
+            self.dial_for_sending(now, peer);
+        }
+    }
+
+    /// How many messages are on their way.
+    pub(super) fn pending_count(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Sends a message if its peer has a session.
+    fn dispatch_pending(&mut self, now: Now, token: Token) {
+        let Some(pending) = self.pending.get_mut(&token).filter(|pending| pending.conn.is_none()) else {
+            return;
+        };
+        let peer = pending.envelope.to;
+        let up = self.sessions.iter().filter(|(_, s)| s.peer == peer && s.phase == Phase::Up);
+        let Some((conn, session)) = up.max_by_key(|(_, session)| session.order) else { return };
+        let conn = *conn;
+        if let Some(feature) = pending.kind.feature.filter(|feature| !session.offers(feature)) {
+            let message =
+                format!("the peer does not take {feature}: it speaks an older protocol; use another kind");
+            let error = IpcError::new(IpcCode::NotOffered, message);
+            return self.settle(now, token, Fate::Failed(error));
+        }
+        pending.conn = Some(conn);
+        pending.sends += 1;
+        let bytes = pending.envelope.raw().clone();
+        self.out.push(if pending.kind.is_request() {
+            Effect::Request { conn, token, bytes }
+        } else {
+            Effect::OneWay { conn, token, bytes }
+        });
+        self.sent += 1;
+        let Origin::Command { client, req_id, v1: true } = &pending.origin else { return };
+        // A v1 client learns now that its request is on its way; the answer comes as a line of its own.
+        if pending.kind.is_request() && pending.sends == 1 {
+            let line = Line::ok(req_id).field("msg_id", &pending.envelope.id).end();
+            self.out.push(Effect::Line { client: *client, line });
+        }
+    }
+
+    /// A peer's session is up: what waits for it leaves.
+    pub(super) fn flush_pending(&mut self, now: Now, peer: AgentId) {
+        let waits = |token: &Token| {
+            self.pending.get(token).is_some_and(|p| p.conn.is_none() && p.envelope.to == peer)
+        };
+        let tokens: Vec<Token> = self.pending.keys().copied().filter(waits).collect();
+        tokens.into_iter().for_each(|token| self.dispatch_pending(now, token));
+    }
+
+    /// A connection is over: what was sent on it and has no answer goes out again.
+    pub(super) fn resend(&mut self, now: Now, conn: ConnId) {
+        let on_it = |token: &Token| self.pending.get(token).is_some_and(|pending| pending.conn == Some(conn));
+        let tokens: Vec<Token> = self.pending.keys().copied().filter(on_it).collect();
+        tokens.into_iter().for_each(|token| self.send_again(now, token, "the connection ended"));
+    }
+
+    fn send_again(&mut self, now: Now, token: Token, why: &str) {
+        let Some(pending) = self.pending.get_mut(&token) else { return };
+        let peer = pending.envelope.to;
+        if pending.sends >= SENDS_MAX || self.stopping {
+            let error = unreachable_error(peer, &format!("{why} before it was answered"));
+            return self.settle(now, token, Fate::Failed(error));
+        }
+        self.out.push(Effect::Abandon { token });
+        pending.conn = None;
+        self.dispatch_pending(now, token);
+        if self.pending.get(&token).is_some_and(|pending| pending.conn.is_none()) {
+            self.dial_for_sending(now, peer);
+        }
+    }
+
+    /// Nothing can be sent to this peer: what waits for it fails.
+    pub(super) fn fail_pending(&mut self, now: Now, peer: AgentId, why: &str) {
+        let to_it = |token: &Token| {
+            self.pending.get(token).is_some_and(|p| p.conn.is_none() && p.envelope.to == peer)
+        };
+        let tokens: Vec<Token> = self.pending.keys().copied().filter(to_it).collect();
+        for token in tokens {
+            self.settle(now, token, Fate::Failed(unreachable_error(peer, why)));
+        }
+    }
+
+    pub(super) fn pending_due(&mut self, now: Now, token: Token) {
+        let Some(pending) = self.pending.get(&token) else { return };
+        let error = if pending.conn.is_some() {
+            let message = "the peer did not answer before the deadline: allow more, or delegate the work";
+            IpcError::new(IpcCode::Timeout, message)
+        } else {
+            unreachable_error(pending.envelope.to, "no connection came up before the deadline")
+        };
+        self.out.push(Effect::Abandon { token });
+        self.settle(now, token, Fate::Failed(error));
+    }
+
+    pub(super) fn replied(&mut self, now: Now, token: Token, outcome: Result<Vec<u8>, Lost>) {
+        let Some(pending) = self.pending.get(&token) else {
+            self.hello_replied(now, token, &outcome);
+            return;
+        };
+        let (request, kind) = (pending.envelope.clone(), pending.kind);
+        match outcome {
+            Ok(bytes) => {
+                let fate = match self.read_answer(&request, kind, bytes) {
+                    Ok(answer) => Fate::Answered(answer),
+                    Err(what) => Fate::Failed(unreachable_error(request.to, &what)),
+                };
+                self.settle(now, token, fate);
+            }
+            Err(lost) => self.lost(now, token, lost),
+        }
+    }
+
+    pub(super) fn sent(&mut self, now: Now, token: Token, outcome: Result<(), Lost>) {
+        match outcome {
+            Ok(()) => self.settle(now, token, Fate::Arrived),
+            Err(lost) => self.lost(now, token, lost),
+        }
+    }
+
+    fn lost(&mut self, now: Now, token: Token, lost: Lost) {
+        let Some(pending) = self.pending.get(&token) else { return };
+        let peer = pending.envelope.to;
+        match (lost, pending.conn) {
+            // The connection is over; this may be the first word of it.
+            (Lost::Connection(why), Some(conn)) => self.session_over(now, conn, &why),
+            (Lost::Connection(_), None) => {}
+            (Lost::Reset, _) => {
+                let why =
+                    "it dropped the message without an answer; if it was repeated, it had been seen before";
+                self.settle(now, token, Fate::Failed(unreachable_error(peer, why)));
+            }
+            (Lost::TooLarge, _) => {
+                let why = "its answer is longer than a message may be";
+                self.settle(now, token, Fate::Failed(unreachable_error(peer, why)));
+            }
+        }
+    }
+
+    fn read_answer(&mut self, request: &Envelope, kind: &Kind, bytes: Vec<u8>) -> Result<Envelope, String> {
+        let answer =
+            decode(bytes).map_err(|error| format!("its answer is malformed: {}", error.refusal.message))?;
+        self.received += 1;
+        if answer.from != request.to || answer.to != self.me || answer.reference != Some(request.id) {
+            self.dropped.not_authorized += 1;
+            return Err("its answer names another sender, receiver or request".into());
+        }
+        let known = self.kinds.contains_key(&*answer.kind);
+        if known && !Self::answers(kind, &answer.kind) {
+            self.dropped.not_authorized += 1;
+            return Err(format!("it answered a {} with a {}", kind.name, answer.kind));
+        }
+        Ok(answer)
+    }
+
+    /// The end of a message: whoever waits for it is told.
+    fn settle(&mut self, now: Now, token: Token, fate: Fate) {
+        let Some(pending) = self.pending.remove(&token) else { return };
+        self.timers.clear(Key::Pending(token));
+        if let Some(client) = pending.client().and_then(|client| self.agents.clients.get_mut(&client)) {
+            client.pending = client.pending.saturating_sub(1);
+        }
+        if let Some((index, _)) = self.kinds.get(pending.kind.name).copied() {
+            let answer = match &fate {
+                Fate::Answered(answer) => Some(answer),
+                Fate::Arrived | Fate::Failed(_) => None,
+            };
+            self.tell_family(now, index, FamilyInput::PeerReply { request: &pending.envelope, answer });
+        }
+        match (&pending.origin, fate) {
+            (Origin::Command { client, req_id, v1: false }, fate) => {
+                let line = match fate {
+                    Fate::Answered(answer) => {
+                        let line = Line::ok(req_id).field("msg_id", &pending.envelope.id);
+                        Ok(line.raw("response", answer.raw()).end())
+                    }
+                    Fate::Arrived => Ok(Line::ok(req_id)
+                        .field("msg_id", &pending.envelope.id)
+                        .field("state", "sent")
+                        .end()),
+                    Fate::Failed(error) => Err(error),
+                };
+                self.answer_line(*client, req_id, line);
+            }
+            (Origin::Command { client, req_id, v1: true }, fate) => {
+                self.settle_v1(now, *client, req_id, &pending, fate);
+            }
+            (Origin::Family { command, ends }, fate) => {
+                let id = pending.envelope.id;
+                let failed = match fate {
+                    Fate::Failed(error) => Some(error),
+                    Fate::Answered(_) | Fate::Arrived => None,
+                };
+                if let Some(open) = ends {
+                    self.last_word(now, *open, failed.is_none(), command.as_ref().map(|(client, _)| *client));
+                }
+                if let Some((client, req_id)) = command {
+                    let line = failed.map_or_else(|| Ok(Line::ok(req_id).field("msg_id", &id).end()), Err);
+                    self.answer_line(*client, req_id, line);
+                } else if let Some(error) = failed {
+                    let text =
+                        format!("a {} for {} was lost: {}", pending.kind.name, pending.envelope.to, error);
+                    self.info(text);
+                }
+            }
+        }
+        if let Some(client) = pending.client()
+            && self.agents.clients.get(&client).is_some_and(|client| client.leaving)
+        {
+            self.client_eof(now, client);
+        }
+    }
+
+    fn settle_v1(&mut self, now: Now, client: ClientId, req_id: &str, pending: &Pending, fate: Fate) {
+        let id = pending.envelope.id;
+        match fate {
+            Fate::Answered(answer) => self.out.push(Effect::Line { client, line: v1_line(&answer) }),
+            Fate::Arrived => {
+                self.out.push(Effect::Line { client, line: Line::ok(req_id).field("msg_id", &id).end() });
+            }
+            Fate::Failed(error) if pending.sends == 0 || !pending.kind.is_request() => {
+                self.answer_line(client, req_id, Err(error));
+            }
+            Fate::Failed(error) => {
+                // The command has been answered; what is left is an error of this daemon about that message.
+                let code = match error.code {
+                    IpcCode::Timeout => PeerCode::Timeout,
+                    _ => PeerCode::Internal,
+                };
+                let payload = error_payload(&Refusal::new(code, error.message));
+                if let Ok(envelope) = self.envelope(now, self.me, "error", Some(id), &payload) {
+                    self.out.push(Effect::Line { client, line: v1_line(&envelope) });
+                }
+            }
+        }
+    }
+
+    /// Answers on a stream; what would be too large becomes an error that says so.
+    pub(super) fn respond(
+        &mut self,
+        now: Now,
+        stream: StreamId,
+        to: AgentId,
+        reference: MsgId,
+        kind: &str,
+        payload: &RawValue,
+    ) {
+        self.streams.remove(&stream);
+        let made = self.envelope(now, to, kind, Some(reference), payload).or_else(|error| {
+            let refusal = Refusal::new(PeerCode::Internal, format!("the answer was too large: {error}"));
+            self.envelope(now, to, "error", Some(reference), &error_payload(&refusal))
+        });
+        match made {
+            Ok(envelope) => {
+                self.sent += 1;
+                self.out.push(Effect::Respond { stream, bytes: envelope.raw().clone() });
+            }
+            Err(_) => self.out.push(Effect::Reset { stream }),
+        }
+    }
+
+    // --- dialling ---
+
+    /// Dials a peer that is not connected, when its time has come.
+    pub(super) fn keep_connected(&mut self, now: Now, id: AgentId) {
+        if self.started.is_none() || self.stopping || !self.conns_of(id).is_empty() {
+            return;
+        }
+        let Some(peer) = self.peers.get(id) else { return };
+        let Dial::Idle { not_before_ms } = peer.dial else { return };
+        if not_before_ms > now.mono_ms {
+            return self.timers.set(Key::Dial(id), not_before_ms);
+        }
+        if peer.source != Source::Static && self.found_dials() >= crate::limits::FOUND_CONNECTIONS_MAX {
+            let later = now.mono_ms + self.settings.reconnect_max_backoff_secs * 1_000;
+            return self.timers.set(Key::Dial(id), later);
+        }
+        self.dial(now, id, self.settings.handshake_timeout_secs * 1_000);
+    }
+
+    /// Connections to and attempts at found peers.
+    fn found_dials(&self) -> usize {
+        let found = self.peers.iter().filter(|peer| peer.source != Source::Static);
+        let busy = found.filter(|peer| {
+            matches!(peer.dial, Dial::Under { .. }) || self.sessions.values().any(|s| s.peer == peer.id)
+        });
+        busy.count()
+    }
+
+    /// A message waits for this peer: dials it now, whatever the backoff says.
+    fn dial_for_sending(&mut self, now: Now, id: AgentId) {
+        let greeting = self
+            .conns_of(id)
+            .into_iter()
+            .any(|conn| self.sessions.get(&conn).is_some_and(|session| session.phase == Phase::Greeting));
+        let idle = self.peers.get(id).is_some_and(|peer| matches!(peer.dial, Dial::Idle { .. }));
+        if idle && !greeting {
+            self.dial(now, id, self.settings.handshake_timeout_secs * 1_000);
+        }
+    }
+
+    fn dial(&mut self, now: Now, id: AgentId, timeout_ms: u64) {
+        let hello = self.hello_envelope(now, id);
+        let token = self.new_token();
+        let dial = DialId(self.next_dial);
+        self.next_dial += 1;
+        self.timers.clear(Key::Dial(id));
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.dial = Dial::Under { dial, token };
+        let addrs = peer.addrs();
+        if addrs.is_empty() {
+            return self.dial_failed(now, dial, "no address is known");
+        }
+        self.out.push(Effect::Dial { dial, peer: id, addrs, hello, token, timeout_ms });
+    }
+
+    pub(super) fn dial_failed(&mut self, now: Now, dial: DialId, why: &str) {
+        let under =
+            |peer: &&crate::peers::Peer| matches!(peer.dial, Dial::Under { dial: d, .. } if d == dial);
+        let Some(id) = self.peers.iter().find(under).map(|peer| peer.id) else { return };
+        self.dial_ended(now, id, Some(why));
+    }
+
+    /// An attempt is over. After a failure the peer is dialled again later, and what waits for it fails now.
+    pub(super) fn dial_ended(&mut self, now: Now, id: AgentId, failure: Option<&str>) {
+        let mut random = [0; 16];
+        self.entropy.fill(&mut random);
+        let max_ms = self.settings.reconnect_max_backoff_secs.max(1) * 1_000;
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(why) = failure else {
+            peer.dial = Dial::Idle { not_before_ms: now.mono_ms };
+            return;
+        };
+        // Up to a quarter more, so that two peers do not keep missing each other.
+        let jitter = peer.backoff_ms * u64::from(random[0]) / 1_024;
+        let not_before_ms = now.mono_ms + peer.backoff_ms.min(max_ms) + jitter;
+        peer.dial = Dial::Idle { not_before_ms };
+        peer.backoff_ms = (peer.backoff_ms * 2).min(max_ms).max(BACKOFF_FIRST_MS);
+        let first = peer.error.as_deref() != Some(why);
+        peer.error = Some(why.to_owned());
+        self.timers.set(Key::Dial(id), not_before_ms);
+        if first {
+            self.info(format!("cannot connect to {id}: {why}"));
+        }
+        // A doubted connection that nothing came on while the attempt failed is dead.
+        for conn in self.conns_of(id) {
+            if self.sessions.get(&conn).is_some_and(|session| session.silent) {
+                self.give_up_on(now, conn, why);
+            }
+        }
+        if self.best_session(id).is_some() {
+            self.flush_pending(now, id);
+        } else {
+            self.fail_pending(now, id, why);
+        }
+    }
+
+    /// Closes a connection that is dead; what was sent on it fails, since the peer cannot be reached anew either.
+    fn give_up_on(&mut self, now: Now, conn: ConnId, why: &str) {
+        let on_it = |token: &Token| self.pending.get(token).is_some_and(|pending| pending.conn == Some(conn));
+        let tokens: Vec<Token> = self.pending.keys().copied().filter(on_it).collect();
+        for token in tokens {
+            self.out.push(Effect::Abandon { token });
+            let Some(pending) = self.pending.get(&token) else { continue };
+            let error = unreachable_error(pending.envelope.to, &format!("it has gone silent; {why}"));
+            self.settle(now, token, Fate::Failed(error));
+        }
+        self.close(now, conn, 0, "gone silent");
+    }
+
+    /// A peer has lost a connection: without another it is dialled, by the lower id at once.
+    pub(super) fn lost_session(&mut self, now: Now, id: AgentId, was_up: bool) {
+        if !self.conns_of(id).is_empty() {
+            return;
+        }
+        let me = self.me;
+        let waits = self.pending.values().any(|pending| pending.conn.is_none() && pending.envelope.to == id);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Dial::Idle { not_before_ms } = peer.dial else { return };
+        if was_up {
+            let wait_ms = if me < id { 0 } else { INITIATOR_WAIT_MS };
+            peer.dial = Dial::Idle { not_before_ms: now.mono_ms + wait_ms };
+        } else {
+            // It ended before hello was done; do not hurry.
+            peer.dial = Dial::Idle { not_before_ms: not_before_ms.max(now.mono_ms + peer.backoff_ms) };
+        }
+        if waits { self.dial_for_sending(now, id) } else { self.keep_connected(now, id) }
+    }
+
+    /// Something of ours is in flight and nothing comes: dial beside, and see.
+    pub(super) fn silent(&mut self, now: Now, conn: ConnId) {
+        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        session.silent = true;
+        let peer = session.peer;
+        if self.peers.get(peer).is_some_and(|peer| matches!(peer.dial, Dial::Idle { .. })) && !self.stopping {
+            self.debug(format!("nothing comes from {peer}: trying another connection"));
+            self.dial(now, peer, DOUBT_DIAL_MS.min(self.settings.handshake_timeout_secs * 1_000));
+        }
+    }
+
+    pub(super) fn found(&mut self, now: Now, id: AgentId, key: PublicKey, addrs: &[SocketAddr]) {
+        if self.peers.found(id, key, addrs, now.mono_ms) {
+            self.publish_pins();
+        }
+        self.keep_connected(now, id);
+    }
+}
+
+/// The peer cannot be reached: why, and what to do.
+fn unreachable_error(peer: AgentId, why: &str) -> IpcError {
+    let message = format!(
+        "{peer} cannot be reached: {why}. Is its daemon running? `axon peers` and `axon doctor` tell more"
+    );
+    IpcError::new(IpcCode::PeerUnreachable, message)
+}

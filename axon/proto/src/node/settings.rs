@@ -1,0 +1,66 @@
+//! The settings that the node obeys, with their defaults. The daemon reads them from `config.toml`.
+
+use serde_json::value::RawValue;
+
+use crate::id::{AgentId, PublicKey};
+
+/// A peer from `[[peers]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticPeer {
+    /// Its id.
+    pub agent_id: AgentId,
+    /// Its key; the id is derived from it.
+    pub pubkey: PublicKey,
+    /// `host:port`, by IP or host name.
+    pub addr: String,
+    /// A local name for it.
+    pub name: Option<String>,
+}
+
+/// What the node needs to know of `config.toml`. Units are in the names.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `name`: what this agent calls itself.
+    pub name: Option<String>,
+    /// `[[peers]]`.
+    pub peers: Vec<StaticPeer>,
+    /// `max_connections`.
+    pub max_connections: usize,
+    /// `max_ipc_clients`.
+    pub max_ipc_clients: usize,
+    /// `handshake_timeout_secs`: a dial, and the wait for hello.
+    pub handshake_timeout_secs: u64,
+    /// `reconnect_max_backoff_secs`.
+    pub reconnect_max_backoff_secs: u64,
+    /// `ipc.allow_v1`.
+    pub allow_v1: bool,
+    /// `ipc.buffer_size`, in messages; 0 keeps none.
+    pub buffer_size: usize,
+    /// `ipc.buffer_ttl_secs`.
+    pub buffer_ttl_secs: u64,
+    /// `ipc.buffer_byte_cap`.
+    pub buffer_byte_cap: usize,
+    /// `[agent]` as one JSON object: what discover says where no attached client says otherwise.
+    pub agent: Option<Box<RawValue>>,
+    /// `ipc-token`: 64 hexadecimal digits, where a client must show it.
+    pub ipc_token: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: None,
+            peers: Vec::new(),
+            max_connections: 128,
+            max_ipc_clients: 64,
+            handshake_timeout_secs: 5,
+            reconnect_max_backoff_secs: 30,
+            allow_v1: true,
+            buffer_size: 1000,
+            buffer_ttl_secs: 86_400,
+            buffer_byte_cap: 4_194_304,
+            agent: None,
+            ipc_token: None,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A connection from handshake to close: hello first, then everything; and which of two connections stays.
+//!
+//! Source: `spec/WIRE_FORMAT.md`, "Session" and "Two connections".
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+use crate::error::{PeerCode, Refusal};
+use crate::id::AgentId;
+use crate::limits::{BOOT_BYTES_MAX, FEATURE_BYTES_MAX, FEATURES_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION};
+use crate::node::Side;
+use crate::wire::Envelope;
+
+/// The payload of `hello`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Versions that the sender speaks, ascending.
+    pub protocol_versions: Vec<u32>,
+    /// In the reply: the version chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected_version: Option<u32>,
+    /// What the sender calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_name: Option<String>,
+    /// Optional kinds that the sender takes.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// Random, made at each start of the sender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+}
+
+impl Hello {
+    /// Reads a hello or its reply, and cuts what is longer than anybody needs.
+    pub fn parse(payload: &str) -> Result<Self, Refusal> {
+        let mut hello: Self = serde_json::from_str(payload).map_err(|error| {
+            Refusal::new(PeerCode::InvalidEnvelope, format!("payload of hello: {}", plain(&error)))
+        })?;
+        hello.features.retain(|feature| feature.len() <= FEATURE_BYTES_MAX);
+        hello.features.truncate(FEATURES_MAX);
+        hello.boot = hello.boot.filter(|boot| boot.len() <= BOOT_BYTES_MAX);
+        hello.agent_name = hello.agent_name.and_then(|name| tidy_name(&name));
+        Ok(hello)
+    }
+
+    /// The version that both speak.
+    pub fn common_version(&self) -> Result<u32, Refusal> {
+        if self.protocol_versions.contains(&PROTOCOL_VERSION) {
+            return Ok(PROTOCOL_VERSION);
+        }
+        let message = format!("no protocol version in common: this side speaks {PROTOCOL_VERSION}");
+        Err(Refusal::new(PeerCode::IncompatibleVersion, message))
+    }
+}
+
+/// A claimed name fit to be shown: no control characters, not too long, not empty.
+fn tidy_name(name: &str) -> Option<String> {
+    let mut tidy = String::new();
+    for c in name.trim().chars().filter(|c| !c.is_control()) {
+        if tidy.len() + c.len_utf8() > NAME_BYTES_MAX {
+            break;
+        }
+        tidy.push(c);
+    }
+    Some(tidy).filter(|name| !name.is_empty())
+}
+
+/// A JSON error without its position, which means nothing to the sender of one line.
+pub fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The handshake is done, hello is not.
+    Greeting,
+    /// In use.
+    Up,
+    /// Another connection has taken its place: no new streams of ours, those open are finished.
+    Draining,
+}
+
+/// One connection.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Whose it is.
+    pub peer: AgentId,
+    /// Who dialled.
+    pub side: Side,
+    /// The peer's address.
+    pub addr: SocketAddr,
+    /// How far it has come.
+    pub phase: Phase,
+    /// When it began, and later when it came up or was last used in draining (monotonic milliseconds).
+    pub since_ms: u64,
+    /// When it came up (Unix milliseconds).
+    pub since_wall_ms: u64,
+    /// The order in which connections came up.
+    pub order: u64,
+    /// The peer's boot id.
+    pub boot: Option<String>,
+    /// What the peer offers.
+    pub features: Vec<String>,
+    /// Nothing has come for a while though something is in flight.
+    pub silent: bool,
+    /// Whether the hello travelled in 0-RTT.
+    pub early: bool,
+}
+
+impl Session {
+    /// Whether the peer takes kinds that need this feature.
+    pub fn offers(&self, feature: &str) -> bool {
+        self.features.iter().any(|offered| offered == feature)
+    }
+
+    /// Checks what came on this connection: that it is from the one whose connection it is, for us, in our version.
+    pub fn gate(&self, me: AgentId, envelope: &Envelope) -> Result<(), Refusal> {
+        if envelope.from != self.peer {
+            let message = "from must be the id of the connection's own certificate";
+            return Err(Refusal::new(PeerCode::NotAuthorized, message));
+        }
+        if envelope.to != me {
+            let message = format!("this is {me}: connect to the agent that you mean");
+            return Err(Refusal::new(PeerCode::PeerNotFound, message));
+        }
+        if envelope.v != PROTOCOL_VERSION {
+            let message = format!("this connection speaks version {PROTOCOL_VERSION}");
+            return Err(Refusal::new(PeerCode::IncompatibleVersion, message));
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of an older connection when a newer one of the same peer comes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The peer has started anew: the older one is dead.
+    OlderDead,
+    /// The newer one stays, the older one drains.
+    NewerStays,
+    /// The older one stays, the newer one drains.
+    OlderStays,
+}
+
+/// Decides between two connections of one peer; both sides come to the same answer.
+pub fn judge(me: AgentId, older: &Session, newer: &Session) -> Verdict {
+    match (&older.boot, &newer.boot) {
+        // Without boot ids nothing tells a restart from a second dial: believe the newest.
+        (_, None) => return Verdict::NewerStays,
+        (old, new) if old != new => return Verdict::OlderDead,
+        _ => {}
+    }
+    let dialler = |session: &Session| match session.side {
+        Side::Dialer => me,
+        Side::Acceptor => session.peer,
+    };
+    let (old, new) = (dialler(older), dialler(newer));
+    if old == new || new < old { Verdict::NewerStays } else { Verdict::OlderStays }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(side: Side, boot: Option<&str>) -> Session {
+        Session {
+            peer: AgentId([2; 16]),
+            side,
+            addr: "127.0.0.1:1".parse().unwrap(),
+            phase: Phase::Up,
+            since_ms: 0,
+            since_wall_ms: 0,
+            order: 0,
+            boot: boot.map(str::to_owned),
+            features: vec![],
+            silent: false,
+            early: false,
+        }
+    }
+
+    #[test]
+    fn both_sides_keep_the_same_connection() {
+        let (low, high) = (AgentId([1; 16]), AgentId([3; 16]));
+        let by_peer = |boot| session(Side::Acceptor, Some(boot));
+        let by_me = |boot| session(Side::Dialer, Some(boot));
+        assert_eq!(judge(low, &by_me("a"), &by_me("a")), Verdict::NewerStays);
+        assert_eq!(judge(low, &by_me("a"), &by_peer("b")), Verdict::OlderDead);
+        // me = 1 < peer = 2: mine stays, whichever came first.
+        assert_eq!(judge(low, &by_me("a"), &by_peer("a")), Verdict::OlderStays);
+        assert_eq!(judge(low, &by_peer("a"), &by_me("a")), Verdict::NewerStays);
+        // me = 3 > peer = 2: the peer's stays.
+        assert_eq!(judge(high, &by_me("a"), &by_peer("a")), Verdict::NewerStays);
+        assert_eq!(judge(high, &by_peer("a"), &by_me("a")), Verdict::OlderStays);
+        assert_eq!(judge(low, &by_me("a"), &session(Side::Acceptor, None)), Verdict::NewerStays);
+    }
+
+    #[test]
+    fn hello_is_read_leniently_and_cut() {
+        let hello = Hello::parse(r#"{"protocol_versions":[1,2],"agent_name":" a\u0007b ","x":1}"#).unwrap();
+        assert_eq!(hello.common_version(), Ok(1));
+        assert_eq!(hello.agent_name.as_deref(), Some("ab"));
+        assert!(hello.features.is_empty());
+        let other = Hello::parse(r#"{"protocol_versions":[2]}"#).unwrap();
+        assert_eq!(other.common_version().unwrap_err().code, PeerCode::IncompatibleVersion);
+        assert!(Hello::parse("{}").unwrap_err().message.contains("protocol_versions"));
+    }
+}

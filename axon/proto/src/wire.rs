@@ -1,0 +1,301 @@
+//! The envelope: one JSON object per QUIC stream, decoded once and passed on as it came.
+//!
+//! Source: `spec/WIRE_FORMAT.md`, "Envelope". Payloads stay raw text; nothing is encoded again on its way through.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::error::{PeerCode, Refusal};
+use crate::id::{AgentId, IdError, MsgId};
+use crate::limits::{KIND_BYTES_MAX, MESSAGE_BYTES_MAX, PROTOCOL_VERSION};
+
+/// One message between two agents. Every field has been parsed; whose it is has not been checked yet.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// Protocol version; never 0.
+    pub v: u32,
+    /// The message's own id.
+    pub id: MsgId,
+    /// Who wrote it.
+    pub from: AgentId,
+    /// Whom it is for.
+    pub to: AgentId,
+    /// Unix time in milliseconds; never 0.
+    pub ts: u64,
+    /// What it is; unknown kinds stay text.
+    pub kind: Box<str>,
+    /// The message that it refers to.
+    pub reference: Option<MsgId>,
+    raw: Arc<str>,
+    payload: Range<usize>,
+}
+
+impl Envelope {
+    /// The whole envelope as JSON on one line.
+    pub fn raw(&self) -> &Arc<str> {
+        &self.raw
+    }
+
+    /// The payload, a JSON object.
+    pub fn payload(&self) -> &str {
+        self.raw.get(self.payload.clone()).unwrap_or("{}")
+    }
+}
+
+/// A message that could not be decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecodable {
+    /// What to tell the peer.
+    pub refusal: Refusal,
+    /// The message's id, where that at least is valid: without it nothing can be answered.
+    pub id: Option<MsgId>,
+}
+
+/// The encoded envelope would be longer than a message may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the message would be {bytes} bytes long and {MESSAGE_BYTES_MAX} are allowed: shorten it, or send it in parts"
+)]
+pub struct TooLarge {
+    /// How long it would be.
+    pub bytes: usize,
+}
+
+/// What an envelope is made of, but for its payload.
+#[derive(Debug, Clone, Copy)]
+pub struct Header<'a> {
+    /// The message's own id.
+    pub id: MsgId,
+    /// Who writes it.
+    pub from: AgentId,
+    /// Whom it is for.
+    pub to: AgentId,
+    /// Unix time in milliseconds.
+    pub ts: u64,
+    /// What it is.
+    pub kind: &'a str,
+    /// The message that it refers to.
+    pub reference: Option<MsgId>,
+}
+
+/// An envelope with this header and payload (a JSON object).
+pub fn encode(header: Header<'_>, payload: &RawValue) -> Result<Envelope, TooLarge> {
+    #[derive(Serialize)]
+    struct Out<'a> {
+        v: u32,
+        id: MsgId,
+        from: AgentId,
+        to: AgentId,
+        ts: u64,
+        kind: &'a str,
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<MsgId>,
+        payload: &'a RawValue,
+    }
+    let Header { id, from, to, ts, kind, reference } = header;
+    let out = Out { v: PROTOCOL_VERSION, id, from, to, ts, kind, reference, payload };
+    let text = serde_json::to_string(&out).unwrap_or_default();
+    if text.len() > MESSAGE_BYTES_MAX {
+        return Err(TooLarge { bytes: text.len() });
+    }
+    let raw: Arc<str> = one_line(text).into();
+    let end = raw.len().saturating_sub(1);
+    let payload = end.saturating_sub(payload.get().len())..end;
+    Ok(Envelope { v: PROTOCOL_VERSION, id, from, to, ts, kind: kind.into(), reference, raw, payload })
+}
+
+/// Reads one message. Fields that are not of the envelope are passed over.
+pub fn decode(bytes: Vec<u8>) -> Result<Envelope, Undecodable> {
+    #[derive(Deserialize)]
+    struct Loose<'a> {
+        #[serde(borrow)]
+        v: Option<&'a RawValue>,
+        #[serde(borrow)]
+        id: Option<&'a RawValue>,
+        #[serde(borrow)]
+        from: Option<&'a RawValue>,
+        #[serde(borrow)]
+        to: Option<&'a RawValue>,
+        #[serde(borrow)]
+        ts: Option<&'a RawValue>,
+        #[serde(borrow)]
+        kind: Option<&'a RawValue>,
+        #[serde(borrow, rename = "ref")]
+        reference: Option<&'a RawValue>,
+        #[serde(borrow)]
+        payload: Option<&'a RawValue>,
+    }
+    let bad = |id: Option<MsgId>, message: String| Undecodable {
+        refusal: Refusal::new(PeerCode::InvalidEnvelope, message),
+        id,
+    };
+    if bytes.len() > MESSAGE_BYTES_MAX {
+        return Err(bad(None, format!("a message is at most {MESSAGE_BYTES_MAX} bytes long")));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| bad(None, "a message is UTF-8 text".into()))?;
+    let raw: Arc<str> = one_line(text).into();
+    // A serde struct would also be read from an array.
+    if !raw.trim_start().starts_with('{') {
+        return Err(bad(None, "a message is one JSON object".into()));
+    }
+    let loose: Loose<'_> =
+        serde_json::from_str(&raw).map_err(|error| bad(None, format!("not a JSON object: {error}")))?;
+
+    fn field<'a, T: Deserialize<'a>>(value: Option<&'a RawValue>) -> Option<T> {
+        serde_json::from_str(value?.get()).ok()
+    }
+    let id: MsgId = field::<&str>(loose.id)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| bad(None, "id must be a hyphenated lowercase UUID v4".into()))?;
+    let bad = |message: &str| bad(Some(id), message.to_owned());
+
+    let v = field::<u32>(loose.v)
+        .filter(|v| *v > 0)
+        .ok_or_else(|| bad("v must be the protocol version, a positive integer"))?;
+    let agent = |value, name: &str| {
+        let text = field::<&str>(value).ok_or_else(|| bad(&format!("{name} must be an agent id")))?;
+        text.parse::<AgentId>().map_err(|error| match error {
+            IdError::OtherType => Undecodable {
+                refusal: Refusal::new(PeerCode::IncompatibleVersion, format!("{name}: {error}")),
+                id: Some(id),
+            },
+            _ => bad(&format!("{name}: {error}")),
+        })
+    };
+    let from = agent(loose.from, "from")?;
+    let to = agent(loose.to, "to")?;
+    let ts = field::<u64>(loose.ts)
+        .filter(|ts| *ts > 0)
+        .ok_or_else(|| bad("ts must be the Unix time in milliseconds, a positive integer"))?;
+    let kind = field::<String>(loose.kind)
+        .filter(|kind| !kind.is_empty() && kind.len() <= KIND_BYTES_MAX)
+        .ok_or_else(|| bad(&format!("kind must be a text of 1 to {KIND_BYTES_MAX} bytes")))?;
+    let reference = match loose.reference {
+        None => None,
+        some => Some(
+            field::<&str>(some)
+                .and_then(|text| text.parse().ok())
+                .ok_or_else(|| bad("ref must be a hyphenated lowercase UUID v4, null or absent"))?,
+        ),
+    };
+    let payload = loose
+        .payload
+        .map(RawValue::get)
+        .filter(|payload| payload.starts_with('{'))
+        .ok_or_else(|| bad("payload must be a JSON object"))?;
+    let start = payload.as_ptr() as usize - raw.as_ptr() as usize;
+    let payload = start..start + payload.len();
+    Ok(Envelope { v, id, from, to, ts, kind: kind.into(), reference, raw, payload })
+}
+
+/// Raw JSON from text that is known to be JSON; `{}` where it is not.
+pub fn raw_json(text: String) -> Box<RawValue> {
+    RawValue::from_string(text).unwrap_or_else(|_| to_raw(&serde_json::Map::new()))
+}
+
+/// A value of ours as raw JSON.
+pub fn to_raw<T: Serialize>(value: &T) -> Box<RawValue> {
+    // Our own types have text keys only, so this cannot fail; `null` would be refused downstream.
+    serde_json::value::to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// In valid JSON a line break stands only between tokens, where a space is as good.
+fn one_line(text: String) -> String {
+    if !text.bytes().any(|byte| byte == b'\n' || byte == b'\r') {
+        return text;
+    }
+    text.replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FROM: &str = "ed25519.00000000000000000000000000000001";
+    const ID: &str = "ffffffff-ffff-4fff-bfff-ffffffffffff";
+
+    fn with(field: &str, value: &str) -> Vec<u8> {
+        let mut fields = vec![
+            ("v", "1".to_owned()),
+            ("id", format!("\"{ID}\"")),
+            ("from", format!("\"{FROM}\"")),
+            ("to", format!("\"{FROM}\"")),
+            ("ts", "1".to_owned()),
+            ("kind", "\"ping\"".to_owned()),
+            ("payload", "{ \"a\" : 1 }".to_owned()),
+        ];
+        fields.retain(|(name, _)| *name != field);
+        let mut parts: Vec<String> =
+            fields.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        if !value.is_empty() {
+            parts.push(format!("\"{field}\":{value}"));
+        }
+        format!("{{{}}}", parts.join(",\n")).into_bytes()
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let header = Header {
+            id: ID.parse().unwrap(),
+            from: FROM.parse().unwrap(),
+            to: FROM.parse().unwrap(),
+            ts: 7,
+            kind: "query",
+            reference: Some(ID.parse().unwrap()),
+        };
+        let made = encode(header, &raw_json(r#"{"question":"ü\n"}"#.into())).unwrap();
+        assert_eq!(made.payload(), r#"{"question":"ü\n"}"#);
+        let read = decode(made.raw().as_bytes().to_vec()).unwrap();
+        assert_eq!((read.id, read.ts, &*read.kind), (made.id, 7, "query"));
+        assert_eq!(read.reference, made.reference);
+        assert_eq!(read.payload(), made.payload());
+    }
+
+    #[test]
+    fn line_breaks_between_tokens_become_spaces() {
+        let read = decode(with("x", "[1,\r\n2]")).unwrap();
+        assert!(!read.raw().contains(['\n', '\r']));
+        assert_eq!(read.payload(), "{ \"a\" : 1 }");
+        assert!(decode(with("ref", "null")).unwrap().reference.is_none());
+    }
+
+    #[test]
+    fn each_bad_field_is_named_with_its_code() {
+        use PeerCode::{IncompatibleVersion, InvalidEnvelope};
+        let cases = [
+            ("v", "0", InvalidEnvelope),
+            ("v", "-1", InvalidEnvelope),
+            ("v", "1.5", InvalidEnvelope),
+            ("v", "", InvalidEnvelope),
+            ("from", "\"rsa.00000000000000000000000000000001\"", IncompatibleVersion),
+            ("from", "\"ed25519.1\"", InvalidEnvelope),
+            ("to", "7", InvalidEnvelope),
+            ("ts", "0", InvalidEnvelope),
+            ("ts", "-4", InvalidEnvelope),
+            ("kind", "\"\"", InvalidEnvelope),
+            ("kind", "null", InvalidEnvelope),
+            ("ref", "\"\"", InvalidEnvelope),
+            ("ref", "\"00000000-0000-0000-0000-000000000000\"", InvalidEnvelope),
+            ("payload", "[]", InvalidEnvelope),
+            ("payload", "null", InvalidEnvelope),
+            ("payload", "", InvalidEnvelope),
+        ];
+        for (field, value, code) in cases {
+            let error = decode(with(field, value)).unwrap_err();
+            assert_eq!(error.refusal.code, code, "{field} {value}");
+            assert!(error.refusal.message.contains(field), "{}", error.refusal.message);
+            assert!(error.id.is_some());
+        }
+        for (field, value) in [("id", ""), ("id", "\"x\""), ("id", "null")] {
+            assert_eq!(decode(with(field, value)).unwrap_err().id, None);
+        }
+        for text in ["", "[]", "null", "{", "{}x", "\"x\"", "{\"v\":1,\"v\":1}"] {
+            assert_eq!(decode(text.as_bytes().to_vec()).unwrap_err().id, None, "{text}");
+        }
+        assert_eq!(decode(vec![0xff]).unwrap_err().id, None);
+        assert_eq!(decode(vec![b' '; MESSAGE_BYTES_MAX + 1]).unwrap_err().id, None);
+    }
+}

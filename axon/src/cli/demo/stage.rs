@@ -1,0 +1,209 @@
+//! Two daemons as child processes, paired over loopback. They never outlive the demo: they are stopped at its end,
+//! killed when it is dropped half-way, and stop by themselves when the pipe on their stdin closes.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use axon_client::{Client, ClientError, Hello, Whoami};
+use axon_proto::limits::SHUTDOWN_MS;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::disk::Root;
+
+/// Why the demo failed, for a person.
+pub type Reason = String;
+
+const NAMES: [&str; 2] = ["ada", "bob"];
+/// A daemon is up, and two find each other, well within this.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at a daemon that comes up: it has no other way to be waited for from outside.
+const LOOK: Duration = Duration::from_millis(20);
+/// How much of each daemon's log is shown when something failed.
+const LOG_LINES: usize = 5;
+
+/// The two daemons and where they live.
+pub struct Pair {
+    dir: TempDir,
+    children: Vec<Child>,
+}
+
+impl Pair {
+    /// A place for both; nothing runs yet.
+    pub fn new() -> Result<Self, Reason> {
+        Ok(Self { dir: TempDir::new()?, children: Vec::new() })
+    }
+
+    /// Starts both, tells each of the other, and waits until they are connected.
+    pub async fn start(&mut self) -> Result<(), Reason> {
+        let axon =
+            std::env::current_exe().map_err(|error| format!("this program cannot find itself: {error}"))?;
+        for which in 0..NAMES.len() {
+            let root = self.root(which);
+            root.open().map_err(|error| error.to_string())?;
+            write(&root.config(), &settings(which))?;
+            let log = fs::File::create(log_path(&root)).map_err(|error| error.to_string())?;
+            let child = Command::new(&axon)
+                .arg("--root")
+                .arg(root.dir())
+                .args(["daemon", "--until-eof"])
+                .stdin(Stdio::piped())
+                .stdout(log.try_clone().map_err(|error| error.to_string())?)
+                .stderr(log)
+                .kill_on_drop(true)
+                .spawn()
+                .map_err(|error| format!("cannot start a daemon: {error}"))?;
+            self.children.push(child);
+        }
+        let mut clients = Vec::new();
+        let mut known = Vec::new();
+        for which in 0..NAMES.len() {
+            let client = self.connect(which, "demo").await?;
+            known.push(client.whoami().await.map_err(|error| error.to_string())?);
+            clients.push(client);
+        }
+        for (which, child) in self.children.iter().enumerate() {
+            let other = 1 - which;
+            let entry = peer_entry(NAMES[other], &known[other])?;
+            write(&self.root(which).config(), &format!("{}\n{entry}", settings(which)))?;
+            signal(child, Signal::HUP);
+        }
+        for (which, client) in clients.iter().enumerate() {
+            connected(client, &known[1 - which].agent_id).await?;
+        }
+        Ok(())
+    }
+
+    /// A client of one of them, as soon as it is up.
+    pub async fn connect(&mut self, which: usize, consumer: &str) -> Result<Client, Reason> {
+        let socket = self.root(which).socket();
+        let began = Instant::now();
+        loop {
+            match Client::connect(&socket, Hello::consumer(consumer)).await {
+                Ok(client) => return Ok(client),
+                Err(error @ ClientError::NoDaemon { .. }) => {
+                    let ended =
+                        self.children.get_mut(which).and_then(|child| child.try_wait().ok().flatten());
+                    if let Some(status) = ended {
+                        return Err(format!("{}'s daemon ended at once ({status})", NAMES[which]));
+                    }
+                    if began.elapsed() > PATIENCE {
+                        return Err(error.to_string());
+                    }
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// The last lines of both logs.
+    pub fn log(&self) -> String {
+        let mut text = Vec::new();
+        for (which, name) in NAMES.iter().enumerate() {
+            let log = fs::read_to_string(log_path(&self.root(which))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
+            text.extend(last.iter().map(|line| format!("  {name}: {line}")));
+        }
+        text.join("\n")
+    }
+
+    /// Stops both and removes what they wrote.
+    pub async fn end(mut self) -> Result<(), Reason> {
+        for child in &self.children {
+            signal(child, Signal::TERM);
+        }
+        let mut ended = Ok(());
+        let limit = Instant::now() + Duration::from_millis(SHUTDOWN_MS + 1_000);
+        for (child, name) in self.children.iter_mut().zip(NAMES) {
+            match tokio::time::timeout_at(limit, child.wait()).await {
+                Ok(Ok(status)) if status.success() => {}
+                Ok(Ok(status)) => ended = Err(format!("{name}'s daemon ended with {status}")),
+                Ok(Err(error)) => ended = Err(format!("{name}'s daemon is lost: {error}")),
+                Err(_) => {
+                    child.kill().await.ok();
+                    ended = Err(format!("{name}'s daemon did not stop and was killed"));
+                }
+            }
+        }
+        ended
+    }
+
+    fn root(&self, which: usize) -> Root {
+        Root::at(self.dir.0.join(NAMES[which]))
+    }
+}
+
+async fn connected(client: &Client, peer: &str) -> Result<(), Reason> {
+    let all = async {
+        loop {
+            let peers = client.peers().await.map_err(|error| error.to_string())?;
+            if peers.iter().any(|known| known.id == peer && known.status == "connected") {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
+    };
+    match timeout(PATIENCE, all).await {
+        Ok(done) => done,
+        Err(_) => Err(format!("the daemons did not find each other within {} s", PATIENCE.as_secs())),
+    }
+}
+
+fn settings(which: usize) -> String {
+    format!("name = \"{}\"\nbind = \"127.0.0.1\"\nport = 0\nmdns = false\n", NAMES[which])
+}
+
+fn peer_entry(name: &str, peer: &Whoami) -> Result<String, Reason> {
+    let addr = peer.listen.first().ok_or_else(|| format!("{name}'s daemon does not say where it listens"))?;
+    let (id, key) = (&peer.agent_id, &peer.public_key);
+    Ok(format!("[[peers]]\nname = \"{name}\"\nagent_id = \"{id}\"\naddr = \"{addr}\"\npubkey = \"{key}\"\n"))
+}
+
+fn log_path(root: &Root) -> PathBuf {
+    root.dir().join("demo.log")
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Reason> {
+    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+fn signal(child: &Child, signal: Signal) {
+    if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
+        // One that has ended needs no signal.
+        kill_process(pid, signal).ok();
+    }
+}
+
+/// A directory of our own that goes with its owner.
+struct TempDir(PathBuf);
+
+impl TempDir {
+    fn new() -> Result<Self, Reason> {
+        let mut random = [0; 4];
+        getrandom::fill(&mut random).map_err(|error| format!("no random numbers: {error}"))?;
+        let name = format!("axon-demo-{:08x}", u32::from_le_bytes(random));
+        let mut dir = std::env::temp_dir().join(&name);
+        // A socket's path is short; where the temporary directory is not, there is an older one.
+        if Root::at(dir.join(NAMES[0])).check_socket_path().is_err() {
+            dir = Path::new("/tmp").join(&name);
+        }
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        // What cannot be removed here is left to the system, which clears its temporary files.
+        fs::remove_dir_all(&self.0).ok();
+    }
+}

@@ -1,0 +1,71 @@
+//! `axon inbox` and `axon ack`: messages kept for this agent, and how far they are dealt with.
+
+use axon_client::Inbox;
+use serde::Serialize;
+
+use super::output::{CliResult, EXIT_DONE};
+use super::{Context, link, show};
+
+/// List kept messages that are not acknowledged yet.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  axon inbox --kinds notify,result --limit 10")]
+pub struct Args {
+    /// At most this many, 1 to 1000 [default: 50]
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Only these kinds, up to the first message of another one
+    #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
+    kinds: Option<Vec<String>>,
+    /// Whose cursor to read from
+    #[arg(long, value_name = "NAME", default_value = link::CONSUMER)]
+    consumer: String,
+}
+
+/// Mark kept messages as dealt with.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  axon ack 17")]
+pub struct AckArgs {
+    /// Whose cursor to move
+    #[arg(long, value_name = "NAME", default_value = link::CONSUMER)]
+    consumer: String,
+    /// All messages up to this number, as `axon inbox` printed it
+    seq: u64,
+}
+
+pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        ok: bool,
+        #[serde(flatten)]
+        inbox: &'a Inbox,
+    }
+    let client = cx.connect(&args.consumer).await?;
+    let inbox = client.inbox(args.limit, args.kinds.as_deref()).await.map_err(|error| cx.failure(error))?;
+    cx.out.result(&Line { ok: true, inbox: &inbox }, || {
+        let mut lines: Vec<String> =
+            inbox.messages.iter().map(|kept| show::entry(&cx.out, kept.seq, &kept.envelope)).collect();
+        match (inbox.messages.last(), inbox.has_more) {
+            (None, false) => lines.push("nothing new".to_owned()),
+            (None, true) => lines.push("the next message is of another kind".to_owned()),
+            (Some(last), more) => {
+                let flags = cx.root.flags();
+                let more = if more { "there is more; " } else { "" };
+                lines.push(format!("{more}`axon{flags} ack {}` marks these as read", last.seq));
+            }
+        }
+        lines.join("\n")
+    })?;
+    Ok(EXIT_DONE)
+}
+
+pub(super) async fn ack(cx: &Context, args: AckArgs) -> CliResult {
+    #[derive(Serialize)]
+    struct Line {
+        ok: bool,
+        acked_seq: u64,
+    }
+    let client = cx.connect(&args.consumer).await?;
+    let acked_seq = client.ack(args.seq).await.map_err(|error| cx.failure(error))?;
+    cx.out.result(&Line { ok: true, acked_seq }, || format!("read up to {acked_seq}"))?;
+    Ok(EXIT_DONE)
+}

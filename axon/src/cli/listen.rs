@@ -1,0 +1,278 @@
+//! `axon listen`: prints messages as they come, and acknowledges what it printed.
+
+use std::time::Duration;
+
+use axon_client::{Client, ClientError, Event, Inbound, Message, Subscription};
+use axon_proto::limits::{CONSUMER_BYTES_MAX, INBOX_LIMIT_MAX};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::output::{CliError, CliResult, EXIT_DONE};
+use super::{Context, link, show};
+
+const EXIT_TIMEOUT: u8 = 3;
+/// Kinds that an agent answers.
+const REQUESTS: [&str; 3] = ["query", "delegate", "cancel"];
+
+/// Print messages as they come.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  axon listen --kinds notify --count 1 --for 60\n  \
+    axon listen --answer --count 1    then: axon reply ID \"At 7.\"")]
+pub struct Args {
+    /// Only these kinds, under a consumer of their own
+    #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
+    kinds: Option<Vec<String>>,
+    /// Whose cursor to read from and move
+    #[arg(long, value_name = "NAME")]
+    consumer: Option<String>,
+    /// End after this many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after this time; with --count and too few messages: exit code 3
+    #[arg(long = "for", value_name = "SECS", value_parser = link::seconds)]
+    span: Option<Duration>,
+    /// Take requests, to be answered by `axon reply`, even after this command has ended
+    #[arg(long)]
+    answer: bool,
+    /// With --answer: only queries of these domains
+    #[arg(long, value_name = "DOMAIN,...", value_delimiter = ',', requires = "answer")]
+    domain: Vec<String>,
+    /// Do not acknowledge what was printed
+    #[arg(long)]
+    no_ack: bool,
+}
+
+pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
+    let consumer = match (&args.consumer, &args.kinds) {
+        (Some(name), _) => name.clone(),
+        (None, Some(kinds)) => consumer_of(kinds),
+        (None, None) => link::CONSUMER.to_owned(),
+    };
+    let client = cx.connect(&consumer).await?;
+    let mut listener = Listener { cx, client, kinds: None, ack: !args.no_ack, printed: 0, last_seq: 0 };
+    let subscription = subscription(&args);
+    listener.kinds.clone_from(&subscription.kinds);
+    let listening = listener.listen(&subscription, args.count);
+    let ended = match args.span {
+        None => Some(listening.await),
+        Some(span) => tokio::time::timeout(span, listening).await.ok(),
+    };
+    match (ended, args.count) {
+        (Some(Err(error)), _) => Err(error),
+        (None, Some(count)) => {
+            let printed = listener.printed;
+            let message =
+                format!("{printed} of {count} messages came in this time: listen longer with --for");
+            Err(CliError::new("timeout", message, EXIT_TIMEOUT))
+        }
+        (Some(Ok(())), _) | (None, None) => Ok(EXIT_DONE),
+    }
+}
+
+struct Listener<'a> {
+    cx: &'a Context,
+    client: Client,
+    /// Kinds to print, where not all are.
+    kinds: Option<Vec<String>>,
+    ack: bool,
+    printed: u64,
+    last_seq: u64,
+}
+
+impl Listener<'_> {
+    async fn listen(&mut self, subscription: &Subscription, count: Option<u64>) -> Result<(), CliError> {
+        // Replayed messages come before the reply; they are taken from the queue below.
+        self.client.subscribe(subscription).await.map_err(|error| self.cx.failure(error))?;
+        while count.is_none_or(|count| self.printed < count) {
+            match self.client.next_event().await.map_err(|error| self.cx.failure(error))? {
+                Event::Inbound(inbound) => self.take(&inbound).await?,
+                Event::SlowConsumer { .. } => self.catch_up(count).await?,
+                Event::Withdrawn { reference, reason } => {
+                    self.cx.out.detail(|| format!("{reference} needs no answer any more: {reason}"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, inbound: &Inbound) -> Result<(), CliError> {
+        if inbound.answer {
+            self.print(inbound.seq, &inbound.envelope, Some(inbound))?;
+            return Ok(());
+        }
+        if inbound.seq <= self.last_seq {
+            return Ok(());
+        }
+        self.print(inbound.seq, &inbound.envelope, None)?;
+        self.acknowledge(inbound.seq).await
+    }
+
+    /// Reads from the inbox what came too fast to be told.
+    async fn catch_up(&mut self, count: Option<u64>) -> Result<(), CliError> {
+        let limit = if self.ack { 100 } else { INBOX_LIMIT_MAX };
+        loop {
+            let page = self.client.inbox(Some(limit), None).await.map_err(|error| self.cx.failure(error))?;
+            let before = self.last_seq;
+            for kept in &page.messages {
+                if count.is_some_and(|count| self.printed >= count) {
+                    return Ok(());
+                }
+                if kept.seq <= self.last_seq {
+                    continue;
+                }
+                let wanted = self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kept.envelope.kind));
+                if wanted {
+                    self.print(kept.seq, &kept.envelope, None)?;
+                }
+                self.acknowledge(kept.seq).await?;
+            }
+            // Without acknowledging, the inbox shows the same page for ever.
+            if !page.has_more || self.last_seq == before {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn acknowledge(&mut self, seq: u64) -> Result<(), CliError> {
+        self.last_seq = seq;
+        if !self.ack {
+            return Ok(());
+        }
+        match self.client.ack(seq).await {
+            Ok(_) => Ok(()),
+            // Somebody else reads as the same consumer and was faster.
+            Err(ClientError::Ipc { code, .. }) if code == "ack_out_of_range" => Ok(()),
+            Err(error) => Err(self.cx.failure(error)),
+        }
+    }
+
+    fn print(&mut self, seq: u64, message: &Message, request: Option<&Inbound>) -> Result<(), CliError> {
+        let line = Line::new(seq, message, request);
+        let out = &self.cx.out;
+        out.result(&line, || {
+            let mut text = show::entry(out, seq, message);
+            if request.is_some() && message.kind != "cancel" {
+                let flags = self.cx.root.flags();
+                text.push_str(&format!("\n  answer with `axon{flags} reply {} TEXT`", message.id));
+            }
+            text
+        })?;
+        self.printed += 1;
+        Ok(())
+    }
+}
+
+/// A message on a line of its own.
+#[derive(Serialize)]
+struct Line<'a> {
+    seq: u64,
+    from: &'a str,
+    kind: &'a str,
+    id: &'a str,
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    reference: Option<&'a str>,
+    payload: &'a RawValue,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    answer: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadline_ms: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    queued: bool,
+}
+
+impl<'a> Line<'a> {
+    fn new(seq: u64, message: &'a Message, request: Option<&Inbound>) -> Self {
+        Self {
+            seq,
+            from: &message.from,
+            kind: &message.kind,
+            id: &message.id,
+            reference: message.reference.as_deref(),
+            payload: &message.payload,
+            answer: request.is_some(),
+            deadline_ms: request.and_then(|request| request.deadline_ms),
+            queued: request.is_some_and(|request| request.queued),
+        }
+    }
+}
+
+/// With `--answer`, requests are taken rather than looked at; other kinds are printed beside them if they are named.
+fn subscription(args: &Args) -> Subscription {
+    if !args.answer {
+        return Subscription { kinds: args.kinds.clone(), ..Subscription::default() };
+    }
+    let named = args.kinds.clone().unwrap_or_default();
+    let (mut answer, others): (Vec<String>, Vec<String>) =
+        named.into_iter().partition(|kind| REQUESTS.contains(&kind.as_str()));
+    if answer.is_empty() {
+        answer = REQUESTS.map(str::to_owned).to_vec();
+    }
+    Subscription {
+        kinds: (!others.is_empty()).then_some(others),
+        answer,
+        domains: args.domain.clone(),
+        lease: true,
+        ..Subscription::default()
+    }
+}
+
+/// A consumer for these kinds alone: acknowledging them must not jump over others in the default one.
+fn consumer_of(kinds: &[String]) -> String {
+    let mut kinds = kinds.to_vec();
+    kinds.sort();
+    kinds.dedup();
+    let name = format!("listen:{}", kinds.join(","));
+    if name.len() <= CONSUMER_BYTES_MAX {
+        return name;
+    }
+    // FNV-1a: the name must be the same each time and need not resist anybody.
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("listen:{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn args(names: Option<&[&str]>, answer: bool) -> Args {
+        let (consumer, count, span) = (None, None, None);
+        Args { kinds: names.map(kinds), consumer, count, span, answer, domain: Vec::new(), no_ack: false }
+    }
+
+    #[test]
+    fn each_set_of_kinds_has_a_consumer_of_its_own() {
+        assert_eq!(consumer_of(&kinds(&["notify"])), "listen:notify");
+        assert_eq!(consumer_of(&kinds(&["result", "notify"])), consumer_of(&kinds(&["notify", "result"])));
+        let long = consumer_of(&kinds(&[&"x".repeat(80)]));
+        assert!(long.len() <= CONSUMER_BYTES_MAX && long != consumer_of(&kinds(&[&"y".repeat(80)])));
+    }
+
+    #[test]
+    fn answer_takes_requests_and_shows_only_what_else_is_named() {
+        let all = subscription(&args(None, true));
+        assert_eq!((all.answer, all.kinds, all.lease), (kinds(&REQUESTS), None, true));
+        let some = subscription(&args(Some(&["query", "notify"]), true));
+        assert_eq!((some.answer, some.kinds), (kinds(&["query"]), Some(kinds(&["notify"]))));
+        let plain = subscription(&args(Some(&["notify"]), false));
+        assert!(plain.answer.is_empty() && !plain.lease);
+    }
+
+    #[test]
+    fn lines_leave_out_what_is_not_there() {
+        let message: Message = serde_json::from_str(
+            r#"{"v":1,"id":"m","from":"f","to":"t","ts":1,"kind":"notify","payload":{"topic":"a","data":1}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            serde_json::to_string(&Line::new(3, &message, None)).unwrap(),
+            r#"{"seq":3,"from":"f","kind":"notify","id":"m","payload":{"topic":"a","data":1}}"#
+        );
+    }
+}

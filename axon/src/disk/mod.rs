@@ -1,0 +1,29 @@
+//! The disk: the root directory and every file in it.
+//!
+//! | file | what | mode |
+//! |---|---|---|
+//! | `identity.key`, `identity.pub` | who this agent is ([`keys`]) | 0600, 0644 |
+//! | `config.toml` | settings and static peers ([`config`]) | as it was, 0600 when made |
+//! | `axon.lock` | one daemon a root ([`lock`]) | 0600 |
+//! | `ipc-token` | shown by clients whose uid cannot be read ([`token`]) | 0600 |
+//! | `known_peers.json`, `replay.log` | what survives a restart ([`state`]) | 0600 |
+//!
+//! Whole files are written beside their place and renamed into it, so that a crash leaves the old or the new
+//! one ([`files`]). Private files are never opened through a link.
+
+pub mod config;
+pub mod edit;
+pub mod files;
+pub mod keys;
+pub mod lock;
+pub mod root;
+pub mod settings;
+pub mod state;
+pub mod token;
+
+pub use config::{Config, ConfigError};
+pub use files::DiskError;
+pub use keys::{Identity, KeyError};
+pub use lock::{Lock, LockError};
+pub use root::Root;
+pub use state::ReplayLog;

@@ -1,0 +1,313 @@
+//! Every key of `config.toml`, one row each: what `axon config` lists, what the reader accepts, what the
+//! specification says. `[[peers]]` stands apart, in [`super::config`].
+
+use axon_proto::limits;
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number in this range, ends included.
+    Int {
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// `true` or `false`.
+    Bool,
+    /// Text of one line, not empty, with at most this many bytes.
+    Text {
+        /// The most bytes.
+        bytes_max: usize,
+    },
+    /// An IP address without a port.
+    Addr,
+    /// A file's path; a relative one starts at the root.
+    Path,
+    /// A list of texts.
+    List,
+    /// Whatever JSON can say.
+    Any,
+}
+
+/// What holds when a key is not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// Nothing; the row's text tells what that means.
+    None,
+    /// This number.
+    Int(u64),
+    /// This.
+    Bool(bool),
+}
+
+/// One row.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The key, with its table: `ipc.buffer_size`.
+    pub key: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// What holds without it.
+    pub preset: Preset,
+    /// What it counts in, for numbers with a unit.
+    pub unit: &'static str,
+    /// Whether a running daemon takes a change only when it starts again.
+    pub restart: bool,
+    /// What it is for, in a line.
+    pub doc: &'static str,
+}
+
+/// All rows, in the order of the specification.
+pub const SETTINGS: &[Setting] = &[
+    int("port", (0, 65_535), limits::PORT_DEFAULT as u64, "", true, "UDP port; 0 takes any free one"),
+    row(
+        "bind",
+        Kind::Addr,
+        Preset::None,
+        true,
+        "address to listen on; all interfaces, IPv4 and IPv6, without it",
+    ),
+    row("name", NAME, Preset::None, false, "what this agent calls itself, in hello, whoami and capabilities"),
+    row("mdns", Kind::Bool, Preset::Bool(true), true, "find peers on the local network and be found there"),
+    int("max_ipc_clients", (1, 1_024), 64, "clients", false, "clients of the socket at once"),
+    int("max_connections", (1, 4_096), 128, "connections", false, "QUIC connections at once"),
+    int("keepalive_secs", (1, 3_600), 15, "seconds", true, "how often an idle connection is kept awake"),
+    int("idle_timeout_secs", (2, 3_600), 60, "seconds", true, "silence after which a connection is given up"),
+    int(
+        "reconnect_max_backoff_secs",
+        (1, 3_600),
+        30,
+        "seconds",
+        false,
+        "longest wait between two tries to reach a peer",
+    ),
+    int(
+        "handshake_timeout_secs",
+        (1, 300),
+        5,
+        "seconds",
+        false,
+        "time for a connection to be made and say hello",
+    ),
+    int(
+        "inbound_read_timeout_secs",
+        (1, 3_600),
+        10,
+        "seconds",
+        true,
+        "time without a byte after which a peer's unfinished message is dropped",
+    ),
+    row(
+        "ipc.allow_v1",
+        Kind::Bool,
+        Preset::Bool(true),
+        false,
+        "serve clients that speak version 1 of the socket's protocol",
+    ),
+    int(
+        "ipc.buffer_size",
+        (0, 1_000_000),
+        1_000,
+        "messages",
+        false,
+        "messages kept in the inbox; 0 keeps none",
+    ),
+    int(
+        "ipc.buffer_ttl_secs",
+        (1, 31_536_000),
+        86_400,
+        "seconds",
+        false,
+        "how long a message is kept in the inbox",
+    ),
+    int("ipc.buffer_byte_cap", (1, 1_073_741_824), 4_194_304, "bytes", false, "bytes kept in the inbox"),
+    int(
+        "ipc.max_client_queue",
+        (1, 65_536),
+        1_024,
+        "lines",
+        true,
+        "lines waiting for a client that does not read",
+    ),
+    row(
+        "ipc.token_path",
+        Kind::Path,
+        Preset::None,
+        false,
+        "the file with the client token; <root>/ipc-token without it",
+    ),
+    row(
+        "agent.agent_name",
+        NAME,
+        Preset::None,
+        false,
+        "capabilities told while no agent says otherwise: a name",
+    ),
+    row("agent.domains", Kind::List, Preset::None, false, "capabilities: domains that are served"),
+    row("agent.channels", Kind::List, Preset::None, false, "capabilities: channels"),
+    row("agent.tools", Kind::List, Preset::None, false, "capabilities: tools"),
+    row(
+        "agent.max_concurrent_tasks",
+        Kind::Int { min: 0, max: 1_000_000 },
+        Preset::None,
+        false,
+        "capabilities: tasks taken at once",
+    ),
+    row(
+        "agent.model",
+        Kind::Text { bytes_max: 256 },
+        Preset::None,
+        false,
+        "capabilities: the model behind the agent",
+    ),
+];
+
+/// The keys of one `[[peers]]` entry.
+pub const PEER_KEYS: &[&str] = &["agent_id", "addr", "pubkey", "name"];
+
+/// The tables that the file may have, apart from `[[peers]]`.
+pub const TABLES: &[&str] = &["ipc", "agent"];
+
+/// The table whose unknown keys are told to peers as they are.
+pub const FREE_TABLE: &str = "agent";
+
+const NAME: Kind = Kind::Text { bytes_max: limits::NAME_BYTES_MAX };
+
+/// The row of a key. Keys of the free table that have none of their own take anything.
+pub fn find(key: &str) -> Option<&'static Setting> {
+    const FREE: Setting = row("agent.*", Kind::Any, Preset::None, false, "a capability of your own");
+    if let Some(row) = SETTINGS.iter().find(|row| row.key == key) {
+        return Some(row);
+    }
+    let leaf = key.strip_prefix(FREE_TABLE)?.strip_prefix('.')?;
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    (!leaf.is_empty() && leaf.bytes().all(bare)).then_some(&FREE)
+}
+
+/// The known key that is most like an unknown one, if any is like it.
+pub fn nearest(unknown: &str) -> Option<&'static str> {
+    let leaf = |key: &'static str| key.rsplit_once('.').map_or(key, |(_, leaf)| leaf);
+    let unknown_leaf = unknown.rsplit_once('.').map_or(unknown, |(_, leaf)| leaf);
+    let known = || SETTINGS.iter().map(|row| row.key).chain(["peers", "ipc", "agent"]);
+    // A right key in the wrong table is the nearest of all.
+    if let Some(key) = known().find(|key| leaf(key) == unknown_leaf && *key != unknown) {
+        return Some(key);
+    }
+    // So is one with its unit left out.
+    if unknown_leaf.len() >= 4
+        && let Some(key) = known().find(|key| leaf(key).starts_with(unknown_leaf))
+    {
+        return Some(key);
+    }
+    let whole = known().map(|key| (distance(unknown, key), key));
+    let in_other_table = known().map(|key| (distance(unknown_leaf, leaf(key)) + 1, key));
+    most_like(unknown, whole.chain(in_other_table))
+}
+
+/// The known key of a `[[peers]]` entry that is most like an unknown one, if any is like it.
+pub fn nearest_peer_key(unknown: &str) -> Option<&'static str> {
+    most_like(unknown, PEER_KEYS.iter().map(|key| (distance(unknown, key), *key)))
+}
+
+/// What a key takes, for a person.
+pub fn expects(kind: Kind) -> String {
+    match kind {
+        Kind::Int { min, max } => format!("a whole number from {min} to {max}"),
+        Kind::Bool => "true or false".to_owned(),
+        Kind::Text { bytes_max } => format!("a text of 1 to {bytes_max} bytes without control characters"),
+        Kind::Addr => "an IP address without a port, such as \"127.0.0.1\" or \"::1\"".to_owned(),
+        Kind::Path => "a file's path".to_owned(),
+        Kind::List => "a list of texts, such as [\"one\", \"two\"]".to_owned(),
+        Kind::Any => "something that JSON can say".to_owned(),
+    }
+}
+
+const fn row(key: &'static str, kind: Kind, preset: Preset, restart: bool, doc: &'static str) -> Setting {
+    Setting { key, kind, preset, unit: "", restart, doc }
+}
+
+const fn int(
+    key: &'static str,
+    (min, max): (u64, u64),
+    preset: u64,
+    unit: &'static str,
+    restart: bool,
+    doc: &'static str,
+) -> Setting {
+    Setting { key, kind: Kind::Int { min, max }, preset: Preset::Int(preset), unit, restart, doc }
+}
+
+/// The candidate at the least distance, if that is less than half of what was written.
+fn most_like(unknown: &str, candidates: impl Iterator<Item = (usize, &'static str)>) -> Option<&'static str> {
+    let (distance, key) = candidates.min_by_key(|(distance, _)| *distance)?;
+    (distance <= 3.min(unknown.chars().count().div_ceil(2))).then_some(key)
+}
+
+/// Letters to insert, drop, change or swap with a neighbour to make one text of the other.
+fn distance(from: &str, to: &str) -> usize {
+    // Nobody mistypes more than this, and the table grows with the square.
+    let from: Vec<char> = from.chars().take(64).collect();
+    let to: Vec<char> = to.chars().take(64).collect();
+    let width = to.len() + 1;
+    let mut cost: Vec<usize> = (0..width).collect();
+    let mut rows = vec![cost.clone()];
+    for (i, a) in from.iter().enumerate() {
+        cost = vec![i + 1; width];
+        for (j, b) in to.iter().enumerate() {
+            let changed = rows[i][j] + usize::from(a != b);
+            let mut best = changed.min(rows[i][j + 1] + 1).min(cost[j] + 1);
+            if i > 0 && j > 0 && *a == to[j - 1] && from[i - 1] == *b {
+                best = best.min(rows[i - 1][j - 1] + 1);
+            }
+            cost[j + 1] = best;
+        }
+        rows.push(cost.clone());
+    }
+    cost[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, expected) in
+            [("", "", 0), ("port", "port", 0), ("prot", "port", 1), ("por", "port", 1), ("", "abc", 3)]
+        {
+            assert_eq!(distance(a, b), expected, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn typos_find_their_key() {
+        for (typo, key) in [
+            ("prot", Some("port")),
+            ("Port", Some("port")),
+            ("max_conections", Some("max_connections")),
+            ("keepalive", Some("keepalive_secs")),
+            ("ipc.token", Some("ipc.token_path")),
+            ("keepalive_sec", Some("keepalive_secs")),
+            ("buffer_size", Some("ipc.buffer_size")),
+            ("ipc.bufer_size", Some("ipc.buffer_size")),
+            ("ipc.port", Some("port")),
+            ("peer", Some("peers")),
+            ("policy", None),
+            ("knock", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(typo), key, "{typo}");
+        }
+        assert_eq!(nearest_peer_key("pub_key"), Some("pubkey"));
+        assert_eq!(nearest_peer_key("address"), Some("addr"));
+        assert_eq!(nearest_peer_key("trust"), None);
+    }
+
+    #[test]
+    fn keys_of_the_free_table_are_found() {
+        assert_eq!(find("agent.model").map(|row| row.key), Some("agent.model"));
+        assert_eq!(find("agent.languages").map(|row| row.kind), Some(Kind::Any));
+        assert!(find("agent.").is_none() && find("agent.a.b").is_none() && find("agents").is_none());
+    }
+}

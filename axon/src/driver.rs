@@ -1,0 +1,408 @@
+//! The loop: one input, the node, all its effects in order, the next input.
+//!
+//! Everything that the daemon does begins here: sockets, discovery, signals and timers become inputs, effects go to
+//! `net`, `ipc` and `disk`. One thread runs it all; a second one writes files, so that a slow disk holds nobody up.
+
+use std::collections::VecDeque;
+use std::sync::mpsc as std_mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use axon_proto::node::{Birth, Effect, Entropy, Input, KnownPeer, Level, Node, Now, Seen};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::cli::DaemonArgs;
+use crate::discover::Mdns;
+use crate::disk::{
+    Config, ConfigError, DiskError, Identity, KeyError, Lock, LockError, ReplayLog, Root, state, token,
+};
+use crate::ipc::{Ipc, IpcEvent};
+use crate::net::{BindError, Net, NetConfig, NetEvent};
+
+/// Inputs of each source that wait for the loop.
+const INPUTS_MAX: usize = 256;
+/// Inputs of one source that are taken before the others are looked at.
+const BURST_MAX: usize = 64;
+/// Files to be written that wait for the disk.
+const WRITES_MAX: usize = 64;
+/// Threads for name resolution.
+const BLOCKING_THREADS_MAX: usize = 4;
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// Another one runs on this root, or the lock cannot be taken.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The settings are wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The identity cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A file cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The UDP port cannot be used.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The Unix socket cannot be made.
+    #[error("the socket {path} cannot be made ({error}): check that its directory is yours and has room")]
+    Socket {
+        /// Where.
+        path: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The system refuses something else.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Runs the daemon until it is told to stop.
+pub fn run(args: DaemonArgs) -> Result<(), DriverError> {
+    log_to_stderr(args.verbose, args.quiet);
+    let lock = Lock::acquire(&args.root)?;
+    let config = Config::load(&args.root.config())?;
+    let (identity, made) = Identity::load_or_create(&args.root)?;
+    config.check_own(identity.id)?;
+    if made {
+        tracing::info!("made a new identity: {}", identity.id);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()?;
+    let result = runtime.block_on(async {
+        let driver = Driver::start(&args, config, &identity)?;
+        driver.run().await
+    });
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    drop(lock);
+    result
+}
+
+struct Driver {
+    args: DaemonArgs,
+    root: Root,
+    node: Node,
+    net: Net,
+    ipc: Ipc,
+    disk: Disk,
+    mdns: Option<Mdns>,
+    net_events: mpsc::Receiver<NetEvent>,
+    ipc_events: mpsc::Receiver<IpcEvent>,
+    found: mpsc::Receiver<Input>,
+    config: Config,
+    started: Instant,
+    /// Inputs that effects led to.
+    inputs: VecDeque<Input>,
+    effects: Vec<Effect>,
+    stopped: bool,
+}
+
+impl Driver {
+    fn start(args: &DaemonArgs, config: Config, identity: &Identity) -> Result<Self, DriverError> {
+        let root = args.root.clone();
+        let started = Instant::now();
+        let now = now(started);
+        let token = token::load_or_create(&config.token_path(&root))?;
+        let (known_peers, warning) = state::load_peers(&root.known_peers());
+        warning.into_iter().for_each(|text| tracing::warn!("{text}"));
+        let (replay_log, seen, warning) = ReplayLog::open(&root.replay_log(), now.wall_ms)?;
+        warning.into_iter().for_each(|text| tracing::warn!("{text}"));
+
+        let (net_sender, net_events) = mpsc::channel(INPUTS_MAX);
+        let (ipc_sender, ipc_events) = mpsc::channel(INPUTS_MAX);
+        let (found_sender, found) = mpsc::channel(INPUTS_MAX);
+        let net = Net::bind(&net_config(&config, args.port), &identity.seed, net_sender)?;
+        let listen = net.local_addr();
+        let socket = root.socket();
+        let ipc = Ipc::bind(&socket, config.max_ipc_clients, config.max_client_queue, ipc_sender)
+            .map_err(|error| DriverError::Socket { path: socket.display().to_string(), error })?;
+        let mdns = if config.mdns && !args.disable_mdns {
+            Mdns::start(identity.id, identity.public, listen.port(), config.bind, found_sender)
+                .inspect_err(|error| tracing::warn!("{error}"))
+                .ok()
+        } else {
+            None
+        };
+        let birth = Birth {
+            key: identity.public,
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            listen: vec![listen.to_string()],
+            known_peers,
+            seen,
+            entropy: Box::new(Random::default()),
+        };
+        let mut node = Node::new(birth, config.node_settings(Some(token)), now);
+        let effects = node.take_effects();
+        tracing::info!("{} listens on {listen} and on {}", identity.id, socket.display());
+        Ok(Self {
+            args: args.clone(),
+            disk: Disk::start(&root, replay_log)?,
+            root,
+            node,
+            net,
+            ipc,
+            mdns,
+            net_events,
+            ipc_events,
+            found,
+            config,
+            started,
+            inputs: VecDeque::new(),
+            effects,
+            stopped: false,
+        })
+    }
+
+    async fn run(mut self) -> Result<(), DriverError> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        self.carry_out();
+        self.feed(Input::Start);
+        while !self.stopped {
+            self.turn([&mut terminate, &mut interrupt], &mut hangup).await;
+        }
+        if let Some(mdns) = self.mdns.take() {
+            mdns.stop();
+        }
+        self.ipc.close(&self.root.socket()).await;
+        self.net.close(5, "shutting down").await;
+        self.disk.stop();
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Waits for one input or several of one source, and takes them to their end.
+    async fn turn(&mut self, stop: [&mut Signal; 2], hangup: &mut Signal) {
+        let [terminate, interrupt] = stop;
+        let due = self.node.next_timeout().map(|at_ms| self.started + Duration::from_millis(at_ms));
+        tokio::select! {
+            Some(event) = self.net_events.recv() => {
+                self.net_event(event);
+                for _ in 1..BURST_MAX {
+                    let Ok(event) = self.net_events.try_recv() else { break };
+                    self.net_event(event);
+                }
+            }
+            Some(event) = self.ipc_events.recv() => {
+                self.ipc_event(event);
+                for _ in 1..BURST_MAX {
+                    let Ok(event) = self.ipc_events.try_recv() else { break };
+                    self.ipc_event(event);
+                }
+            }
+            Some(input) = self.found.recv() => self.feed(input),
+            () = sleep_until(due) => self.feed(Input::Timer),
+            _ = terminate.recv() => self.stop("SIGTERM"),
+            _ = interrupt.recv() => self.stop("SIGINT"),
+            _ = hangup.recv() => self.reload(),
+        }
+    }
+
+    fn net_event(&mut self, event: NetEvent) {
+        if let Some(input) = self.net.absorb(event) {
+            self.feed(input);
+        }
+    }
+
+    fn ipc_event(&mut self, event: IpcEvent) {
+        if let Some(input) = self.ipc.absorb(event) {
+            self.feed(input);
+        }
+    }
+
+    /// One input, all its effects, and all that they lead to at once.
+    fn feed(&mut self, input: Input) {
+        self.inputs.push_back(input);
+        while let Some(input) = self.inputs.pop_front() {
+            let now = now(self.started);
+            self.node.handle(now, input, &mut self.effects);
+            self.carry_out();
+        }
+    }
+
+    fn carry_out(&mut self) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Line { client, line } => self.ipc.line(client, line),
+                Effect::Event { client, seq, line } => {
+                    if !self.ipc.event(client, line) {
+                        self.inputs.push_back(Input::Lagged { client, seq });
+                    }
+                }
+                Effect::CloseClient { client } => self.ipc.close_client(client),
+                Effect::Measure { client, req_id, conns } => {
+                    let rtt_us = |conn| {
+                        self.net.rtt(conn).map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX))
+                    };
+                    let rtts = conns.into_iter().filter_map(|conn| Some((conn, rtt_us(conn)?))).collect();
+                    self.inputs.push_back(Input::Measured { client, req_id, rtts });
+                }
+                Effect::Remember(seen) => self.disk.write(Write::Remember(seen)),
+                Effect::SavePeers(peers) => self.disk.write(Write::Peers(peers)),
+                Effect::Log(Level::Warn, text) => tracing::warn!("{text}"),
+                Effect::Log(Level::Info, text) => tracing::info!("{text}"),
+                Effect::Log(Level::Debug, text) => tracing::debug!("{text}"),
+                Effect::Stopped => self.stopped = true,
+                effect => self.net.carry_out(effect),
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn stop(&mut self, signal: &str) {
+        tracing::info!("{signal}: finishing what is in flight");
+        self.feed(Input::Stop);
+    }
+
+    /// Reads the settings and the token again; what is wrong leaves everything as it was.
+    fn reload(&mut self) {
+        let fresh = Config::load(&self.root.config()).and_then(|config| {
+            config.check_own(self.node.id())?;
+            Ok(config)
+        });
+        let config = match fresh {
+            Ok(config) => config,
+            Err(error) => return tracing::warn!("SIGHUP: the settings stay as they were: {error}"),
+        };
+        let token = match token::load_or_create(&config.token_path(&self.root)) {
+            Ok(token) => token,
+            Err(error) => return tracing::warn!("SIGHUP: the settings stay as they were: {error}"),
+        };
+        if net_config(&config, self.args.port) != net_config(&self.config, self.args.port)
+            || config.mdns != self.config.mdns
+        {
+            tracing::warn!("SIGHUP: bind, port, mdns and the QUIC timeouts take effect at the next start");
+        }
+        self.ipc.configure(config.max_ipc_clients, config.max_client_queue);
+        self.feed(Input::Settings(Box::new(config.node_settings(Some(token)))));
+        self.config = config;
+        tracing::info!("SIGHUP: settings read");
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn net_config(config: &Config, port: Option<u16>) -> NetConfig {
+    NetConfig {
+        bind: config.bind,
+        port: port.unwrap_or(config.port),
+        keepalive: Duration::from_secs(config.keepalive_secs),
+        idle_timeout: Duration::from_secs(config.idle_timeout_secs),
+        handshake_timeout: Duration::from_secs(config.handshake_timeout_secs),
+        read_timeout: Duration::from_secs(config.inbound_read_timeout_secs),
+    }
+}
+
+fn now(started: Instant) -> Now {
+    let mono_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Now { mono_ms, wall_ms: crate::disk::files::unix_ms() }
+}
+
+fn log_to_stderr(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => tracing::Level::WARN,
+        (false, 0) => tracing::Level::INFO,
+        (false, 1) => tracing::Level::DEBUG,
+        (false, _) => tracing::Level::TRACE,
+    };
+    let color =
+        std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(color)
+        .with_target(false)
+        .finish();
+    // It is refused only where one is set already, as in a test.
+    tracing::subscriber::set_global_default(subscriber).ok();
+}
+
+/// Random bytes of the system, fetched many at a time.
+struct Random {
+    pool: [u8; 512],
+    left: usize,
+}
+
+impl Default for Random {
+    fn default() -> Self {
+        Self { pool: [0; 512], left: 0 }
+    }
+}
+
+impl Entropy for Random {
+    fn fill(&mut self, bytes: &mut [u8; 16]) {
+        if self.left < bytes.len() {
+            if getrandom::fill(&mut self.pool).is_err() {
+                // Ids and a jitter hang on it, no keys; a system without randomness has failed long before.
+                tracing::warn!("the system gives no random bytes");
+            }
+            self.left = self.pool.len();
+        }
+        let end = self.left;
+        self.left -= bytes.len();
+        bytes.copy_from_slice(&self.pool[self.left..end]);
+    }
+}
+
+/// Something to be written.
+enum Write {
+    Remember(Vec<Seen>),
+    Peers(Vec<KnownPeer>),
+}
+
+/// The thread that writes files.
+struct Disk {
+    writes: std_mpsc::SyncSender<Write>,
+    thread: JoinHandle<()>,
+}
+
+impl Disk {
+    fn start(root: &Root, mut replay_log: ReplayLog) -> Result<Self, DriverError> {
+        let known_peers = root.known_peers();
+        let (writes, jobs) = std_mpsc::sync_channel(WRITES_MAX);
+        let work = move || {
+            for job in jobs {
+                let done = match job {
+                    Write::Remember(seen) => replay_log.append(&seen, crate::disk::files::unix_ms()),
+                    Write::Peers(peers) => state::save_peers(&known_peers, &peers),
+                };
+                if let Err(error) = done {
+                    tracing::warn!("not written: {error}");
+                }
+            }
+            if let Err(error) = replay_log.sync() {
+                tracing::warn!("not written: {error}");
+            }
+        };
+        let thread = std::thread::Builder::new().name("disk".into()).stack_size(256 * 1024).spawn(work)?;
+        Ok(Self { writes, thread })
+    }
+
+    fn write(&self, write: Write) {
+        if self.writes.try_send(write).is_err() {
+            tracing::warn!("the disk does not keep up: seen ids or the peer cache were not written");
+        }
+    }
+
+    /// Waits until all is written.
+    fn stop(self) {
+        drop(self.writes);
+        if self.thread.join().is_err() {
+            tracing::warn!("the disk's thread ended badly");
+        }
+    }
+}

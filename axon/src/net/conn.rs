@@ -1,0 +1,262 @@
+//! One connection: accepted or dialled, from the confirmed handshake to its end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axon_proto::limits::{HANDSHAKES_FREE_MAX, HANDSHAKES_MAX, STREAMS_MAX};
+use axon_proto::node::{ConnId, DialId, Input, Side, StreamId};
+use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::cert::Identity;
+use super::endpoint::unmapped;
+use super::silence::{self, Flight};
+use super::{Conn, Event, Flushing, Hello, NetEvent, Shared, Waiting, stream, why};
+
+/// Close code: the peer has broken the protocol.
+pub(super) const VIOLATION: VarInt = VarInt::from_u32(4);
+/// What a peer is told that lost its pin while it connected.
+pub(super) const NOT_PINNED: &[u8] = b"this key is not known here";
+
+/// A connection whose handshake is complete and whose peer is pinned.
+pub(super) struct Ready {
+    pub(super) connection: Connection,
+    pub(super) who: Identity,
+    pub(super) side: Side,
+    pub(super) early: bool,
+    pub(super) dial: Option<DialId>,
+    /// The hello that goes out first, for a connection that we dialled.
+    pub(super) hello: Option<Hello>,
+    pub(super) flushing: Flushing,
+}
+
+/// Takes connections until the endpoint closes.
+pub(super) async fn accept_all(endpoint: Endpoint, shared: Shared) {
+    let handshakes = Arc::new(AtomicUsize::new(0));
+    while let Some(incoming) = endpoint.accept().await {
+        let busy = handshakes.load(Ordering::Relaxed);
+        if busy >= HANDSHAKES_FREE_MAX && !incoming.remote_address_validated() {
+            // Costs nothing here, and a forged address never comes back.
+            if let Err(error) = incoming.retry() {
+                error.into_incoming().ignore();
+            }
+        } else if busy >= HANDSHAKES_MAX {
+            incoming.refuse();
+        } else {
+            let handshake = Handshake::begin(&handshakes);
+            tokio::spawn(accept(incoming, shared.clone(), handshake));
+        }
+    }
+    // Closing the net ends this task before it closes the endpoint.
+    tracing::error!("the UDP socket has failed and no peer can be reached: restart the daemon");
+}
+
+/// Counts one handshake in progress.
+struct Handshake(Arc<AtomicUsize>);
+
+impl Handshake {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn accept(incoming: Incoming, shared: Shared, handshake: Handshake) {
+    let addr = unmapped(incoming.remote_address());
+    match tokio::time::timeout(shared.handshake_timeout, shake(incoming, &shared)).await {
+        Ok(Ok((ready, first))) => {
+            drop(handshake);
+            run(shared, ready, first).await;
+        }
+        Ok(Err(why)) => tracing::debug!(%addr, why, "a handshake failed"),
+        Err(_) => tracing::debug!(%addr, "a handshake did not end in time"),
+    }
+}
+
+/// The first stream of a resumed connection.
+enum First {
+    /// It came whole before the handshake was confirmed; the node has seen it as an early hello.
+    Early(StreamId, Vec<u8>),
+    /// It is still on its way, or there is none yet.
+    Later(Pin<Box<dyn Future<Output = Option<Opened>> + Send>>),
+}
+
+/// A stream that was opened by the peer, with its message if it was sent in 0-RTT.
+struct Opened {
+    send: SendStream,
+    recv: RecvStream,
+    early: Option<Result<Vec<u8>, stream::Unread>>,
+}
+
+async fn shake(incoming: Incoming, shared: &Shared) -> Result<(Ready, Option<First>), String> {
+    let text = |error| why::ended(&error);
+    let mut connecting = incoming.accept().map_err(text)?;
+    // From here on the client's first words are read, and a resumed session is known.
+    connecting.handshake_data().await.map_err(text)?;
+    let Ok((connection, confirmed)) = connecting.into_0rtt() else {
+        return Err("the handshake gave no connection".into());
+    };
+    tokio::pin!(confirmed);
+    let mut is_confirmed = false;
+    // On a full handshake the client is nobody until it is confirmed, and nothing is read or sent before.
+    let mut first = None;
+    let flushing = Flushing::new();
+    if let Some(who) = shared.trust.peer(&connection) {
+        let mut opening = Box::pin(open_first(connection.clone(), shared.clone()));
+        let opened = tokio::select! {
+            biased;
+            _ = &mut confirmed => {
+                is_confirmed = true;
+                None
+            }
+            opened = &mut opening => Some(opened),
+        };
+        first = match opened {
+            None => Some(First::Later(opening)),
+            Some(Some(Opened { send, recv, early: Some(Ok(bytes)) })) => {
+                drop(recv);
+                Some(early_hello(shared, &who, send, bytes, flushing.clone()).await)
+            }
+            // Not early after all, or of no use: it is looked at once there is a connection.
+            Some(opened) => Some(First::Later(Box::pin(async { opened }))),
+        };
+    }
+    if !is_confirmed {
+        confirmed.await;
+    }
+    if let Some(error) = connection.close_reason() {
+        return Err(why::ended(&error));
+    }
+    let Some(who) = shared.trust.peer(&connection) else {
+        connection.close(VIOLATION, NOT_PINNED);
+        return Err("the peer is not pinned any more".into());
+    };
+    let early = matches!(first, Some(First::Early(..)));
+    Ok((Ready { connection, who, side: Side::Acceptor, early, dial: None, hello: None, flushing }, first))
+}
+
+/// Accepts the first stream and, if it came in 0-RTT, reads it.
+async fn open_first(connection: Connection, shared: Shared) -> Option<Opened> {
+    let (send, mut recv) = connection.accept_bi().await.ok()?;
+    let early = if recv.is_0rtt() { Some(stream::read(&mut recv, shared.read_timeout).await) } else { None };
+    Some(Opened { send, recv, early })
+}
+
+/// Shows an early hello to the node, which may answer it and do nothing else.
+async fn early_hello(
+    shared: &Shared,
+    who: &Identity,
+    send: SendStream,
+    bytes: Vec<u8>,
+    flushing: Flushing,
+) -> First {
+    let stream = shared.stream_id();
+    let (answer, answered) = oneshot::channel();
+    let waiting = Waiting { answer, flushing };
+    let event = Event::EarlyHello { stream, peer: who.id, bytes: bytes.clone(), waiting };
+    let _ = shared.events.send(NetEvent(event)).await;
+    let events = shared.events.clone();
+    tokio::spawn(async move { stream::serve(&events, stream, send, answered).await });
+    First::Early(stream, bytes)
+}
+
+/// Tells the node of a connection, carries its streams, and tells of its end.
+pub(super) async fn connected(shared: Shared, ready: Ready) {
+    run(shared, ready, None).await;
+}
+
+async fn run(shared: Shared, ready: Ready, first: Option<First>) {
+    let Ready { connection, who, side, early, dial, hello, flushing } = ready;
+    let conn = shared.conn_id();
+    let flight = Arc::new(Flight::default());
+    let addr = unmapped(connection.remote_address());
+    let told = Event::Connected {
+        input: Input::Connected { conn, peer: who.id, key: who.key, side, addr, dial, early },
+        conn,
+        opened: Conn {
+            connection: connection.clone(),
+            flight: Arc::clone(&flight),
+            flushing: flushing.clone(),
+        },
+        hello,
+    };
+    if shared.events.send(NetEvent(told)).await.is_err() {
+        return;
+    }
+
+    // As many messages as the peer may have streams are read or wait for the node; then no more are taken.
+    let slots = [Arc::new(Semaphore::new(SLOTS as usize)), Arc::new(Semaphore::new(SLOTS as usize))];
+    match first {
+        Some(First::Early(stream, bytes)) => {
+            let event = Event::Request { conn, stream, bytes, waiting: None };
+            let _ = shared.events.send(NetEvent(event)).await;
+        }
+        Some(First::Later(opening)) => {
+            let (shared, slots, flushing) = (shared.clone(), Arc::clone(&slots[0]), flushing.clone());
+            tokio::spawn(async move {
+                if let (Some(opened), Ok(slot)) = (opening.await, slots.acquire_owned().await) {
+                    opened.carry_on(shared, conn, slot, flushing).await;
+                }
+            });
+        }
+        None => {}
+    }
+    let streams = async {
+        tokio::join!(
+            requests(&shared, conn, &connection, &slots[0], &flushing),
+            one_ways(&shared, conn, &connection, &slots[1]),
+        );
+        // What had come before the end still reaches the node before it hears of the end.
+        for slots in &slots {
+            let _ = slots.acquire_many(SLOTS).await;
+        }
+    };
+    tokio::select! {
+        () = streams => {}
+        () = silence::watch(connection.clone(), conn, flight, shared.events.clone()) => {}
+    }
+    let why = connection.close_reason().map_or_else(|| "the connection has ended".into(), |e| why::ended(&e));
+    tracing::debug!(conn = conn.0, peer = %who.id, why, "disconnected");
+    let _ = shared.events.send(NetEvent(Event::Disconnected { conn, why })).await;
+}
+
+async fn requests(
+    shared: &Shared,
+    conn: ConnId,
+    connection: &Connection,
+    slots: &Arc<Semaphore>,
+    flushing: &Flushing,
+) {
+    while let Ok(slot) = Arc::clone(slots).acquire_owned().await {
+        let Ok((send, recv)) = connection.accept_bi().await else { return };
+        tokio::spawn(stream::request(shared.clone(), conn, send, recv, slot, flushing.clone()));
+    }
+}
+
+async fn one_ways(shared: &Shared, conn: ConnId, connection: &Connection, slots: &Arc<Semaphore>) {
+    while let Ok(slot) = Arc::clone(slots).acquire_owned().await {
+        let Ok(recv) = connection.accept_uni().await else { return };
+        tokio::spawn(stream::one_way(shared.clone(), conn, recv, slot));
+    }
+}
+
+impl Opened {
+    /// The rest of a first stream that was not whole when the handshake was confirmed.
+    async fn carry_on(self, shared: Shared, conn: ConnId, slot: OwnedSemaphorePermit, flushing: Flushing) {
+        match self.early {
+            None => stream::request(shared, conn, self.send, self.recv, slot, flushing).await,
+            Some(message) => stream::request_read(shared, conn, self.send, message, slot, flushing).await,
+        }
+    }
+}
+
+/// Messages of one direction of one connection that are being read or handed to the node.
+const SLOTS: u32 = STREAMS_MAX;

@@ -1,0 +1,181 @@
+//! Reaching a peer: its names are looked up every time, its addresses are tried one shortly after the other
+//! (RFC 8305), and the first that completes the handshake as that peer wins.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axon_proto::id::AgentId;
+use axon_proto::limits::ADDRS_PER_PEER_MAX;
+use axon_proto::node::{DialId, Input, Side};
+use quinn::{ClientConfig, Connection, Endpoint};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::cert::Identity;
+use super::conn::{self, NOT_PINNED, Ready, VIOLATION};
+use super::endpoint::unmapped;
+use super::stream::Exchange;
+use super::{Event, Flushing, Hello, NetEvent, Shared, why};
+
+/// How long after one address the next is tried, while the first is silent.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// One `Effect::Dial`.
+pub(super) struct Dial {
+    pub(super) id: DialId,
+    pub(super) peer: AgentId,
+    pub(super) addrs: Vec<String>,
+    pub(super) hello: Hello,
+    pub(super) timeout: Duration,
+}
+
+/// Dials, and then carries the connection to its end.
+pub(super) async fn dial(shared: Shared, endpoint: Endpoint, client: ClientConfig, dial: Dial) {
+    let id = dial.id;
+    let mut failures = Vec::new();
+    let attempt = Attempt { shared: shared.clone(), endpoint, client, peer: dial.peer };
+    let won = race(&attempt, &dial.addrs, &dial.hello, &mut failures);
+    let won = match tokio::time::timeout(dial.timeout, won).await {
+        Ok(won) => won,
+        Err(_) => {
+            let (addrs, secs) = (dial.addrs.join(", "), dial.timeout.as_secs_f32());
+            failures.push(format!("no answer from {addrs} within {secs} s"));
+            None
+        }
+    };
+    let Some((connection, who, early)) = won else {
+        let why = if failures.is_empty() { "no address is known".into() } else { failures.join("; ") };
+        let failed = Input::DialFailed { dial: id, why };
+        let _ = shared.events.send(NetEvent(Event::Plain(failed))).await;
+        return;
+    };
+    drop(attempt);
+    let ready = Ready {
+        connection,
+        who,
+        side: Side::Dialer,
+        early: early.is_some(),
+        dial: Some(id),
+        hello: Some(Hello { early, ..dial.hello }),
+        flushing: Flushing::new(),
+    };
+    conn::connected(shared, ready).await;
+}
+
+/// A connection whose other end is the peer we meant, and the hello if it was taken in 0-RTT.
+type Won = (Connection, Identity, Option<Exchange>);
+
+async fn race(attempt: &Attempt, addrs: &[String], hello: &Hello, failures: &mut Vec<String>) -> Option<Won> {
+    let mut waiting = VecDeque::new();
+    let mut lookups = JoinSet::new();
+    let mut attempts = JoinSet::new();
+    let mut tried = 0;
+    for addr in addrs.iter().take(ADDRS_PER_PEER_MAX) {
+        match addr.parse::<SocketAddr>() {
+            Ok(addr) => waiting.push_back(addr),
+            Err(_) => {
+                lookups.spawn(look_up(addr.clone()));
+            }
+        }
+    }
+    let mut next_at = Instant::now();
+    loop {
+        if tried == ADDRS_PER_PEER_MAX {
+            waiting.clear();
+            lookups.abort_all();
+        }
+        if waiting.is_empty() && lookups.is_empty() && attempts.is_empty() {
+            return None;
+        }
+        tokio::select! {
+            Some(ended) = attempts.join_next(), if !attempts.is_empty() => match ended {
+                Ok(Ok(won)) => return Some(won),
+                Ok(Err(why)) => {
+                    failures.push(why);
+                    next_at = Instant::now();
+                }
+                Err(_) => {}
+            },
+            Some(found) = lookups.join_next(), if !lookups.is_empty() => match found {
+                Ok(Ok(addrs)) => waiting.extend(addrs),
+                Ok(Err(why)) => failures.push(why),
+                Err(_) => {}
+            },
+            () = tokio::time::sleep_until(next_at), if !waiting.is_empty() => {
+                if let Some(addr) = waiting.pop_front() {
+                    attempts.spawn(attempt.clone().run(addr, hello.bytes.clone()));
+                    tried += 1;
+                    next_at = Instant::now() + STAGGER;
+                }
+            }
+        }
+    }
+}
+
+async fn look_up(name: String) -> Result<Vec<SocketAddr>, String> {
+    match tokio::net::lookup_host(&name).await {
+        Ok(found) => {
+            let found: Vec<_> = found.take(ADDRS_PER_PEER_MAX).collect();
+            if found.is_empty() { Err(format!("{name} has no address")) } else { Ok(found) }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            Err(format!("{name} is no address: write host:port"))
+        }
+        Err(error) => Err(format!("{name} could not be looked up ({error})")),
+    }
+}
+
+#[derive(Clone)]
+struct Attempt {
+    shared: Shared,
+    endpoint: Endpoint,
+    client: ClientConfig,
+    peer: AgentId,
+}
+
+impl Attempt {
+    async fn run(self, addr: SocketAddr, hello: std::sync::Arc<str>) -> Result<Won, String> {
+        let shown = unmapped(addr);
+        let ended = |error| format!("{shown}: {}", why::ended(&error));
+        let connecting = self
+            .endpoint
+            .connect_with(self.client, addr, &self.peer.to_string())
+            .map_err(|error| format!("{shown}: {}", why::not_begun(&error)))?;
+        let (connection, early) = match connecting.into_0rtt() {
+            Ok((connection, accepted)) => {
+                let mut early = None;
+                tokio::pin!(accepted);
+                let taken = tokio::select! {
+                    biased;
+                    taken = &mut accepted => taken,
+                    sent = say_early(&connection, &hello) => {
+                        early = sent;
+                        accepted.await
+                    }
+                };
+                (connection, early.filter(|_| taken))
+            }
+            Err(connecting) => (connecting.await.map_err(ended)?, None),
+        };
+        if let Some(error) = connection.close_reason() {
+            return Err(ended(error));
+        }
+        // A resumed session has passed no verifier, and the pins may have changed meanwhile.
+        match self.shared.trust.peer(&connection) {
+            Some(who) if who.id == self.peer => Ok((connection, who, early)),
+            _ => {
+                connection.close(VIOLATION, NOT_PINNED);
+                Err(format!("{shown}: this peer is not pinned any more"))
+            }
+        }
+    }
+}
+
+/// Sends the hello in 0-RTT, before the peer has said a word.
+async fn say_early(connection: &Connection, hello: &str) -> Option<Exchange> {
+    let (send, recv) = connection.open_bi().await.ok()?;
+    let mut exchange = Exchange::new(send, Some(recv));
+    exchange.say(hello).await.ok()?;
+    Some(exchange)
+}

@@ -1,0 +1,163 @@
+//! The QUIC endpoint: its socket, its transport settings, and the keys that outlive a restart.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axon_proto::limits::{HANDSHAKES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{
+    ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Bytes of one stream that may wait unread: a whole message, and enough more to see that one is too long.
+const STREAM_WINDOW_BYTES: u32 = MESSAGE_BYTES_MAX as u32 + 1_024;
+/// Bytes of one connection that may wait unread.
+pub(super) const WINDOW_BYTES: u32 = 1_048_576;
+/// Bytes of one connection that may wait for the peer's acknowledgement.
+const SEND_WINDOW_BYTES: u64 = 1_048_576;
+/// Bytes kept of a handshake that is not yet accepted: a hello in 0-RTT fits.
+const INCOMING_BYTES_MAX: u64 = 131_072;
+/// The same over all handshakes.
+const INCOMING_TOTAL_BYTES_MAX: u64 = 2_097_152;
+
+/// Where to listen, and how long to wait for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetConfig {
+    /// The address to listen on; none is all, IPv4 and IPv6.
+    pub bind: Option<IpAddr>,
+    /// The UDP port; 0 is any free one.
+    pub port: u16,
+    /// A packet is sent after this long without one, so that the connection stays up.
+    pub keepalive: Duration,
+    /// A connection ends after this long without a packet.
+    pub idle_timeout: Duration,
+    /// A handshake that a peer began ends after this.
+    pub handshake_timeout: Duration,
+    /// A stream that a peer has opened and not finished is stopped after this long without a new byte.
+    pub read_timeout: Duration,
+}
+
+/// Why the daemon cannot listen, in words for the person who started it.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another program has the port.
+    #[error("UDP port {0} is in use: stop the program that holds it, or choose another `port`")]
+    InUse(u16),
+    /// The address is not one of this machine's.
+    #[error(
+        "this machine has no address {0}: set `bind` to one of its own, or leave it out to listen on all"
+    )]
+    NoSuchAddress(IpAddr),
+    /// The system does not allow it.
+    #[error("this user may not open UDP port {0}: choose a `port` above 1023")]
+    Denied(u16),
+    /// The system refused for another reason.
+    #[error("cannot listen on UDP port {port}: {error}")]
+    Io {
+        /// The port.
+        port: u16,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The identity key makes no certificate.
+    #[error("the identity key cannot be used ({0}): run `axon doctor`")]
+    Identity(String),
+    /// There is no tokio runtime around the call.
+    #[error("the network can only be started inside a tokio runtime")]
+    NoRuntime,
+}
+
+/// Opens the socket and the endpoint, and makes the configuration to dial with.
+pub(super) fn open(
+    config: &NetConfig,
+    seed: &[u8; 32],
+    client: rustls::ClientConfig,
+    server: rustls::ServerConfig,
+) -> Result<(Endpoint, ClientConfig, SocketAddr), BindError> {
+    let socket = socket(config)?;
+    let io = |error| BindError::Io { port: config.port, error };
+    let tls = |error: quinn::crypto::rustls::NoInitialCipherSuite| BindError::Identity(error.to_string());
+    let local = unmapped(socket.local_addr().map_err(io)?);
+
+    let transport = Arc::new(transport(config));
+    let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).map_err(tls)?));
+    server
+        .transport_config(Arc::clone(&transport))
+        .max_incoming(HANDSHAKES_MAX)
+        .incoming_buffer_size(INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(INCOMING_TOTAL_BYTES_MAX);
+    let mut client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).map_err(tls)?));
+    client.transport_config(transport);
+
+    let endpoint = Endpoint::new(keys(seed), Some(server), socket, Arc::new(TokioRuntime)).map_err(io)?;
+    Ok((endpoint, client, local))
+}
+
+/// An address as people write it: IPv4 is not shown as an IPv6 address.
+pub(super) fn unmapped(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+fn socket(config: &NetConfig) -> Result<std::net::UdpSocket, BindError> {
+    let port = config.port;
+    let any = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
+    let choices = config.bind.as_ref().map_or(&any[..], std::slice::from_ref);
+    let mut refused = BindError::Io { port, error: io::ErrorKind::AddrNotAvailable.into() };
+    for ip in choices {
+        match open_socket(SocketAddr::new(*ip, port)) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => {
+                refused = match error.kind() {
+                    io::ErrorKind::AddrInUse => return Err(BindError::InUse(port)),
+                    io::ErrorKind::PermissionDenied => return Err(BindError::Denied(port)),
+                    io::ErrorKind::AddrNotAvailable => BindError::NoSuchAddress(*ip),
+                    _ => BindError::Io { port, error },
+                };
+            }
+        }
+    }
+    Err(refused)
+}
+
+fn open_socket(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.ip() == Ipv6Addr::UNSPECIFIED {
+        // One socket for both families, whatever the system's own default is.
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+fn transport(config: &NetConfig) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(config.keepalive))
+        // A time that QUIC cannot express is longer than anyone waits.
+        .max_idle_timeout(Some(IdleTimeout::try_from(config.idle_timeout).unwrap_or(VarInt::MAX.into())));
+    transport
+}
+
+/// Keys made from the identity, so that after a restart the daemon can tell its peers that their connections
+/// are gone.
+fn keys(seed: &[u8; 32]) -> EndpointConfig {
+    let root = hmac::Key::new(hmac::HMAC_SHA256, seed);
+    let derive = |label: &[u8]| hmac::sign(&root, label);
+    let reset = derive(b"axon/1 stateless reset");
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset.as_ref())));
+    let ids = derive(b"axon/1 connection id");
+    let ids = ids.as_ref().first_chunk().copied().map_or(0, u64::from_be_bytes);
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
+}

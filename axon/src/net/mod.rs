@@ -1,0 +1,341 @@
+//! The network: a QUIC endpoint whose every connection is pinned to an Ed25519 key on both sides.
+//!
+//! [`Net`] carries out the network's effects and gives its inputs. It owns the connections and open streams,
+//! without locks: its tasks report to the driver over one bounded channel, and the driver hands each
+//! [`NetEvent`] to [`Net::absorb`] before the node sees it. Source: `spec/WIRE_FORMAT.md`.
+
+mod cert;
+mod conn;
+mod dial;
+mod endpoint;
+mod kx;
+mod silence;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod why;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axon_proto::id::{AgentId, PublicKey};
+use axon_proto::limits::STREAMS_MAX;
+use axon_proto::node::{ConnId, Effect, Input, Lost, StreamId, Token};
+use quinn::{Connection, Endpoint, VarInt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use silence::Flight;
+use stream::{Answer, Exchange};
+use tls::{Tickets, Trust};
+
+pub use endpoint::{BindError, NetConfig};
+
+/// How long a close waits until the peer has the answers that were given before it.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// The endpoint, and all that is open on it.
+pub struct Net {
+    endpoint: Endpoint,
+    client: quinn::ClientConfig,
+    key: PublicKey,
+    local: SocketAddr,
+    shared: Shared,
+    tickets: Arc<Tickets>,
+    conns: HashMap<ConnId, Conn>,
+    /// Inbound requests that await their answer.
+    streams: HashMap<StreamId, Waiting>,
+    /// Messages of ours that await their end.
+    messages: HashMap<Token, AbortHandle>,
+    accepting: AbortHandle,
+}
+
+/// Something happened on the network. Give it to [`Net::absorb`].
+pub struct NetEvent(Event);
+
+enum Event {
+    Connected { input: Input, conn: ConnId, opened: Conn, hello: Option<Hello> },
+    Disconnected { conn: ConnId, why: String },
+    EarlyHello { stream: StreamId, peer: AgentId, bytes: Vec<u8>, waiting: Waiting },
+    Request { conn: ConnId, stream: StreamId, bytes: Vec<u8>, waiting: Option<Waiting> },
+    Gone { stream: StreamId, tell: bool },
+    Replied { token: Token, outcome: Result<Vec<u8>, Lost> },
+    Sent { token: Token, outcome: Result<(), Lost> },
+    Plain(Input),
+}
+
+/// The hello of a dial.
+struct Hello {
+    token: Token,
+    bytes: Arc<str>,
+    /// Its stream, where it has been taken in 0-RTT.
+    early: Option<Exchange>,
+}
+
+/// One connection, as `Net` keeps it.
+struct Conn {
+    connection: Connection,
+    flight: Arc<Flight>,
+    flushing: Flushing,
+}
+
+/// Answers of one connection that the peer does not have yet: one permit is out for each.
+#[derive(Clone)]
+struct Flushing(Arc<Semaphore>);
+
+impl Flushing {
+    fn new() -> Self {
+        Self(Arc::new(Semaphore::new(ANSWERS as usize)))
+    }
+
+    /// None where very many answers are on their way; a close then does not wait for this one.
+    fn begin(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
+    }
+
+    fn is_done(&self) -> bool {
+        self.0.available_permits() == ANSWERS as usize
+    }
+
+    /// Waits until the peer has all answers, for a while.
+    async fn done(&self) {
+        let _ = tokio::time::timeout(FLUSH, self.0.acquire_many(ANSWERS)).await;
+    }
+}
+
+/// An inbound request that awaits its answer.
+struct Waiting {
+    answer: oneshot::Sender<Answer>,
+    flushing: Flushing,
+}
+
+/// What every task of the network needs.
+#[derive(Clone)]
+struct Shared {
+    events: mpsc::Sender<NetEvent>,
+    trust: Arc<Trust>,
+    ids: Arc<AtomicU64>,
+    handshake_timeout: Duration,
+    read_timeout: Duration,
+}
+
+impl Shared {
+    fn conn_id(&self) -> ConnId {
+        ConnId(self.ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn stream_id(&self) -> StreamId {
+        StreamId(self.ids.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Net {
+    /// Opens the endpoint for the identity of the seed. Nobody is pinned until `Effect::Pins`.
+    ///
+    /// Must be called inside a tokio runtime; what happens is sent to `events`.
+    pub fn bind(
+        config: &NetConfig,
+        seed: &[u8; 32],
+        events: mpsc::Sender<NetEvent>,
+    ) -> Result<Self, BindError> {
+        tokio::runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
+        let (certified, us) = cert::make(seed).map_err(BindError::Identity)?;
+        let certified = Arc::new(certified);
+        let trust = Arc::new(Trust::default());
+        let tickets = Arc::new(Tickets::new(Arc::clone(&trust)));
+        let tls = |error: rustls::Error| BindError::Identity(error.to_string());
+        let client = tls::client(&certified, &trust, &tickets).map_err(tls)?;
+        let server = tls::server(&certified, us.id, &trust).map_err(tls)?;
+        let (endpoint, client, local) = endpoint::open(config, seed, client, server)?;
+        let shared = Shared {
+            events,
+            trust,
+            ids: Arc::default(),
+            handshake_timeout: config.handshake_timeout,
+            read_timeout: config.read_timeout,
+        };
+        let accepting = tokio::spawn(conn::accept_all(endpoint.clone(), shared.clone())).abort_handle();
+        Ok(Self {
+            endpoint,
+            client,
+            key: us.key,
+            local,
+            shared,
+            tickets,
+            conns: HashMap::new(),
+            streams: HashMap::new(),
+            messages: HashMap::new(),
+            accepting,
+        })
+    }
+
+    /// Where the endpoint listens; `[::]` stands for all addresses, IPv4 too.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Our public key, as in our certificate.
+    pub fn public_key(&self) -> PublicKey {
+        self.key
+    }
+
+    /// The connection's round-trip time, as it is estimated now.
+    pub fn rtt(&self, conn: ConnId) -> Option<Duration> {
+        self.conns.get(&conn).map(|conn| conn.connection.rtt())
+    }
+
+    /// Takes note of an event; yields what the node must be told of it.
+    pub fn absorb(&mut self, event: NetEvent) -> Option<Input> {
+        match event.0 {
+            Event::Connected { input, conn, opened, hello } => {
+                self.conns.insert(conn, opened);
+                if let Some(Hello { token, bytes, early }) = hello {
+                    self.request(conn, token, bytes, early);
+                }
+                Some(input)
+            }
+            Event::Disconnected { conn, why } => {
+                self.conns.remove(&conn)?;
+                Some(Input::Disconnected { conn, why })
+            }
+            Event::EarlyHello { stream, peer, bytes, waiting } => {
+                self.streams.insert(stream, waiting);
+                Some(Input::EarlyHello { stream, peer, bytes })
+            }
+            Event::Request { conn, stream, bytes, waiting } => {
+                if let Some(waiting) = waiting {
+                    self.streams.insert(stream, waiting);
+                }
+                Some(Input::Request { conn, stream, bytes })
+            }
+            Event::Gone { stream, tell } => {
+                let waited = self.streams.remove(&stream).is_some();
+                (waited && tell).then_some(Input::RequestGone { stream })
+            }
+            Event::Replied { token, outcome } => {
+                self.messages.remove(&token)?;
+                Some(Input::Replied { token, outcome })
+            }
+            Event::Sent { token, outcome } => {
+                self.messages.remove(&token)?;
+                Some(Input::Sent { token, outcome })
+            }
+            Event::Plain(input) => Some(input),
+        }
+    }
+
+    /// Carries out an effect of the network; those of others are passed over.
+    pub fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Dial { dial, peer, addrs, hello, token, timeout_ms } => {
+                let hello = Hello { token, bytes: hello, early: None };
+                let timeout = Duration::from_millis(timeout_ms);
+                let dial = dial::Dial { id: dial, peer, addrs, hello, timeout };
+                let (endpoint, client) = (self.endpoint.clone(), self.client.clone());
+                tokio::spawn(dial::dial(self.shared.clone(), endpoint, client, dial));
+            }
+            Effect::Close { conn, code, reason } => self.close_one(conn, code, reason),
+            Effect::Request { conn, token, bytes } => self.request(conn, token, bytes, None),
+            Effect::OneWay { conn, token, bytes } => {
+                let at = self.at(conn);
+                self.send(token, async move {
+                    let outcome = match at {
+                        Some((connection, flight)) => stream::tell(&connection, &flight, &bytes).await,
+                        None => Err(no_connection()),
+                    };
+                    Event::Sent { token, outcome }
+                });
+            }
+            Effect::Abandon { token } => {
+                if let Some(message) = self.messages.remove(&token) {
+                    message.abort();
+                }
+            }
+            Effect::Respond { stream, bytes } => {
+                if let Some(Waiting { answer, flushing }) = self.streams.remove(&stream) {
+                    let _ = answer.send(Answer::Say(bytes, flushing.begin()));
+                }
+            }
+            Effect::Reset { stream } => {
+                if let Some(waiting) = self.streams.remove(&stream) {
+                    let _ = waiting.answer.send(Answer::Reset);
+                }
+            }
+            Effect::Pins(pins) => {
+                self.shared.trust.replace(pins);
+                self.tickets.keep_pinned();
+            }
+            _ => {}
+        }
+    }
+
+    /// Stops accepting, lets the answers already given arrive, closes all connections and waits until the
+    /// peers know; a little over two seconds at most.
+    pub async fn close(&mut self, code: u32, reason: &str) {
+        self.accepting.abort();
+        let flushing: Vec<_> = self.conns.values().map(|conn| conn.flushing.clone()).collect();
+        let all = async {
+            for flushing in flushing {
+                flushing.done().await;
+            }
+        };
+        let _ = tokio::time::timeout(FLUSH, all).await;
+        self.endpoint.close(VarInt::from_u32(code), reason.as_bytes());
+        let _ = tokio::time::timeout(FLUSH, self.endpoint.wait_idle()).await;
+        self.conns.clear();
+        self.streams.clear();
+        for (_, message) in self.messages.drain() {
+            message.abort();
+        }
+    }
+
+    fn at(&self, conn: ConnId) -> Option<(Connection, Arc<Flight>)> {
+        self.conns.get(&conn).map(|conn| (conn.connection.clone(), Arc::clone(&conn.flight)))
+    }
+
+    fn request(&mut self, conn: ConnId, token: Token, bytes: Arc<str>, early: Option<Exchange>) {
+        let at = self.at(conn);
+        self.send(token, async move {
+            let outcome = match (at, early) {
+                (Some((_, flight)), Some(exchange)) => stream::hear(exchange, &flight).await,
+                (Some((connection, flight)), None) => stream::ask(&connection, &flight, &bytes).await,
+                (None, _) => Err(no_connection()),
+            };
+            Event::Replied { token, outcome }
+        });
+    }
+
+    fn send(&mut self, token: Token, message: impl Future<Output = Event> + Send + 'static) {
+        let events = self.shared.events.clone();
+        let task = tokio::spawn(async move {
+            let _ = events.send(NetEvent(message.await)).await;
+        });
+        self.messages.insert(token, task.abort_handle());
+    }
+
+    fn close_one(&self, conn: ConnId, code: u32, reason: &'static str) {
+        let Some(Conn { connection, flushing, .. }) = self.conns.get(&conn) else { return };
+        let code = VarInt::from_u32(code);
+        if flushing.is_done() {
+            connection.close(code, reason.as_bytes());
+            return;
+        }
+        // Closing drops what is on its way, such as the error that says why we close.
+        let (connection, flushing) = (connection.clone(), flushing.clone());
+        tokio::spawn(async move {
+            flushing.done().await;
+            connection.close(code, reason.as_bytes());
+        });
+    }
+}
+
+fn no_connection() -> Lost {
+    Lost::Connection("the connection has ended".into())
+}
+
+/// Answers that a close waits for; more than a peer may have streams.
+const ANSWERS: u32 = 2 * STREAMS_MAX;

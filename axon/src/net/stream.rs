@@ -1,0 +1,228 @@
+//! One message on one stream: reading a peer's, answering it, sending ours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axon_proto::limits::MESSAGE_BYTES_MAX;
+use axon_proto::node::{ConnId, Input, Lost, StreamId};
+use quinn::{
+    Connection, ReadError, ReadToEndError, RecvStream, SendStream, StoppedError, VarInt, WriteError,
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::silence::Flight;
+use super::{Event, Flushing, NetEvent, Shared, Waiting, why};
+
+/// Stream error code: nobody needs this stream any more.
+const CANCELLED: VarInt = VarInt::from_u32(0);
+/// Stream error code: the message was too long or did not end.
+const BAD_MESSAGE: VarInt = VarInt::from_u32(4);
+
+/// What becomes of an inbound request.
+pub(super) enum Answer {
+    /// Send this; the permit is given back when the peer has all of it.
+    Say(Arc<str>, Option<OwnedSemaphorePermit>),
+    /// Reset the stream.
+    Reset,
+}
+
+/// Why no message came.
+pub(super) enum Unread {
+    /// The peer took it back, or the connection is gone.
+    Gone,
+    /// The peer is at fault; the stream is stopped.
+    Bad(&'static str),
+}
+
+/// Reads to the end of the stream; a stream that stalls or goes on for too long is stopped.
+pub(super) async fn read(recv: &mut RecvStream, patience: Duration) -> Result<Vec<u8>, Unread> {
+    let mut message = Vec::new();
+    let why = loop {
+        // One more byte than allowed shows that there are too many.
+        let room = MESSAGE_BYTES_MAX + 1 - message.len();
+        match tokio::time::timeout(patience, recv.read_chunk(room, true)).await {
+            Ok(Ok(Some(chunk))) => message.extend_from_slice(&chunk.bytes),
+            Ok(Ok(None)) => return Ok(message),
+            Ok(Err(_)) => return Err(Unread::Gone),
+            Err(_) => break "the message did not end in time",
+        }
+        if message.len() > MESSAGE_BYTES_MAX {
+            break "the message is too long";
+        }
+    };
+    let _ = recv.stop(BAD_MESSAGE);
+    Err(Unread::Bad(why))
+}
+
+/// One bidirectional stream of a peer, from its first byte to the last of our answer.
+pub(super) async fn request(
+    shared: Shared,
+    conn: ConnId,
+    send: SendStream,
+    mut recv: RecvStream,
+    slot: OwnedSemaphorePermit,
+    flushing: Flushing,
+) {
+    let message = read(&mut recv, shared.read_timeout).await;
+    drop(recv);
+    request_read(shared, conn, send, message, slot, flushing).await;
+}
+
+/// The same, from when the message has been read.
+pub(super) async fn request_read(
+    shared: Shared,
+    conn: ConnId,
+    mut send: SendStream,
+    message: Result<Vec<u8>, Unread>,
+    slot: OwnedSemaphorePermit,
+    flushing: Flushing,
+) {
+    match message {
+        Ok(bytes) => {
+            let stream = shared.stream_id();
+            let (answer, answered) = oneshot::channel();
+            let waiting = Some(Waiting { answer, flushing });
+            let event = Event::Request { conn, stream, bytes, waiting };
+            if shared.events.send(NetEvent(event)).await.is_err() {
+                return;
+            }
+            drop(slot);
+            serve(&shared.events, stream, send, answered).await;
+        }
+        Err(unread) => {
+            let _ = send.reset(BAD_MESSAGE);
+            bad(&shared.events, conn, unread).await;
+        }
+    }
+}
+
+/// One unidirectional stream of a peer.
+pub(super) async fn one_way(shared: Shared, conn: ConnId, mut recv: RecvStream, slot: OwnedSemaphorePermit) {
+    match read(&mut recv, shared.read_timeout).await {
+        Ok(bytes) => {
+            let _ = shared.events.send(NetEvent(Event::Plain(Input::OneWay { conn, bytes }))).await;
+        }
+        Err(unread) => bad(&shared.events, conn, unread).await,
+    }
+    drop(slot);
+}
+
+async fn bad(events: &mpsc::Sender<NetEvent>, conn: ConnId, unread: Unread) {
+    if let Unread::Bad(why) = unread {
+        let _ = events.send(NetEvent(Event::Plain(Input::BadStream { conn, why }))).await;
+    }
+}
+
+/// Awaits the node's answer and sends it, unless the peer gives up first.
+pub(super) async fn serve(
+    events: &mpsc::Sender<NetEvent>,
+    stream: StreamId,
+    mut send: SendStream,
+    answered: oneshot::Receiver<Answer>,
+) {
+    let stopped = send.stopped();
+    tokio::pin!(stopped);
+    let answer = tokio::select! {
+        biased;
+        answer = answered => answer,
+        end = &mut stopped => {
+            let _ = send.reset(CANCELLED);
+            // A lost connection is told once for all its streams.
+            let tell = end.is_ok();
+            let _ = events.send(NetEvent(Event::Gone { stream, tell })).await;
+            return;
+        }
+    };
+    match answer {
+        Ok(Answer::Say(bytes, flushing)) => {
+            if send.write_all(bytes.as_bytes()).await.is_ok() && send.finish().is_ok() {
+                drop(bytes);
+                let _ = stopped.await;
+            }
+            drop(flushing);
+        }
+        Ok(Answer::Reset) | Err(_) => {
+            let _ = send.reset(CANCELLED);
+        }
+    }
+}
+
+/// Sends a request and awaits the whole answer.
+pub(super) async fn ask(connection: &Connection, flight: &Arc<Flight>, bytes: &str) -> Result<Vec<u8>, Lost> {
+    let _flying = flight.begin();
+    let (send, recv) = connection.open_bi().await.map_err(|error| Lost::Connection(why::ended(&error)))?;
+    let mut exchange = Exchange::new(send, Some(recv));
+    flight.sent(connection);
+    exchange.say(bytes).await?;
+    exchange.hear().await
+}
+
+/// Awaits the answer to what has been sent already.
+pub(super) async fn hear(mut exchange: Exchange, flight: &Arc<Flight>) -> Result<Vec<u8>, Lost> {
+    let _flying = flight.begin();
+    exchange.hear().await
+}
+
+/// Sends a message and awaits the peer's acknowledgement of its last byte.
+pub(super) async fn tell(connection: &Connection, flight: &Arc<Flight>, bytes: &str) -> Result<(), Lost> {
+    let _flying = flight.begin();
+    let send = connection.open_uni().await.map_err(|error| Lost::Connection(why::ended(&error)))?;
+    let mut exchange = Exchange::new(send, None);
+    flight.sent(connection);
+    exchange.say(bytes).await?;
+    match exchange.send.stopped().await {
+        Ok(None) => {
+            exchange.done = true;
+            Ok(())
+        }
+        Ok(Some(_)) => Err(Lost::Reset),
+        Err(StoppedError::ConnectionLost(error)) => Err(Lost::Connection(why::ended(&error))),
+        Err(StoppedError::ZeroRttRejected) => Err(Lost::Reset),
+    }
+}
+
+/// The two halves of a stream of ours. Dropped early, it tells the peer that nobody waits any more.
+pub(super) struct Exchange {
+    send: SendStream,
+    recv: Option<RecvStream>,
+    done: bool,
+}
+
+impl Exchange {
+    pub(super) fn new(send: SendStream, recv: Option<RecvStream>) -> Self {
+        Self { send, recv, done: false }
+    }
+
+    pub(super) async fn say(&mut self, bytes: &str) -> Result<(), Lost> {
+        match self.send.write_all(bytes.as_bytes()).await {
+            Ok(()) => {
+                let _ = self.send.finish();
+                Ok(())
+            }
+            // A peer that wants no more of the request may still have answered it.
+            Err(WriteError::Stopped(_)) if self.recv.is_some() => Ok(()),
+            Err(WriteError::ConnectionLost(error)) => Err(Lost::Connection(why::ended(&error))),
+            Err(_) => Err(Lost::Reset),
+        }
+    }
+
+    pub(super) async fn hear(&mut self) -> Result<Vec<u8>, Lost> {
+        let Some(recv) = &mut self.recv else { return Err(Lost::Reset) };
+        let answer = recv.read_to_end(MESSAGE_BYTES_MAX).await;
+        self.done = answer.is_ok();
+        answer.map_err(|error| match error {
+            ReadToEndError::TooLong => Lost::TooLarge,
+            ReadToEndError::Read(ReadError::ConnectionLost(error)) => Lost::Connection(why::ended(&error)),
+            ReadToEndError::Read(_) => Lost::Reset,
+        })
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.done {
+            // The receiving half stops itself.
+            let _ = self.send.reset(CANCELLED);
+        }
+    }
+}
