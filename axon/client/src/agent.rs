@@ -140,7 +140,11 @@ pub struct Agent<H> {
     subscription: Subscription,
     capabilities: Option<Value>,
     attached: Box<dyn Fn() + Send + Sync>,
+    unsent: Unsent,
 }
+
+/// Hears of answers that could not be given: the request's id and why.
+type Unsent = Arc<dyn Fn(&str, &ClientError) + Send + Sync>;
 
 impl<H> std::fmt::Debug for Agent<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -163,6 +167,7 @@ where
             subscription: Subscription::default(),
             capabilities: None,
             attached: Box::new(|| {}),
+            unsent: Arc::new(|_, _| {}),
         };
         agent.kinds(["query", "delegate"]).capacity(axon_proto::limits::CAPACITY_DEFAULT)
     }
@@ -205,6 +210,14 @@ where
     #[must_use]
     pub fn on_attached(mut self, attached: impl Fn() + Send + Sync + 'static) -> Self {
         self.attached = Box::new(attached);
+        self
+    }
+
+    /// Called when an answer or a result could not be given, with the request's id: its deadline may have passed, or
+    /// the daemon no longer knows of it.
+    #[must_use]
+    pub fn on_unsent(mut self, unsent: impl Fn(&str, &ClientError) + Send + Sync + 'static) -> Self {
+        self.unsent = Arc::new(unsent);
         self
     }
 
@@ -319,14 +332,14 @@ where
                     }
                     None => json!({"accepted": false, "reason": "this work is finished or was never here"}),
                 };
-                deliver(link, &id, "ack", payload, false).await;
+                deliver(link, &id, "ack", payload, false).await.ok();
             });
             return;
         }
         if work.runs.contains_key(&id) {
             // The daemon was restarted and hands out again what is still being worked on.
             work.tasks.spawn(async move {
-                deliver(link, &id, "ack", json!({"accepted": true}), false).await;
+                deliver(link, &id, "ack", json!({"accepted": true}), false).await.ok();
             });
             return;
         }
@@ -343,7 +356,8 @@ where
             ended,
             link,
         };
-        let run = run(self.handler.clone(), request, ends.clone(), work.places.clone());
+        let unsent = self.unsent.clone();
+        let run = run(self.handler.clone(), request, ends.clone(), work.places.clone(), unsent);
         let task = work.tasks.spawn(run).id();
         work.runs.insert(id, Run { task, kind, ends });
     }
@@ -403,7 +417,7 @@ impl Work {
             let (kind, payload) = answer.into_reply(&gone.kind, None);
             let link = self.link.clone();
             self.tasks.spawn(async move {
-                deliver(link, &id, kind, payload, true).await;
+                deliver(link, &id, kind, payload, true).await.ok();
             });
         }
     }
@@ -420,6 +434,7 @@ async fn run<H, F>(
     request: Request,
     ends: Arc<watch::Sender<Option<End>>>,
     places: Arc<Semaphore>,
+    unsent: Unsent,
 ) where
     H: Fn(Request) -> F,
     F: Future<Output = Answer>,
@@ -428,9 +443,9 @@ async fn run<H, F>(
     let (tokens, deadline, queued) = (request.max_tokens(), request.deadline, request.queued);
     if kind == "delegate" {
         let taken = deliver(link.clone(), &id, "ack", json!({"accepted": true}), false).await;
-        // For one that had waited, the daemon has acked already; it goes on all the same.
-        if !taken && !queued {
-            return;
+        // One that had waited was acked by the daemon already, and goes on all the same.
+        if let Some(error) = taken.err().filter(|_| !queued) {
+            return unsent(&id, &error);
         }
     }
     let answer = {
@@ -455,7 +470,7 @@ async fn run<H, F>(
         (None, Some(answer)) => answer,
         // The daemon has told the peer, or hands the query to somebody else.
         (Some(_), _) if kind != "delegate" => return,
-        (Some(End::Cancelled), _) => Answer::error("cancelled", "cancelled, as asked"),
+        (Some(End::Cancelled), _) => Answer::error("cancelled", "stopped, as its sender asked"),
         (Some(End::TimedOut), _) => Answer::error("timeout", "the work was not done before its deadline"),
         (Some(End::Stopped), _) => {
             Answer::error("internal", "the agent was stopped before the work was done")
@@ -464,31 +479,39 @@ async fn run<H, F>(
     };
     let (reply, payload) = answer.into_reply(&kind, tokens);
     // The result of a delegation outlives the connection that it came on; a response does not.
-    deliver(link, &id, reply, payload, reply == "result").await;
+    if let Err(error) = deliver(link, &id, reply, payload, reply == "result").await {
+        unsent(&id, &error);
+    }
 }
 
 /// Sends a reply; a result also after a new connection, and again while its peer cannot be reached.
-async fn deliver(mut link: Link, id: &str, kind: &str, payload: Value, lasting: bool) -> bool {
+async fn deliver(
+    mut link: Link,
+    id: &str,
+    kind: &str,
+    payload: Value,
+    lasting: bool,
+) -> Result<(), ClientError> {
     let (mut tries, pause) = RESULT_RETRY;
     loop {
         let Some(client) = link.borrow_and_update().clone() else {
             if !lasting || link.changed().await.is_err() {
-                return false;
+                return Err(ClientError::Closed);
             }
             continue;
         };
         match client.reply(id, kind, &payload).await {
-            Ok(_) => return true,
+            Ok(_) => return Ok(()),
             Err(error) if lasting && error.ends_connection() => {
                 if link.changed().await.is_err() {
-                    return false;
+                    return Err(error);
                 }
             }
             Err(error) if lasting && error.code() == "peer_unreachable" && tries > 0 => {
                 tries -= 1;
                 sleep(pause).await;
             }
-            Err(_) => return false,
+            Err(error) => return Err(error),
         }
     }
 }

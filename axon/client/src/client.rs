@@ -342,10 +342,9 @@ fn encode(cmd: &str, id: u64, body: impl Serialize) -> Result<String, ClientErro
     let mut line = serde_json::to_string(&Line { cmd, req_id: &id, body })
         .map_err(|error| ClientError::ipc(IpcCode::InvalidCommand, format!("this is no JSON: {error}")))?;
     if line.len() > LINE_BYTES_MAX {
-        let excess = line.len() - LINE_BYTES_MAX;
         return Err(ClientError::ipc(
             IpcCode::CommandTooLarge,
-            format!("the command is {excess} bytes over {LINE_BYTES_MAX}: shorten it or split it"),
+            format!("the command is longer than {LINE_BYTES_MAX} bytes: shorten it or split it"),
         ));
     }
     line.push('\n');

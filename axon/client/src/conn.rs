@@ -156,6 +156,10 @@ impl Wires {
             self.wake.notify_one();
             return Ok(());
         }
+        if head.ok.is_none() {
+            // A message as clients of version 1 get it: it came before the daemon had read our hello.
+            return Ok(());
+        }
         let failure = (head.ok != Some(true)).then(|| ClientError::Ipc {
             code: head.error.unwrap_or_else(|| "internal_error".to_owned()),
             message: head.message.unwrap_or_else(|| "the daemon gave no reason".to_owned()),

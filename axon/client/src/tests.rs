@@ -261,7 +261,7 @@ async fn a_cancelled_delegation_ends_and_says_so() {
             if accepted {
                 let (to, kind, payload) = fake.replied().await;
                 assert_eq!((to.as_str(), kind.as_str()), ("d", "result"));
-                assert_eq!(payload["error"], "cancelled: cancelled, as asked");
+                assert_eq!(payload["error"], "cancelled: stopped, as its sender asked");
             }
             let (to, kind, payload) = fake.replied().await;
             assert_eq!((to.as_str(), kind.as_str(), &payload["accepted"]), ("c", "ack", &json!(accepted)));

@@ -344,9 +344,9 @@ pub struct Kept {
 pub struct Inbox {
     /// The messages, oldest first.
     pub messages: Vec<Kept>,
-    /// The number that the next read begins with.
+    /// The number of the last of them: what to acknowledge. None when there are none.
     #[serde(default)]
-    pub next_seq: u64,
+    pub next_seq: Option<u64>,
     /// Whether there is more.
     #[serde(default)]
     pub has_more: bool,

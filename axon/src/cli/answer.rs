@@ -86,6 +86,11 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
         .kinds(args.kinds)
         .domains(args.domain.iter().cloned())
         .capacity(args.concurrency)
+        .on_unsent(move |id, why| {
+            out.note(|| {
+                format!("the answer to {} was not taken: {}", printable(id), printable(&why.to_string()))
+            });
+        })
         .on_attached(move || {
             // A reader of stdout that has gone does not matter to the peers.
             let line = Attached { ok: true, answering: &kinds };

@@ -45,7 +45,7 @@ const TEXT: &str = r##"# What is said on the socket <root>/axon.sock. Each messa
 # 6. Read what was kept, and say how far you are with it.
 #    axon inbox --limit 1; axon ack 12
 > {"cmd":"inbox","req_id":"7","limit":1}
-< {"ok":true,"req_id":"7","messages":[{"seq":12,"buffered_at_ms":1795111260000,"envelope":{"v":1,"id":"3c4d5e6f-7a8b-4c9d-8e0f-2a3b4c5d6e7f","from":"ed25519.7b1e3d5f9a0c2e4d6f8b1a3c5e7d9f0b","to":"ed25519.0f3c5a7e9b1d2f4a6c8e0b2d4f6a8c0e","ts":1795111260000,"kind":"result","ref":"1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d","payload":{"status":"completed","outcome":"The minutes are written."}}}],"next_seq":13,"has_more":false}
+< {"ok":true,"req_id":"7","messages":[{"seq":12,"buffered_at_ms":1795111260000,"envelope":{"v":1,"id":"3c4d5e6f-7a8b-4c9d-8e0f-2a3b4c5d6e7f","from":"ed25519.7b1e3d5f9a0c2e4d6f8b1a3c5e7d9f0b","to":"ed25519.0f3c5a7e9b1d2f4a6c8e0b2d4f6a8c0e","ts":1795111260000,"kind":"result","ref":"1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d","payload":{"status":"completed","outcome":"The minutes are written."}}}],"next_seq":12,"has_more":false}
 > {"cmd":"ack","req_id":"8","up_to_seq":12}
 < {"ok":true,"req_id":"8","acked_seq":12}
 

@@ -4,7 +4,6 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use axon_client::{Client, ClientError, Hello, Message, Sent};
-use axon_proto::error::IpcCode;
 use axon_proto::limits::LINE_BYTES_MAX;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -41,10 +40,6 @@ impl Context {
                 let dir = self.root.dir().display();
                 let message = format!("no daemon runs on {dir}: start one with `axon{flags} daemon`");
                 CliError::local("no_daemon", message)
-            }
-            // Whoever writes to himself has called the command wrongly.
-            ClientError::Ipc { code, message } if code == IpcCode::SelfSend.as_str() => {
-                CliError::usage(message)
             }
             other => CliError::new(other.code().to_owned(), other.to_string(), exit),
         }

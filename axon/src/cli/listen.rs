@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axon_client::{Client, ClientError, Event, Inbound, Message, Subscription};
-use axon_proto::limits::{CONSUMER_BYTES_MAX, INBOX_LIMIT_MAX};
+use axon_proto::limits::{CAPACITY_MAX, CONSUMER_BYTES_MAX, INBOX_LIMIT_MAX};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -212,6 +212,8 @@ fn subscription(args: &Args) -> Subscription {
         kinds: (!others.is_empty()).then_some(others),
         answer,
         domains: args.domain.clone(),
+        // What is handed to this process stays its own: no more than it prints before it ends.
+        capacity: args.count.map(|count| u32::try_from(count).unwrap_or(CAPACITY_MAX).min(CAPACITY_MAX)),
         lease: true,
         ..Subscription::default()
     }
@@ -258,6 +260,9 @@ mod tests {
     fn answer_takes_requests_and_shows_only_what_else_is_named() {
         let all = subscription(&args(None, true));
         assert_eq!((all.answer, all.kinds, all.lease), (kinds(&REQUESTS), None, true));
+        assert_eq!(all.capacity, None);
+        let counted = subscription(&Args { count: Some(1), ..args(None, true) });
+        assert_eq!(counted.capacity, Some(1));
         let some = subscription(&args(Some(&["query", "notify"]), true));
         assert_eq!((some.answer, some.kinds), (kinds(&["query"]), Some(kinds(&["notify"]))));
         let plain = subscription(&args(Some(&["notify"]), false));

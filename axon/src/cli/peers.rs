@@ -21,9 +21,10 @@ pub(super) async fn run(cx: &Context, _: Args) -> CliResult {
     let peers = client.peers().await.map_err(|error| cx.failure(error))?;
     cx.out.result(&Line { ok: true, peers: &peers }, || {
         if peers.is_empty() {
-            let flags = cx.root.flags();
+            let config = cx.root.config();
             return format!(
-                "no peers: add one under [[peers]] with `axon{flags} config`, or start one on this network"
+                "no peers: add one to [[peers]] in {}, or start one on this network",
+                config.display()
             );
         }
         peers.iter().map(|peer| row(cx, peer)).collect::<Vec<_>>().join("\n")

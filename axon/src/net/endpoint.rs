@@ -8,7 +8,8 @@ use std::time::Duration;
 use axon_proto::limits::{HANDSHAKES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
@@ -24,6 +25,9 @@ const SEND_WINDOW_BYTES: u64 = 1_048_576;
 const INCOMING_BYTES_MAX: u64 = 131_072;
 /// The same over all handshakes.
 const INCOMING_TOTAL_BYTES_MAX: u64 = 2_097_152;
+
+/// A one-way message is `sent` when it is acknowledged: the peer is asked not to put that off for QUIC's usual 25 ms.
+const ACK_DELAY_MAX: Duration = Duration::from_millis(2);
 
 /// Where to listen, and how long to wait for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +140,8 @@ fn open_socket(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
 
 fn transport(config: &NetConfig) -> TransportConfig {
     let mut transport = TransportConfig::default();
+    let mut acks = AckFrequencyConfig::default();
+    acks.max_ack_delay(Some(ACK_DELAY_MAX));
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
@@ -143,6 +149,7 @@ fn transport(config: &NetConfig) -> TransportConfig {
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
         .datagram_receive_buffer_size(None)
+        .ack_frequency_config(Some(acks))
         .keep_alive_interval(Some(config.keepalive))
         // A time that QUIC cannot express is longer than anyone waits.
         .max_idle_timeout(Some(IdleTimeout::try_from(config.idle_timeout).unwrap_or(VarInt::MAX.into())));

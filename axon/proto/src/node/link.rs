@@ -467,6 +467,9 @@ impl Node {
                 known.error = Some(why.to_owned());
             }
         }
+        let on_it = self.agents.iter().filter(|open| open.inbound.conn == conn);
+        let streams: Vec<StreamId> = on_it.filter_map(|open| open.inbound.stream).collect();
+        streams.into_iter().for_each(|stream| self.request_gone(now, stream));
         self.resend(now, conn);
         self.lost_session(now, peer, session.phase == Phase::Up);
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use axon_client::{
     Agent, Answer, Client, ClientError, Delegate, Event, Message, Query, Request, Subscription,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -29,15 +30,16 @@ pub(super) async fn run(out: &Out, _: Args) -> CliResult {
     let stop = stopped()?;
     let mut pair = Pair::new().map_err(failed)?;
     let played = tokio::select! {
-        played = play(out, &mut pair) => played,
+        played = play(out, &mut pair) => {
+            if played.is_err() {
+                out.note(|| format!("the daemons' last words:\n{}", pair.log()));
+            }
+            played
+        }
         () = stop => Err("it was interrupted".to_owned()),
     };
     // Whatever happened: nothing is left behind.
-    let log = played.is_err().then(|| pair.log());
     let ended = pair.end().await;
-    if let Some(log) = log.filter(|log| !log.is_empty()) {
-        out.note(|| format!("the daemons' last words:\n{log}"));
-    }
     played.and(ended).map_err(failed)?;
     out.result(&json!({"ok": true, "step": "end"}), || {
         "both daemons have stopped, nothing is left behind".into()
@@ -100,6 +102,17 @@ async fn play(out: &Out, pair: &mut Pair) -> Result<(), Reason> {
     say.step("discover", "ada", "bob", "What can you do?", &can.to_string(), began)
 }
 
+#[derive(Serialize)]
+struct Line<'a> {
+    ok: bool,
+    step: &'a str,
+    from: &'a str,
+    to: &'a str,
+    said: &'a str,
+    answer: &'a str,
+    ms: f64,
+}
+
 /// Prints what happened.
 struct Say<'a> {
     out: &'a Out,
@@ -126,7 +139,7 @@ impl Say<'_> {
         began: Instant,
     ) -> Result<(), Reason> {
         let ms = millis(began);
-        let line = json!({"ok": true, "step": step, "from": from, "to": to, "said": said, "answer": answer, "ms": ms});
+        let line = Line { ok: true, step, from, to, said, answer, ms };
         let text = || {
             let head = self.out.paint(Paint::Bold, &format!("{step:<9} {from} to {to}"));
             let time = self.out.paint(Paint::Dim, &format!("{ms} ms"));
