@@ -12,7 +12,6 @@ use axon_proto::node::{Birth, Effect, Entropy, Input, KnownPeer, Level, Node, No
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::DaemonArgs;
 use crate::discover::Mdns;
 use crate::disk::{
     Config, ConfigError, DiskError, Identity, KeyError, Lock, LockError, ReplayLog, Root, state, token,
@@ -28,6 +27,21 @@ const BURST_MAX: usize = 64;
 const WRITES_MAX: usize = 64;
 /// Threads for name resolution.
 const BLOCKING_THREADS_MAX: usize = 4;
+
+/// What the daemon is told by its command line.
+#[derive(Debug, Clone)]
+pub struct DaemonArgs {
+    /// Where it lives.
+    pub root: Root,
+    /// UDP port, instead of the config's.
+    pub port: Option<u16>,
+    /// No discovery on the local network.
+    pub disable_mdns: bool,
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// Only warnings in the log.
+    pub quiet: bool,
+}
 
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +76,7 @@ pub enum DriverError {
 
 /// Runs the daemon until it is told to stop.
 pub fn run(args: DaemonArgs) -> Result<(), DriverError> {
-    log_to_stderr(args.verbose, args.quiet);
+    crate::log::to_stderr(args.verbose, args.quiet);
     let lock = Lock::acquire(&args.root)?;
     let config = Config::load(&args.root.config())?;
     let (identity, made) = Identity::load_or_create(&args.root)?;
@@ -134,6 +148,7 @@ impl Driver {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             listen: vec![listen.to_string()],
+            root: root.dir().to_str().map(str::to_owned),
             known_peers,
             seen,
             entropy: Box::new(Random::default()),
@@ -310,25 +325,6 @@ fn net_config(config: &Config, port: Option<u16>) -> NetConfig {
 fn now(started: Instant) -> Now {
     let mono_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     Now { mono_ms, wall_ms: crate::disk::files::unix_ms() }
-}
-
-fn log_to_stderr(verbose: u8, quiet: bool) {
-    let level = match (quiet, verbose) {
-        (true, _) => tracing::Level::WARN,
-        (false, 0) => tracing::Level::INFO,
-        (false, 1) => tracing::Level::DEBUG,
-        (false, _) => tracing::Level::TRACE,
-    };
-    let color =
-        std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(color)
-        .with_target(false)
-        .finish();
-    // It is refused only where one is set already, as in a test.
-    tracing::subscriber::set_global_default(subscriber).ok();
 }
 
 /// Random bytes of the system, fetched many at a time.

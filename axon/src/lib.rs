@@ -7,5 +7,7 @@ pub mod cli;
 pub mod discover;
 pub mod disk;
 pub mod driver;
+pub mod image;
 pub mod ipc;
+pub mod log;
 pub mod net;

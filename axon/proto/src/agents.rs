@@ -272,10 +272,12 @@ impl Agents {
     pub fn detach(&mut self, client: ClientId) -> Vec<MsgId> {
         self.clients.remove(&client);
         let held = |open: &&Open| open.state == OpenState::Held { client, lease: false };
-        let mut ids: Vec<(u64, MsgId)> =
-            self.open.values().filter(held).map(|open| (open.seq, open.inbound.envelope.id)).collect();
+        let held = self.open.values().filter(held);
+        // Those that were for it alone come first: they are about the others.
+        let mut ids: Vec<(bool, u64, MsgId)> =
+            held.map(|open| (!open.targeted, open.seq, open.inbound.envelope.id)).collect();
         ids.sort_unstable();
-        ids.into_iter().map(|(_, id)| id).collect()
+        ids.into_iter().map(|(.., id)| id).collect()
     }
 
     /// Takes a request from its holder or out of the queue.

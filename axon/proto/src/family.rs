@@ -124,6 +124,8 @@ pub struct Open {
     pub taken: bool,
     /// Its last word is on its way to the peer.
     pub finishing: bool,
+    /// The family has named the client that gets it: no other one may.
+    pub targeted: bool,
 }
 
 /// Who works on an open request.
@@ -207,7 +209,7 @@ pub enum Input<'a> {
         /// The request.
         open: &'a Open,
     },
-    /// The client that held an answered request without a lease has gone.
+    /// The client that held an answered request, or one that was for it alone, has gone without a lease.
     Abandoned {
         /// The request.
         open: &'a Open,

@@ -84,7 +84,7 @@ pub const OPEN_REQUESTS_MAX: usize = 4_096;
 /// Requests of peers that wait because all answerers are at capacity, and queued delegations.
 pub const QUEUED_REQUESTS_MAX: usize = 1_024;
 /// Ends of requests that are remembered, so that a late reply learns why it is refused.
-pub const CLOSED_REQUESTS_MAX: usize = 1_024;
+pub const CLOSED_REQUESTS_MAX: usize = 4_096;
 /// Delegations remembered, each direction.
 pub const DELEGATIONS_MAX: usize = 4_096;
 /// Capacity of an answerer that names none.

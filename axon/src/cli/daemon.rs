@@ -1,11 +1,9 @@
 //! `axon daemon`: runs the daemon in the foreground.
 
-use std::io::Read as _;
-
 use super::Context;
-use super::output::{CliError, CliResult, EXIT_DONE};
-use crate::disk::Root;
+use super::output::{CliError, CliResult, EXIT_DONE, Out};
 use crate::driver::DriverError;
+use crate::image::Plan;
 
 /// Run the daemon in the foreground; SIGTERM or Ctrl-C ends it, SIGHUP reads its config again.
 #[derive(Debug, clap::Args)]
@@ -22,38 +20,33 @@ pub struct Args {
     until_eof: bool,
 }
 
-/// What the daemon is told by its command line.
-#[derive(Debug, Clone)]
-pub struct DaemonArgs {
-    /// Where it lives.
-    pub root: Root,
-    /// UDP port, instead of the config's.
-    pub port: Option<u16>,
-    /// No discovery on the local network.
-    pub disable_mdns: bool,
-    /// How often `-v` was given.
-    pub verbose: u8,
-    /// Only warnings in the log.
-    pub quiet: bool,
-}
-
 pub(super) fn run(cx: &Context, args: Args) -> CliResult {
     cx.root.open().map_err(super::root_error)?;
     if args.port.is_none() {
         super::instances::choose_port(&cx.root)?;
     }
-    if args.until_eof {
-        std::thread::spawn(stop_at_eof);
-    }
-    let args = DaemonArgs {
-        root: cx.root.clone(),
+    let plan = Plan {
+        root: cx.root.dir().to_owned(),
+        name: cx.root.instance().map(str::to_owned),
         port: args.port,
         disable_mdns: args.disable_mdns,
+        until_eof: args.until_eof,
         verbose: cx.out.verbose,
         quiet: cx.out.quiet,
+        json: cx.out.json,
     };
-    crate::driver::run(args).map_err(failure)?;
+    let error = plan.start_anew();
+    cx.out.detail(|| format!("the daemon keeps the memory of its command line: {error}"));
+    plan.serve().map_err(failure)?;
     Ok(EXIT_DONE)
+}
+
+/// How a daemon that did not start is told to whoever started it.
+pub(super) fn ended(plan: &Plan, result: Result<(), DriverError>) -> u8 {
+    match result {
+        Ok(()) => EXIT_DONE,
+        Err(error) => Out::new(plan.json, plan.quiet, plan.verbose).fail(&failure(error)),
+    }
 }
 
 fn failure(error: DriverError) -> CliError {
@@ -65,12 +58,4 @@ fn failure(error: DriverError) -> CliError {
         DriverError::Disk(_) | DriverError::Socket { .. } | DriverError::System(_) => "io",
     };
     CliError::local(code, error.to_string())
-}
-
-/// Asks this process to stop, in the ordinary way, once nobody holds the other end of stdin.
-fn stop_at_eof() {
-    let mut byte = [0; 64];
-    while std::io::stdin().read(&mut byte).is_ok_and(|read| read > 0) {}
-    // It cannot fail: the process is our own and the signal exists.
-    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).ok();
 }

@@ -18,7 +18,7 @@ const TEXT: &str = r##"# What is said on the socket <root>/axon.sock. Each messa
 
 # 1. Hello. Always first. `consumer` names the cursor in the inbox that you read and move.
 > {"cmd":"hello","req_id":"1","version":2,"consumer":"default"}
-< {"ok":true,"req_id":"1","version":2,"daemon_max_version":2,"agent_id":"ed25519.0f3c5a7e9b1d2f4a6c8e0b2d4f6a8c0e","features":["delegate","ack","result","cancel","discover","capabilities","progress"],"daemon_version":"0.1.0"}
+< {"ok":true,"req_id":"1","version":2,"daemon_max_version":2,"agent_id":"ed25519.0f3c5a7e9b1d2f4a6c8e0b2d4f6a8c0e","features":["buffer","subscribe","auth","answer","advertise"],"daemon_version":"0.1.0"}
 
 # 2. Ask. `to` is an agent id, a prefix of one, or a name. The reply brings the other agent's own answer.
 #    axon send --domain family.calendar bob "When is dinner?"
@@ -52,7 +52,7 @@ const TEXT: &str = r##"# What is said on the socket <root>/axon.sock. Each messa
 # 7. Be the agent that answers. Requests come as events with "answer":true; reply with their id.
 #    axon answer --domain family -- ./my-agent
 > {"cmd":"advertise","req_id":"9","capabilities":{"domains":["family"],"max_concurrent_tasks":4}}
-< {"ok":true,"req_id":"9"}
+< {"ok":true,"req_id":"9","advertised":true}
 > {"cmd":"subscribe","req_id":"10","answer":["query","delegate","cancel"],"domains":["family"],"capacity":4}
 < {"ok":true,"req_id":"10","subscribed":true,"replayed":0,"replay_to_seq":0}
 < {"event":"inbound","replay":false,"seq":3,"buffered_at_ms":1795111200000,"answer":true,"deadline_ms":30000,"envelope":{"v":1,"id":"5f2c1e9a-6d0b-4f0e-9a53-0c3a8f1f2b7d","from":"ed25519.0f3c5a7e9b1d2f4a6c8e0b2d4f6a8c0e","to":"ed25519.7b1e3d5f9a0c2e4d6f8b1a3c5e7d9f0b","ts":1795111200000,"kind":"query","payload":{"question":"When is dinner?","domain":"family.calendar"}}}

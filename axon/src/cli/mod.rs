@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 use crate::disk::Root;
 use crate::disk::root::RootError;
+use crate::image::Plan;
 use output::{CliError, CliResult, EXIT_DONE, EXIT_USAGE, Out};
 
 mod answer;
@@ -40,10 +41,12 @@ mod show;
 mod status;
 mod whoami;
 
-pub use daemon::DaemonArgs;
-
 /// Runs the command that these arguments name, and gives the exit code that tells how it went.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(plan) = Plan::of_this_image(&args) {
+        return ExitCode::from(daemon::ended(&plan, plan.serve()));
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

@@ -17,6 +17,7 @@ pub struct Args {
     /// What it is about
     topic: String,
     /// JSON if it is JSON, text otherwise; - reads stdin
+    #[arg(allow_negative_numbers = true)]
     data: String,
 }
 

@@ -5,13 +5,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axon_proto::limits::{CLIENT_QUEUE_BYTES_MAX, LINE_BYTES_MAX};
 use axon_proto::node::{ClientId, Input};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc};
@@ -270,10 +271,10 @@ async fn read(
         match reader.read_buf(&mut buffer).await {
             // It may have closed this half only, and wait for its answers: the node decides.
             Ok(0) => {
-                if events.send(IpcEvent::Input(Input::ClientEof { client })).await.is_err() {
-                    break;
+                if events.send(IpcEvent::Input(Input::ClientEof { client })).await.is_ok() {
+                    hung_up(reader.as_ref()).await;
                 }
-                return;
+                break;
             }
             Err(_) => break,
             Ok(_) => {}
@@ -311,6 +312,21 @@ async fn read(
         }
     }
     outbox.has_gone();
+}
+
+/// Waits until both halves are closed: the client has gone, and not only said its last word.
+///
+/// Over a descriptor of its own, whose readiness can be taken without the writer missing it.
+async fn hung_up(stream: &UnixStream) {
+    let own = stream.as_fd().try_clone_to_owned().map(std::os::unix::net::UnixStream::from);
+    // Without a descriptor to spare the client counts as gone.
+    let Ok(own) = own.and_then(UnixStream::from_std) else { return };
+    while let Ok(ready) = own.ready(Interest::WRITABLE).await {
+        if ready.is_write_closed() {
+            return;
+        }
+        drop(own.try_io(Interest::WRITABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into())));
+    }
 }
 
 /// Waits until a client has read enough of its answers; false when it has gone.

@@ -138,13 +138,17 @@ fn open_socket(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
+/// quinn gives back the credit of streams that have ended only once it is an eighth of the limit: with this much
+/// more, a peer can have `STREAMS_MAX` open at any time.
+const STREAMS_OFFERED: u32 = STREAMS_MAX + STREAMS_MAX / 6;
+
 fn transport(config: &NetConfig) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut acks = AckFrequencyConfig::default();
     acks.max_ack_delay(Some(ACK_DELAY_MAX));
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
-        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_OFFERED))
+        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_OFFERED))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)

@@ -49,8 +49,10 @@ pub struct Net {
     conns: HashMap<ConnId, Conn>,
     /// Inbound requests that await their answer.
     streams: HashMap<StreamId, Waiting>,
-    /// Messages of ours that await their end.
-    messages: HashMap<Token, AbortHandle>,
+    /// Messages of ours that await their end. One that goes out again does so under a new number, so that the end
+    /// of an earlier attempt, told but not yet absorbed, is not taken for its own.
+    messages: HashMap<Token, (u64, AbortHandle)>,
+    attempts: u64,
     accepting: AbortHandle,
 }
 
@@ -63,8 +65,7 @@ enum Event {
     EarlyHello { stream: StreamId, peer: AgentId, bytes: Vec<u8>, waiting: Waiting },
     Request { conn: ConnId, stream: StreamId, bytes: Vec<u8>, waiting: Option<Waiting> },
     Gone { stream: StreamId, tell: bool },
-    Replied { token: Token, outcome: Result<Vec<u8>, Lost> },
-    Sent { token: Token, outcome: Result<(), Lost> },
+    Ended { token: Token, attempt: u64, input: Input },
     Plain(Input),
 }
 
@@ -169,6 +170,7 @@ impl Net {
             conns: HashMap::new(),
             streams: HashMap::new(),
             messages: HashMap::new(),
+            attempts: 0,
             accepting,
         })
     }
@@ -216,13 +218,10 @@ impl Net {
                 let waited = self.streams.remove(&stream).is_some();
                 (waited && tell).then_some(Input::RequestGone { stream })
             }
-            Event::Replied { token, outcome } => {
-                self.messages.remove(&token)?;
-                Some(Input::Replied { token, outcome })
-            }
-            Event::Sent { token, outcome } => {
-                self.messages.remove(&token)?;
-                Some(Input::Sent { token, outcome })
+            Event::Ended { token, attempt, input } => {
+                self.messages.get(&token).filter(|(of, _)| *of == attempt)?;
+                self.messages.remove(&token);
+                Some(input)
             }
             Event::Plain(input) => Some(input),
         }
@@ -247,11 +246,11 @@ impl Net {
                         Some((connection, flight)) => stream::tell(&connection, &flight, &bytes).await,
                         None => Err(no_connection()),
                     };
-                    Event::Sent { token, outcome }
+                    Input::Sent { token, outcome }
                 });
             }
             Effect::Abandon { token } => {
-                if let Some(message) = self.messages.remove(&token) {
+                if let Some((_, message)) = self.messages.remove(&token) {
                     message.abort();
                 }
             }
@@ -288,7 +287,7 @@ impl Net {
         let _ = tokio::time::timeout(FLUSH, self.endpoint.wait_idle()).await;
         self.conns.clear();
         self.streams.clear();
-        for (_, message) in self.messages.drain() {
+        for (_, (_, message)) in self.messages.drain() {
             message.abort();
         }
     }
@@ -305,16 +304,18 @@ impl Net {
                 (Some((connection, flight)), None) => stream::ask(&connection, &flight, &bytes).await,
                 (None, _) => Err(no_connection()),
             };
-            Event::Replied { token, outcome }
+            Input::Replied { token, outcome }
         });
     }
 
-    fn send(&mut self, token: Token, message: impl Future<Output = Event> + Send + 'static) {
-        let events = self.shared.events.clone();
+    fn send(&mut self, token: Token, message: impl Future<Output = Input> + Send + 'static) {
+        self.attempts += 1;
+        let (events, attempt) = (self.shared.events.clone(), self.attempts);
         let task = tokio::spawn(async move {
-            let _ = events.send(NetEvent(message.await)).await;
+            let input = message.await;
+            let _ = events.send(NetEvent(Event::Ended { token, attempt, input })).await;
         });
-        self.messages.insert(token, task.abort_handle());
+        self.messages.insert(token, (attempt, task.abort_handle()));
     }
 
     fn close_one(&self, conn: ConnId, code: u32, reason: &'static str) {

@@ -49,6 +49,7 @@ impl Node {
             self.tell_family(now, index, FamilyInput::Advert { client, capabilities: None });
         }
         self.client_detached(now, client);
+        self.give_up_requests_of(now, client);
         self.hand_over(now);
     }
 
@@ -233,6 +234,7 @@ impl Node {
             .field("uptime_secs", &self.uptime_secs(now))
             .field("listen", &self.listen)
             .field("pid", &self.pid)
+            .maybe("root", self.root.as_ref())
             .end()
     }
 
@@ -340,6 +342,10 @@ impl Node {
         };
         let payload = command.payload()?;
         (kind.check)(payload.get()).map_err(IpcError::invalid)?;
+        if self.stopping {
+            let message = "this daemon is shutting down: try again in a moment";
+            return Err(IpcError::new(IpcCode::Overloaded, message));
+        }
         self.room_for_pending(client)?;
         let asked = command.deadline_ms::<u64>()?.filter(|ms| *ms > 0);
         let own = payload_deadline(payload.get());
@@ -358,12 +364,6 @@ impl Node {
 
     fn room_for_pending(&self, client: ClientId) -> Result<(), IpcError> {
         let own = self.agents.clients.get(&client).map_or(0, |client| client.pending);
-        if self.stopping {
-            return Err(IpcError::new(
-                IpcCode::Overloaded,
-                "this daemon is shutting down: try again in a moment",
-            ));
-        }
         if own >= CLIENT_PENDING_MAX || self.pending_count() >= PENDING_MAX {
             let message =
                 format!("{own} commands of yours wait for a peer already: wait for an answer first");
@@ -577,7 +577,8 @@ impl Node {
     /// A client that lagged and has now been given everything that it wants is live again.
     fn catch_up(&mut self, client: ClientId) {
         let Some(state) = self.agents.clients.get_mut(&client).filter(|state| state.lagging) else { return };
-        let mut missed = self.mailbox.after(state.shown);
+        // What another client of the same consumer has acked is missed by nobody.
+        let mut missed = self.mailbox.after(state.shown.max(self.mailbox.acked(&state.consumer)));
         if !missed.any(|row| state.wants.wants(&row.envelope.kind)) {
             state.lagging = false;
         }

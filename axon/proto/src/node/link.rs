@@ -21,6 +21,9 @@ use crate::wire::{Envelope, decode, to_raw};
 /// How long a connection whose hello was refused stays, so that the refusal arrives.
 const REFUSAL_LINGER_MS: u64 = 500;
 
+/// Messages that may overtake the answer to hello: more than the peer can have streams, of both directions.
+const EARLY_MAX: usize = 3 * STREAMS_MAX as usize;
+
 /// A connection whose handshake is complete.
 pub(super) struct Arrival {
     pub conn: ConnId,
@@ -146,7 +149,7 @@ impl Node {
             (Phase::Greeting, _) if side == Side::Dialer => {
                 // The peer is up as soon as it has answered our hello: its first messages may overtake that answer.
                 let early = self.early.entry(conn).or_default();
-                if early.len() < STREAMS_MAX as usize {
+                if early.len() < EARLY_MAX {
                     return early.push((stream, envelope));
                 }
                 self.dropped.before_hello += 1;
@@ -326,6 +329,9 @@ impl Node {
             (conn, hello) => {
                 let why = hello.err().unwrap_or_else(|| "the connection ended before hello was done".into());
                 if let Some(conn) = conn {
+                    if !matches!(outcome, Err(Lost::Connection(_))) {
+                        self.early.remove(&conn);
+                    }
                     self.close(now, conn, 4, "hello failed");
                 }
                 self.dial_ended(now, peer, Some(&why));
@@ -453,7 +459,13 @@ impl Node {
     /// Forgets a connection; what was sent on it and is unanswered goes out again on another.
     pub(super) fn session_over(&mut self, now: Now, conn: ConnId, why: &str) {
         let Some(session) = self.sessions.remove(&conn) else { return };
-        self.early.remove(&conn);
+        // They came because the peer has taken our hello, and it knows that they arrived. Requests it sends again.
+        let early = self.early.remove(&conn).unwrap_or_default();
+        for (_, envelope) in early.into_iter().filter(|(stream, _)| stream.is_none()) {
+            if session.gate(self.me, &envelope).is_ok() {
+                self.message(now, conn, None, envelope);
+            }
+        }
         for key in [Key::Hello(conn), Key::Drain(conn), Key::CloseAfterRefusal(conn)] {
             self.timers.clear(key);
         }
@@ -471,18 +483,19 @@ impl Node {
         let streams: Vec<StreamId> = on_it.filter_map(|open| open.inbound.stream).collect();
         streams.into_iter().for_each(|stream| self.request_gone(now, stream));
         self.resend(now, conn);
-        self.lost_session(now, peer, session.phase == Phase::Up);
+        let lived_ms = now.mono_ms.saturating_sub(session.since_ms);
+        self.lost_session(now, peer, (session.phase == Phase::Up).then_some(lived_ms));
     }
 
     /// A peer is out: its connections are closed and what waits for it fails.
     pub(super) fn drop_peer(&mut self, now: Now, peer: AgentId, reason: &'static str) {
         self.timers.clear(Key::Dial(peer));
+        self.end_requests_of(now, peer);
+        self.end_pending(now, peer, "it is no longer among the known peers");
         for conn in self.conns_of(peer) {
             self.out.push(Effect::Close { conn, code: 0, reason });
             self.session_over(now, conn, reason);
         }
-        self.fail_pending(now, peer, "it is no longer among the known peers");
-        self.end_requests_of(now, peer);
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Birth {
     pub pid: u32,
     /// Where QUIC listens, for `whoami`.
     pub listen: Vec<String>,
+    /// The root directory, for `whoami`, when it is UTF-8.
+    pub root: Option<String>,
     /// The peer cache.
     pub known_peers: Vec<KnownPeer>,
     /// The replay record.
@@ -82,6 +84,7 @@ pub struct Node {
     version: &'static str,
     pid: u32,
     listen: Vec<String>,
+    root: Option<String>,
     settings: Settings,
     entropy: Box<dyn Entropy>,
     families: Vec<Box<dyn Family>>,
@@ -116,7 +119,7 @@ pub struct Node {
 impl Node {
     /// A node with these settings that knows nobody but the cache's and the settings' peers.
     pub fn new(birth: Birth, settings: Settings, now: Now) -> Self {
-        let Birth { key, version, pid, listen, known_peers, seen, mut entropy } = birth;
+        let Birth { key, version, pid, listen, root, known_peers, seen, mut entropy } = birth;
         let me = key.agent_id();
         let families = crate::kinds::all();
         let mut kinds = HashMap::new();
@@ -138,6 +141,7 @@ impl Node {
             version,
             pid,
             listen,
+            root,
             mailbox: Mailbox::new(caps(&settings)),
             settings,
             entropy,
@@ -325,6 +329,7 @@ impl Node {
         }
         self.stopping = true;
         self.refuse_open(now);
+        self.fail_all_pending(now);
         let seen = self.replay.take_unwritten();
         if !seen.is_empty() {
             self.out.push(Effect::Remember(seen));

@@ -181,6 +181,40 @@ impl Node {
         }
     }
 
+    /// A peer is out: nothing to it is sent or awaited any longer.
+    pub(super) fn end_pending(&mut self, now: Now, peer: AgentId, why: &str) {
+        let to_it = |token: &Token| self.pending.get(token).is_some_and(|p| p.envelope.to == peer);
+        let tokens: Vec<Token> = self.pending.keys().copied().filter(to_it).collect();
+        for token in tokens {
+            self.out.push(Effect::Abandon { token });
+            self.settle(now, token, Fate::Failed(unreachable_error(peer, why)));
+        }
+    }
+
+    /// The daemon ends: whoever waits for a peer is told.
+    pub(super) fn fail_all_pending(&mut self, now: Now) {
+        while let Some(token) = self.pending.keys().next().copied() {
+            let message = "this daemon is shutting down and the peer has not answered: try again in a moment";
+            self.out.push(Effect::Abandon { token });
+            self.settle(now, token, Fate::Failed(IpcError::new(IpcCode::Overloaded, message)));
+        }
+    }
+
+    /// A client has gone: the answers that it waited for are not needed; what it has sent stays sent.
+    pub(super) fn give_up_requests_of(&mut self, now: Now, gone: ClientId) {
+        let its = |pending: &Pending| {
+            let own = matches!(&pending.origin, Origin::Command { client, .. } if *client == gone);
+            own && (pending.kind.is_request() || pending.conn.is_none())
+        };
+        let tokens = self.pending.iter().filter(|(_, pending)| its(pending)).map(|(token, _)| *token);
+        let tokens: Vec<Token> = tokens.collect();
+        for token in tokens {
+            self.out.push(Effect::Abandon { token });
+            let error = IpcError::new(IpcCode::InternalError, "the client has gone");
+            self.settle(now, token, Fate::Failed(error));
+        }
+    }
+
     pub(super) fn pending_due(&mut self, now: Now, token: Token) {
         let Some(pending) = self.pending.get(&token) else { return };
         let error = if pending.conn.is_some() {
@@ -345,7 +379,14 @@ impl Node {
         kind: &str,
         payload: &RawValue,
     ) {
-        self.streams.remove(&stream);
+        // An answer on a connection that drains needs its time to arrive before that is closed.
+        if let Some(id) = self.streams.remove(&stream)
+            && let Some(open) = self.agents.get(id)
+            && let Some(session) = self.sessions.get_mut(&open.inbound.conn)
+            && session.phase == Phase::Draining
+        {
+            session.since_ms = now.mono_ms;
+        }
         let made = self.envelope(now, to, kind, Some(reference), payload).or_else(|error| {
             let refusal = Refusal::new(PeerCode::Internal, format!("the answer was too large: {error}"));
             self.envelope(now, to, "error", Some(reference), &error_payload(&refusal))
@@ -389,14 +430,15 @@ impl Node {
 
     /// A message waits for this peer: dials it now, whatever the backoff says.
     fn dial_for_sending(&mut self, now: Now, id: AgentId) {
-        let greeting = self
-            .conns_of(id)
-            .into_iter()
-            .any(|conn| self.sessions.get(&conn).is_some_and(|session| session.phase == Phase::Greeting));
         let idle = self.peers.get(id).is_some_and(|peer| matches!(peer.dial, Dial::Idle { .. }));
-        if idle && !greeting {
+        if idle && !self.is_greeting(id) {
             self.dial(now, id, self.settings.handshake_timeout_secs * 1_000);
         }
+    }
+
+    /// Whether a connection of this peer is about to come up: what waits for the peer waits for it.
+    fn is_greeting(&self, id: AgentId) -> bool {
+        self.sessions.values().any(|session| session.peer == id && session.phase == Phase::Greeting)
     }
 
     fn dial(&mut self, now: Now, id: AgentId, timeout_ms: u64) {
@@ -450,7 +492,7 @@ impl Node {
         }
         if self.best_session(id).is_some() {
             self.flush_pending(now, id);
-        } else {
+        } else if !self.is_greeting(id) {
             self.fail_pending(now, id, why);
         }
     }
@@ -468,8 +510,8 @@ impl Node {
         self.close(now, conn, 0, "gone silent");
     }
 
-    /// A peer has lost a connection: without another it is dialled, by the lower id at once.
-    pub(super) fn lost_session(&mut self, now: Now, id: AgentId, was_up: bool) {
+    /// A peer has lost a connection, which was up for so long: without another it is dialled, by the lower id at once.
+    pub(super) fn lost_session(&mut self, now: Now, id: AgentId, up_ms: Option<u64>) {
         if !self.conns_of(id).is_empty() {
             return;
         }
@@ -477,8 +519,10 @@ impl Node {
         let waits = self.pending.values().any(|pending| pending.conn.is_none() && pending.envelope.to == id);
         let Some(peer) = self.peers.get_mut(id) else { return };
         let Dial::Idle { not_before_ms } = peer.dial else { return };
-        if was_up {
-            let wait_ms = if me < id { 0 } else { INITIATOR_WAIT_MS };
+        if let Some(up_ms) = up_ms {
+            // A peer that ends each connection as soon as it is up is not dialled in a tight circle.
+            let first_ms = if up_ms < BACKOFF_FIRST_MS { BACKOFF_FIRST_MS } else { 0 };
+            let wait_ms = if me < id { first_ms } else { INITIATOR_WAIT_MS };
             peer.dial = Dial::Idle { not_before_ms: now.mono_ms + wait_ms };
         } else {
             // It ended before hello was done; do not hurry.
@@ -501,6 +545,12 @@ impl Node {
     pub(super) fn found(&mut self, now: Now, id: AgentId, key: PublicKey, addrs: &[SocketAddr]) {
         if self.peers.found(id, key, addrs, now.mono_ms) {
             self.publish_pins();
+            // The one that made room for it is out, connected or not.
+            let out = self.sessions.values().map(|session| session.peer);
+            let out: Vec<AgentId> = out.filter(|peer| self.peers.get(*peer).is_none()).collect();
+            for peer in out {
+                self.drop_peer(now, peer, "room was needed for another found peer");
+            }
         }
         self.keep_connected(now, id);
     }

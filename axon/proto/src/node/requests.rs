@@ -164,9 +164,19 @@ impl Node {
     fn open(&mut self, now: Now, fresh: Fresh, answerer: Option<ClientId>) {
         let Fresh { message, kind, domain, due_ms, parkable } = fresh;
         let id = message.envelope.id;
-        let row = self.mailbox.push(message.envelope.clone(), now.wall_ms);
-        let answerer = answerer.or_else(|| self.agents.pick(kind.name, domain.as_deref()).ok().flatten());
-        self.show(&row, answerer);
+        let targeted = answerer.is_some();
+        let picked = self.agents.pick(kind.name, domain.as_deref());
+        // What is refused at once is in nobody's inbox.
+        let taken = targeted
+            || parkable
+            || matches!(picked, Ok(Some(_)))
+            || self.agents.queue_has_room() && picked.is_ok();
+        let mut seq = 0;
+        if taken {
+            let row = self.mailbox.push(message.envelope.clone(), now.wall_ms);
+            self.show(&row, answerer.or(picked.ok().flatten()));
+            seq = row.seq;
+        }
         if let Some(stream) = message.stream {
             self.streams.insert(stream, id);
         }
@@ -178,14 +188,15 @@ impl Node {
             due_ms,
             answered: None,
             state: OpenState::Waiting,
-            seq: row.seq,
-            at_ms: row.at_ms,
+            seq,
+            at_ms: now.wall_ms,
             arrived_ms: now.mono_ms,
             queued: false,
             requeued: false,
             parkable,
             taken: false,
             finishing: false,
+            targeted,
         });
     }
 
@@ -261,9 +272,17 @@ impl Node {
     /// The last word on a request has arrived at the peer, or has not.
     pub(super) fn last_word(&mut self, now: Now, id: MsgId, arrived: bool, by: Option<ClientId>) {
         if arrived {
-            self.end(now, id, Ended::Answered, by);
-        } else if let Some(open) = self.agents.get_mut(id) {
-            open.finishing = false;
+            return self.end(now, id, Ended::Answered, by);
+        }
+        let Some(open) = self.agents.get_mut(id) else { return };
+        open.finishing = false;
+        // Whoever said it has gone since, and cannot say it again.
+        let open = open.clone();
+        if let OpenState::Held { client, lease: false } = open.state
+            && !self.agents.clients.contains_key(&client)
+            && let Some((index, _)) = self.kinds.get(open.kind.name).copied()
+        {
+            self.tell_family(now, index, FamilyInput::Abandoned { open: &open });
         }
     }
 
@@ -287,11 +306,16 @@ impl Node {
     pub(super) fn client_detached(&mut self, now: Now, client: ClientId) {
         let mut acts = VecDeque::new();
         for id in self.agents.detach(client) {
-            let Some(open) = self.agents.get(id).cloned() else { continue };
-            if open.answered.is_none() {
+            // One whose last word is on its way is done with, if that arrives.
+            let Some(open) = self.agents.get(id).filter(|open| !open.finishing).cloned() else { continue };
+            if open.answered.is_none() && !open.targeted {
                 self.offer(now, id, &mut acts);
             } else if let Some((index, _)) = self.kinds.get(open.kind.name).copied() {
                 self.ask_family(now, index, FamilyInput::Abandoned { open: &open }, &mut acts);
+            }
+            // What becomes of one may end another.
+            while let Some(act) = acts.pop_front() {
+                self.carry_out(now, act, &mut acts);
             }
         }
         self.recheck_waiting(now, &mut acts);

@@ -53,16 +53,19 @@ pub fn repeated(message: &Inbound, cx: &mut Cx<'_>) {
     let from = message.envelope.from;
     if let Some(open) = cx.view.open(id).filter(|open| open.inbound.envelope.from == from) {
         match &open.answered {
-            Some(answered) => {
-                let payload = raw_json(answered.to_string());
-                cx.reply(message, "ack", payload);
-            }
+            // Also when an agent had accepted it and has gone since.
+            Some(_) if !matches!(open.state, OpenState::Held { .. }) => cx.reply(message, "ack", queued()),
+            Some(answered) => cx.reply(message, "ack", raw_json(answered.to_string())),
             None => cx.act(Act::Restream { id, message: message.clone() }),
         }
     } else if let Some(closed) = cx.view.closed(id).filter(|closed| closed.from == from) {
-        let payload =
-            closed.answered.as_ref().map_or_else(accepted, |answered| raw_json(answered.to_string()));
-        cx.reply(message, "ack", payload);
+        let code = match (&closed.answered, closed.ended) {
+            (Some(answered), _) => return cx.reply(message, "ack", raw_json(answered.to_string())),
+            (None, Ended::Timeout) => PeerCode::Timeout,
+            (None, _) => PeerCode::Cancelled,
+        };
+        let why = "this delegation was refused before: if it is still needed, send it under a new id";
+        cx.refuse(message, &Refusal::new(code, why));
     }
 }
 
@@ -73,8 +76,7 @@ pub fn unclaimed(open: &Open, why: &Unclaimed, cx: &mut Cx<'_>) {
         return end_refused(open, &why_unclaimed(why), cx);
     }
     if open.answered.is_none() {
-        let state = Some("queued".to_owned());
-        let queued = to_raw(&Ack { accepted: true, estimated_ms: None, state, reason: None });
+        let queued = queued();
         cx.act(Act::Answered { id, payload: queued.get().into(), taken: false, due_ms: work_due(open) });
         cx.reply(&open.inbound, "ack", queued);
     }
@@ -122,12 +124,7 @@ pub fn agent_reply(open: &Open, said: &Said<'_>, cx: &mut Cx<'_>) {
         }
         "result" => {
             accept_first(open, said, cx);
-            let id = open.inbound.envelope.id;
-            if terms(&open.inbound).report_back == Some(false) {
-                cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
-                return said.ok(id, cx);
-            }
-            send(open, "result", said.payload.to_owned(), Some(said), Some(id), cx);
+            finish(open, said, said.payload.to_owned(), cx);
         }
         _ => {
             let id = open.inbound.envelope.id;
@@ -138,9 +135,19 @@ pub fn agent_reply(open: &Open, said: &Said<'_>, cx: &mut Cx<'_>) {
             }
             let message = parse::<super::payload::Failure>("error", said.payload.get())
                 .map_or_else(|error| error, |failure| format!("{}: {}", failure.code, failure.message));
-            send(open, "result", failed("refused by the agent", &message), Some(said), Some(id), cx);
+            finish(open, said, failed("refused by the agent", &message), cx);
         }
     }
+}
+
+/// The last word on accepted work: sent, where its sender wants one.
+fn finish(open: &Open, said: &Said<'_>, result: Box<RawValue>, cx: &mut Cx<'_>) {
+    let id = open.inbound.envelope.id;
+    if terms(&open.inbound).report_back == Some(false) {
+        cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
+        return said.ok(id, cx);
+    }
+    send(open, "result", result, Some(said), Some(id), cx);
 }
 
 fn agent_ack(open: &Open, said: &Said<'_>, cx: &mut Cx<'_>) {
@@ -162,6 +169,8 @@ fn agent_ack(open: &Open, said: &Said<'_>, cx: &mut Cx<'_>) {
         }
         (None, false) => {
             cx.reply(&open.inbound, "ack", said.payload.to_owned());
+            let payload = said.payload.get().into();
+            cx.act(Act::Answered { id, payload, taken: false, due_ms: None });
             cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
             said.ok(id, cx);
         }
@@ -172,7 +181,7 @@ fn agent_ack(open: &Open, said: &Said<'_>, cx: &mut Cx<'_>) {
         }
         (Some(_), false) => {
             let reason = ack.and_then(|ack| ack.reason).unwrap_or_else(|| "it gave no reason".into());
-            send(open, "result", failed("declined by the agent", &reason), Some(said), Some(id), cx);
+            finish(open, said, failed("declined by the agent", &reason), cx);
         }
     }
 }
@@ -245,15 +254,27 @@ pub fn cancel_reply(open: &Open, said: &Said<'_>, cx: &mut Cx<'_>) {
     let kind = if said.kind == "error" { "error" } else { "ack" };
     cx.reply(&open.inbound, kind, said.payload.to_owned());
     cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
-    let stopped = parse::<Ack>("ack", said.payload.get()).is_ok_and(|ack| ack.accepted) && kind == "ack";
-    if let Some(id) = open.inbound.envelope.reference.filter(|_| stopped) {
-        if let Some(work) = cx.view.open(id).filter(|work| work.answered.is_none()) {
-            let inbound = work.inbound.clone();
-            cx.refuse(&inbound, &Refusal::new(PeerCode::Cancelled, "you cancelled it"));
-        }
-        cx.act(Act::End { id, ended: Ended::Cancelled, by: Some(said.client) });
+    if parse::<Ack>("ack", said.payload.get()).is_ok_and(|ack| ack.accepted) && kind == "ack" {
+        cancelled(open, Some(said.client), cx);
     }
     said.ok(id, cx);
+}
+
+/// The agent that was to stop the work has gone, and the work with it.
+pub fn cancel_abandoned(open: &Open, cx: &mut Cx<'_>) {
+    cx.reply(&open.inbound, "ack", accepted());
+    cx.act(Act::End { id: open.inbound.envelope.id, ended: Ended::Answered, by: None });
+    cancelled(open, None, cx);
+}
+
+/// Ends the delegation that a cancel is about.
+fn cancelled(cancel: &Open, by: Option<ClientId>, cx: &mut Cx<'_>) {
+    let Some(id) = cancel.inbound.envelope.reference else { return };
+    if let Some(work) = cx.view.open(id).filter(|work| work.answered.is_none()) {
+        let inbound = work.inbound.clone();
+        cx.refuse(&inbound, &Refusal::new(PeerCode::Cancelled, "you cancelled it"));
+    }
+    cx.act(Act::End { id, ended: Ended::Cancelled, by });
 }
 
 fn terms(message: &Inbound) -> Delegate {
@@ -270,6 +291,10 @@ fn work_due(open: &Open) -> Option<u64> {
 
 fn accepted() -> Box<RawValue> {
     to_raw(&Ack { accepted: true, estimated_ms: None, state: None, reason: None })
+}
+
+fn queued() -> Box<RawValue> {
+    to_raw(&Ack { accepted: true, estimated_ms: None, state: Some("queued".into()), reason: None })
 }
 
 fn failed(outcome: &str, error: &str) -> Box<RawValue> {

@@ -33,26 +33,28 @@ impl Adverts {
     /// Lists are united, `max_concurrent_tasks` is added up, of other fields the client that came first wins; the
     /// settings fill in what no client says.
     pub fn merged(&self, cx: &Cx<'_>) -> Box<RawValue> {
+        let configured =
+            cx.view.configured_capabilities().and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let configured: Map<String, Value> = configured.unwrap_or_default();
+        let complete = |mut all: Map<String, Value>| {
+            for (key, value) in &configured {
+                all.entry(key).or_insert_with(|| value.clone());
+            }
+            if let Some(name) = cx.view.name() {
+                all.entry("agent_name").or_insert_with(|| name.into());
+            }
+            to_raw(&all)
+        };
         let mut all = Map::new();
         for one in self.by_client.values() {
             let mut wider = all.clone();
             one.iter().for_each(|(key, value)| merge(&mut wider, key, value));
-            if serde_json::to_string(&wider).map_or(usize::MAX, |text| text.len()) > MERGED_BYTES_MAX {
-                break;
-            }
-            all = wider;
-        }
-        let configured = cx.view.configured_capabilities();
-        if let Some(Value::Object(fallback)) = configured.and_then(|raw| serde_json::from_str(raw.get()).ok())
-        {
-            for (key, value) in fallback {
-                all.entry(key).or_insert(value);
+            // One that does not fit is left out; a smaller one after it may fit.
+            if complete(wider.clone()).get().len() <= MERGED_BYTES_MAX {
+                all = wider;
             }
         }
-        if let Some(name) = cx.view.name() {
-            all.entry("agent_name").or_insert_with(|| name.into());
-        }
-        to_raw(&all)
+        complete(all)
     }
 }
 

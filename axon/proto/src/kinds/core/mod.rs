@@ -104,7 +104,10 @@ impl Family for Core {
                 "delegate" => delegate::due(open, cx),
                 _ => end_refused(open, &why_due(open), cx),
             },
-            Input::Abandoned { open } => delegate::abandoned(open, cx),
+            Input::Abandoned { open } => match open.kind.name {
+                "cancel" => delegate::cancel_abandoned(open, cx),
+                _ => delegate::abandoned(open, cx),
+            },
             Input::AgentReply { client, req_id, open, kind, payload } => {
                 let said = delegate::Said { client, req_id, kind, payload };
                 match open.kind.name {

@@ -1,0 +1,1200 @@
+//! A network of nodes in memory, with one virtual clock and one seed.
+//!
+//! [`World`] plays the shell of every node as `axon/src/net` and `axon/src/driver.rs` do it: it carries out effects,
+//! feeds inputs, and keeps connections as pairs of ends. Messages take a random time, so streams overtake each other
+//! as in QUIC. Links can be cut and healed, connections lost, nodes crashed and started again under the same key.
+//! A run depends on its seed alone.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use axon_proto::id::{AgentId, MsgId, PublicKey};
+use axon_proto::limits::SILENCE_MS;
+use axon_proto::node::{
+    Birth, ClientId, ConnId, DialId, Effect, Entropy, Input, KnownPeer, Lost, Node, Now, Pins, Seen,
+    Settings, Side, StaticPeer, StreamId, Token,
+};
+use serde_json::{Value, json};
+
+/// Unix time at the beginning of every run.
+pub const WALL_MS: u64 = 1_795_000_000_000;
+/// QUIC's idle timeout.
+const IDLE_MS: u64 = 60_000;
+/// QUIC's keep-alive.
+const KEEPALIVE_MS: u64 = 15_000;
+
+/// Small, fast, good enough (splitmix64).
+#[derive(Clone)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    /// A number from `from` to `to`, both included.
+    pub fn range(&mut self, from: u64, to: u64) -> u64 {
+        from + self.next() % (to - from + 1)
+    }
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.next() % 100 < percent
+    }
+}
+
+impl Entropy for Rng {
+    fn fill(&mut self, bytes: &mut [u8; 16]) {
+        bytes[..8].copy_from_slice(&self.next().to_be_bytes());
+        bytes[8..].copy_from_slice(&self.next().to_be_bytes());
+    }
+}
+
+/// A client of one node.
+#[derive(Default)]
+pub struct Cli {
+    pub lines: Vec<Value>,
+    /// It answers what it is offered after so long.
+    pub think_ms: Option<(u64, u64)>,
+    pub closed: bool,
+    commands: u64,
+}
+
+/// One node and what its shell keeps.
+pub struct Host {
+    pub key: PublicKey,
+    pub id: AgentId,
+    pub node: Option<Node>,
+    pub settings: Settings,
+    /// Counts its starts.
+    pub life: u32,
+    pub pins: Arc<Pins>,
+    pub seen: Vec<Seen>,
+    pub known: Vec<KnownPeer>,
+    pub clients: BTreeMap<ClientId, Cli>,
+    pub stopped: u32,
+    /// When which connection was closed, by which code.
+    pub closes: Vec<(u64, ConnId, u32, &'static str)>,
+    /// When it began to dial whom, and with which patience.
+    pub dials: Vec<(u64, AgentId, u64)>,
+    /// Connections that came up here, in order: whether this node had dialled.
+    pub ups: Vec<bool>,
+    /// Envelopes that it sent, and how often.
+    pub sends: HashMap<MsgId, u32>,
+    conns: BTreeMap<ConnId, usize>,
+    streams: HashMap<StreamId, usize>,
+    tokens: HashMap<Token, usize>,
+}
+
+/// One end of a connection.
+struct End {
+    host: usize,
+    life: u32,
+    conn: ConnId,
+    /// The node has been told of it.
+    known: bool,
+    open: bool,
+    silent: bool,
+}
+
+/// A QUIC connection; the first end dialled.
+struct Wire {
+    ends: [End; 2],
+    dial: DialId,
+    /// A close waits until the answers given before it have arrived.
+    flush_until: u64,
+}
+
+/// A message on its way, and its answer's.
+struct Exchange {
+    wire: usize,
+    side: usize,
+    token: Token,
+    bidi: bool,
+    bytes: Arc<str>,
+    at_receiver: Option<StreamId>,
+    arrived: bool,
+    abandoned: bool,
+    done: bool,
+}
+
+#[derive(Clone)]
+enum Ev {
+    DialTry { host: usize, life: u32, dial: DialId, peer: AgentId, hello: Arc<str>, token: Token, until: u64 },
+    Connected { wire: usize, side: usize, hello: Option<(Token, Arc<str>)> },
+    Arrive { ex: usize },
+    Answer { ex: usize, answer: Option<Arc<str>> },
+    Acked { ex: usize },
+    Gone { host: usize, life: u32, stream: StreamId },
+    Lost { wire: usize, side: usize, why: &'static str },
+    Idle { wire: usize },
+    Silence { wire: usize, side: usize },
+    Over { wire: usize, side: usize },
+    DialFailed { host: usize, life: u32, dial: DialId },
+    Say { host: usize, life: u32, client: ClientId, line: String },
+}
+
+/// In which life of a node, when, and to which client a message was shown.
+pub type Shown = (u32, u64, ClientId);
+
+pub struct World {
+    pub now: u64,
+    pub hosts: Vec<Host>,
+    pub rng: Rng,
+    /// How long a packet takes, from and to.
+    pub latency_ms: (u64, u64),
+    /// Requests handed to agents: which node, which request; in which life, when, to which client.
+    pub offered: HashMap<(usize, String), Vec<Shown>>,
+    /// One-way messages shown to agents.
+    pub shown: HashMap<(usize, String), Vec<Shown>>,
+    wires: Vec<Wire>,
+    exchanges: Vec<Exchange>,
+    queue: BTreeMap<(u64, u64), Ev>,
+    stalled: Vec<Ev>,
+    count: u64,
+    ids: u64,
+    down: BTreeSet<(usize, usize)>,
+    trace: Vec<String>,
+}
+
+impl World {
+    /// So many nodes that have each other in `[[peers]]`; the first has the lowest id. None is started.
+    pub fn new(seed: u64, count: u8) -> Self {
+        let mut keys: Vec<PublicKey> = (1..=count).map(|n| PublicKey([n; 32])).collect();
+        keys.sort_by_key(PublicKey::agent_id);
+        let peer = |key: &PublicKey| StaticPeer {
+            agent_id: key.agent_id(),
+            pubkey: *key,
+            addr: "192.0.2.1:7100".into(),
+            name: None,
+        };
+        let hosts = keys.iter().map(|key| Host {
+            key: *key,
+            id: key.agent_id(),
+            node: None,
+            settings: Settings {
+                peers: keys.iter().filter(|other| *other != key).map(peer).collect(),
+                ..Settings::default()
+            },
+            life: 0,
+            pins: Arc::default(),
+            seen: Vec::new(),
+            known: Vec::new(),
+            clients: BTreeMap::new(),
+            stopped: 0,
+            closes: Vec::new(),
+            dials: Vec::new(),
+            ups: Vec::new(),
+            sends: HashMap::new(),
+            conns: BTreeMap::new(),
+            streams: HashMap::new(),
+            tokens: HashMap::new(),
+        });
+        Self {
+            now: 1_000,
+            hosts: hosts.collect(),
+            rng: Rng(seed),
+            latency_ms: (1, 20),
+            offered: HashMap::new(),
+            shown: HashMap::new(),
+            wires: Vec::new(),
+            exchanges: Vec::new(),
+            queue: BTreeMap::new(),
+            stalled: Vec::new(),
+            count: 0,
+            ids: 0,
+            down: BTreeSet::new(),
+            trace: Vec::new(),
+        }
+    }
+
+    /// Two nodes, started and connected, an agent at each.
+    pub fn pair(seed: u64) -> (Self, [ClientId; 2]) {
+        let mut world = Self::new(seed, 2);
+        world.start(0);
+        world.run_for(100);
+        world.start(1);
+        assert!(world.run_until(6_000, |w| w.wires_between(0, 1).len() == 1));
+        world.run_for(3_000);
+        let agents = [world.agent(0, (1, 30)), world.agent(1, (1, 30))];
+        (world, agents)
+    }
+
+    pub fn clock(&self) -> Now {
+        Now { mono_ms: self.now, wall_ms: WALL_MS + self.now }
+    }
+
+    // --- nodes ---
+
+    pub fn start(&mut self, at: usize) {
+        let entropy = Rng(self.rng.next());
+        let now = self.clock();
+        let host = &mut self.hosts[at];
+        assert!(host.node.is_none());
+        host.life += 1;
+        let birth = Birth {
+            key: host.key,
+            version: "0",
+            pid: 1,
+            listen: Vec::new(),
+            root: None,
+            known_peers: host.known.clone(),
+            seen: host.seen.clone(),
+            entropy: Box::new(entropy),
+        };
+        let mut node = Node::new(birth, host.settings.clone(), now);
+        let effects = node.take_effects();
+        host.node = Some(node);
+        effects.into_iter().for_each(|effect| self.carry_out(at, effect));
+        self.note(format!("start {at}"));
+        self.feed(at, Input::Start);
+    }
+
+    /// As by kill -9: nothing is said to anybody, and what was not written is gone.
+    pub fn crash(&mut self, at: usize) {
+        self.note(format!("crash {at}"));
+        let host = &mut self.hosts[at];
+        host.node = None;
+        host.conns.clear();
+        host.streams.clear();
+        host.tokens.clear();
+        host.clients.clear();
+        for wire in 0..self.wires.len() {
+            self.wires[wire].ends.iter_mut().filter(|end| end.host == at).for_each(|end| end.open = false);
+            self.broken(wire);
+        }
+    }
+
+    /// A connection that has just gone bad is noticed in time.
+    fn broken(&mut self, wire: usize) {
+        for side in 0..2 {
+            if self.wires[wire].ends[side].open {
+                self.after(SILENCE_MS + 1_500, Ev::Silence { wire, side });
+                self.after(IDLE_MS, Ev::Idle { wire });
+            }
+        }
+    }
+
+    pub fn cut(&mut self, a: usize, b: usize) {
+        self.note(format!("cut {a} {b}"));
+        self.down.insert((a.min(b), a.max(b)));
+        let between: Vec<usize> = self.wires_of(a, b);
+        between.into_iter().for_each(|wire| self.broken(wire));
+    }
+
+    pub fn heal(&mut self, a: usize, b: usize) {
+        self.note(format!("heal {a} {b}"));
+        self.down.remove(&(a.min(b), a.max(b)));
+        for event in std::mem::take(&mut self.stalled) {
+            let delay = self.delay();
+            self.after(delay, event);
+        }
+        for wire in self.wires_of(a, b) {
+            let open = [self.wires[wire].ends[0].open, self.wires[wire].ends[1].open];
+            for side in 0..2 {
+                if open == [true, true] && self.wires[wire].ends[side].silent {
+                    self.wires[wire].ends[side].silent = false;
+                    let (host, conn) = (self.wires[wire].ends[side].host, self.wires[wire].ends[side].conn);
+                    self.feed(host, Input::Alive { conn });
+                } else if open[side] && !open[1 - side] {
+                    let delay = self.rng.range(1, KEEPALIVE_MS);
+                    self.after(delay, Ev::Lost { wire, side, why: "reset" });
+                }
+            }
+        }
+    }
+
+    /// All connections between two nodes end, each end hears of it in its own time.
+    pub fn lose(&mut self, a: usize, b: usize) {
+        self.note(format!("lose {a} {b}"));
+        for wire in self.wires_of(a, b) {
+            for side in 0..2 {
+                let delay = self.delay();
+                self.after(delay, Ev::Lost { wire, side, why: "lost" });
+            }
+        }
+    }
+
+    fn wires_of(&self, a: usize, b: usize) -> Vec<usize> {
+        let ends = |wire: &Wire| [wire.ends[0].host, wire.ends[1].host];
+        let between = |wire: &Wire| ends(wire) == [a, b] || ends(wire) == [b, a];
+        (0..self.wires.len()).filter(|at| between(&self.wires[*at])).collect()
+    }
+
+    /// Connections that both ends believe in: who dialled, and the two names.
+    pub fn wires_between(&self, a: usize, b: usize) -> Vec<(usize, ConnId, ConnId)> {
+        let wires = self.wires_of(a, b).into_iter().map(|at| &self.wires[at].ends);
+        let open = |ends: &&[End; 2]| ends.iter().all(|end| end.open && end.known);
+        wires.filter(open).map(|ends| (ends[0].host, ends[0].conn, ends[1].conn)).collect()
+    }
+
+    /// Connections that at least one end believes in.
+    pub fn half_wires(&self, a: usize, b: usize) -> usize {
+        let open = |at: &usize| self.wires[*at].ends.iter().any(|end| end.open);
+        self.wires_of(a, b).into_iter().filter(open).count()
+    }
+
+    /// Whether the connection that came up first here was dialled by the lower id (of two nodes).
+    pub fn dialled_first(&self, at: usize) -> bool {
+        self.hosts[at].ups[0] == (at == 0)
+    }
+
+    /// Drops what was noted of the past; only for long runs.
+    pub fn forget(&mut self) {
+        assert!(self.exchanges.iter().all(|ex| ex.done));
+        assert!(self.queue.values().all(|event| matches!(event, Ev::Silence { .. } | Ev::Idle { .. })));
+        self.exchanges.clear();
+        for host in &mut self.hosts {
+            host.clients.values_mut().for_each(|cli| cli.lines.clear());
+        }
+    }
+
+    // --- clients ---
+
+    /// A client that has said hello.
+    pub fn client(&mut self, at: usize) -> ClientId {
+        self.ids += 1;
+        let client = ClientId(self.ids);
+        self.hosts[at].clients.insert(client, Cli::default());
+        self.feed(at, Input::ClientUp { client, trusted: true });
+        let consumer = format!("c{}", client.0);
+        self.say(at, client, &json!({"cmd":"hello","req_id":"h","version":2,"consumer":consumer}));
+        client
+    }
+
+    /// A client that answers everything after a while, and sees all one-way messages.
+    pub fn agent(&mut self, at: usize, think_ms: (u64, u64)) -> ClientId {
+        let client = self.client(at);
+        self.hosts[at].clients.get_mut(&client).unwrap().think_ms = Some(think_ms);
+        self.subscribe(at, client);
+        client
+    }
+
+    pub fn subscribe(&mut self, at: usize, client: ClientId) {
+        self.say(
+            at,
+            client,
+            &json!({"cmd":"subscribe","req_id":"s","answer":["query","delegate","cancel"],
+                    "kinds":["notify","result","progress"],"capacity":1000}),
+        );
+    }
+
+    pub fn leave(&mut self, at: usize, client: ClientId) {
+        self.hosts[at].clients.remove(&client);
+        self.feed(at, Input::ClientGone { client });
+    }
+
+    pub fn say(&mut self, at: usize, client: ClientId, command: &Value) {
+        self.feed(at, Input::Line { client, line: command.to_string().into_bytes() });
+    }
+
+    /// Sends a message by the socket; yields the command's `req_id`.
+    pub fn send(&mut self, at: usize, client: ClientId, to: usize, kind: &str, payload: Value) -> String {
+        let to = self.hosts[to].id.to_string();
+        let state = self.hosts[at].clients.get_mut(&client).unwrap();
+        state.commands += 1;
+        let req_id = format!("r{}", state.commands);
+        let command = json!({"cmd":"send","req_id":req_id,"to":to,"kind":kind,"payload":payload});
+        self.say(at, client, &command);
+        req_id
+    }
+
+    pub fn query(&mut self, at: usize, client: ClientId, to: usize) -> String {
+        self.send(at, client, to, "query", json!({"question":"q"}))
+    }
+
+    pub fn notify(&mut self, at: usize, client: ClientId, to: usize) -> String {
+        self.send(at, client, to, "notify", json!({"topic":"t","data":null}))
+    }
+
+    pub fn delegate(&mut self, at: usize, client: ClientId, to: usize) -> String {
+        self.send(at, client, to, "delegate", json!({"task":"t"}))
+    }
+
+    /// All replies to one command.
+    pub fn replies(&self, at: usize, client: ClientId, req_id: &str) -> Vec<Value> {
+        let Some(cli) = self.hosts[at].clients.get(&client) else { return Vec::new() };
+        cli.lines.iter().filter(|line| line["req_id"] == req_id).cloned().collect()
+    }
+
+    /// The one reply to a command, which must come in time.
+    pub fn reply(&mut self, at: usize, client: ClientId, req_id: &str, max_ms: u64) -> Value {
+        let came = self.run_until(max_ms, |w| !w.replies(at, client, req_id).is_empty());
+        assert!(came, "no reply to {req_id} of node {at} within {max_ms} ms\n{}", self.tail());
+        let replies = self.replies(at, client, req_id);
+        assert_eq!(replies.len(), 1, "{replies:?}");
+        replies[0].clone()
+    }
+
+    /// What the client's events hold: envelopes of this kind.
+    pub fn events(&self, at: usize, client: ClientId, kind: &str) -> Vec<Value> {
+        let Some(cli) = self.hosts[at].clients.get(&client) else { return Vec::new() };
+        let envelopes =
+            cli.lines.iter().filter(|line| line["event"] == "inbound").map(|line| &line["envelope"]);
+        envelopes.filter(|envelope| envelope["kind"] == kind).cloned().collect()
+    }
+
+    pub fn status(&mut self, at: usize) -> Value {
+        let client = self.client(at);
+        self.say(at, client, &json!({"cmd":"status","req_id":"st"}));
+        let status = self.replies(at, client, "st")[0].clone();
+        self.leave(at, client);
+        status
+    }
+
+    /// A node's word on a peer: connected, connecting or disconnected.
+    pub fn peer_status(&mut self, at: usize, peer: usize) -> String {
+        let client = self.client(at);
+        self.say(at, client, &json!({"cmd":"peers","req_id":"p"}));
+        let id = self.hosts[peer].id.to_string();
+        let peers = self.replies(at, client, "p")[0]["peers"].clone();
+        self.leave(at, client);
+        let row = peers.as_array().unwrap().iter().find(|row| row["id"] == id.as_str());
+        row.map_or_else(|| "unknown".into(), |row| row["status"].as_str().unwrap().to_owned())
+    }
+
+    // --- time ---
+
+    pub fn run_for(&mut self, ms: u64) {
+        let until = self.now + ms;
+        while self.step(until) {}
+        self.now = until;
+    }
+
+    pub fn run_until(&mut self, max_ms: u64, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let until = self.now + max_ms;
+        loop {
+            if done(self) {
+                return true;
+            }
+            if !self.step(until) {
+                self.now = until;
+                return done(self);
+            }
+        }
+    }
+
+    fn step(&mut self, until: u64) -> bool {
+        let timer = self.hosts.iter().enumerate();
+        let timer = timer.filter_map(|(at, host)| Some((host.node.as_ref()?.next_timeout()?, at))).min();
+        let event = self.queue.first_key_value().map(|(key, _)| *key);
+        match (timer, event) {
+            (Some((at_ms, host)), event) if event.is_none_or(|(event_ms, _)| at_ms <= event_ms) => {
+                if at_ms > until {
+                    return false;
+                }
+                self.now = self.now.max(at_ms);
+                self.feed(host, Input::Timer);
+                let next = self.hosts[host].node.as_ref().and_then(Node::next_timeout);
+                assert!(next.is_none_or(|next| next > self.now), "a timer that is due stays");
+            }
+            (_, Some(key)) => {
+                if key.0 > until {
+                    return false;
+                }
+                self.now = self.now.max(key.0);
+                let event = self.queue.remove(&key).unwrap();
+                self.happen(event);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn after(&mut self, ms: u64, event: Ev) {
+        self.count += 1;
+        self.queue.insert((self.now + ms, self.count), event);
+    }
+
+    fn delay(&mut self) -> u64 {
+        let (from, to) = self.latency_ms;
+        self.rng.range(from, to)
+    }
+
+    fn linked(&self, a: usize, b: usize) -> bool {
+        !self.down.contains(&(a.min(b), a.max(b)))
+    }
+
+    fn alive(&self, host: usize, life: u32) -> bool {
+        self.hosts[host].node.is_some() && self.hosts[host].life == life
+    }
+
+    fn path_ok(&self, wire: usize) -> bool {
+        let ends = &self.wires[wire].ends;
+        let alive = ends.iter().all(|end| end.open && self.alive(end.host, end.life));
+        alive && self.linked(ends[0].host, ends[1].host)
+    }
+
+    // --- what the network does ---
+
+    #[allow(clippy::too_many_lines)]
+    fn happen(&mut self, event: Ev) {
+        match event.clone() {
+            Ev::DialTry { host, life, dial, peer, hello, token, until } => {
+                if !self.alive(host, life) {
+                    return;
+                }
+                let target = self.hosts.iter().position(|other| other.id == peer);
+                let up = |at: &usize| self.hosts[*at].node.is_some() && self.linked(host, *at);
+                let Some(target) = target.filter(up) else {
+                    if self.now >= until {
+                        self.feed(host, Input::DialFailed { dial, why: "no answer".into() });
+                    } else {
+                        self.after((until - self.now).min(200), event);
+                    }
+                    return;
+                };
+                let pinned = |at: usize, of: usize| {
+                    let (id, key) = (self.hosts[of].id, self.hosts[of].key);
+                    self.hosts[at].pins.get(&id) == Some(&key)
+                };
+                if !pinned(host, target) || !pinned(target, host) {
+                    let delay = self.delay();
+                    return self.after(delay, Ev::DialFailed { host, life, dial });
+                }
+                let end = |ids: &mut u64, host: usize, life: u32| {
+                    *ids += 1;
+                    End { host, life, conn: ConnId(*ids), known: false, open: true, silent: false }
+                };
+                let theirs = self.hosts[target].life;
+                let ends = [end(&mut self.ids, host, life), end(&mut self.ids, target, theirs)];
+                self.wires.push(Wire { ends, dial, flush_until: 0 });
+                let wire = self.wires.len() - 1;
+                let first = self.delay() + self.delay();
+                let then = first + self.delay();
+                self.after(first, Ev::Connected { wire, side: 0, hello: Some((token, hello)) });
+                self.after(then, Ev::Connected { wire, side: 1, hello: None });
+            }
+            Ev::DialFailed { host, life, dial } => {
+                if self.alive(host, life) {
+                    self.feed(host, Input::DialFailed { dial, why: "refused".into() });
+                }
+            }
+            Ev::Connected { wire, side, hello } => self.connect(wire, side, hello),
+            Ev::Arrive { ex } => self.arrive(ex),
+            Ev::Answer { ex, answer } => {
+                let Exchange { wire, side, token, .. } = self.exchanges[ex];
+                if !self.passes(wire, side, &event) || self.exchanges[ex].done {
+                    return;
+                }
+                self.exchanges[ex].done = true;
+                let host = self.wires[wire].ends[side].host;
+                if self.hosts[host].tokens.get(&token) == Some(&ex) {
+                    self.hosts[host].tokens.remove(&token);
+                    let outcome = answer.map_or(Err(Lost::Reset), |bytes| Ok(bytes.as_bytes().to_vec()));
+                    self.feed(host, Input::Replied { token, outcome });
+                }
+            }
+            Ev::Acked { ex } => {
+                let Exchange { wire, side, token, .. } = self.exchanges[ex];
+                if !self.passes(wire, side, &event) || self.exchanges[ex].done {
+                    return;
+                }
+                self.exchanges[ex].done = true;
+                let host = self.wires[wire].ends[side].host;
+                if self.hosts[host].tokens.get(&token) == Some(&ex) {
+                    self.hosts[host].tokens.remove(&token);
+                    self.feed(host, Input::Sent { token, outcome: Ok(()) });
+                }
+            }
+            Ev::Gone { host, life, stream } => {
+                if self.alive(host, life) && self.hosts[host].streams.remove(&stream).is_some() {
+                    self.feed(host, Input::RequestGone { stream });
+                }
+            }
+            Ev::Lost { wire, side, why } => self.lost(wire, side, why),
+            Ev::Idle { wire } => {
+                if !self.path_ok(wire) {
+                    (0..2).for_each(|side| self.lost(wire, side, "timed out"));
+                }
+            }
+            Ev::Silence { wire, side } => {
+                let end = &self.wires[wire].ends[side];
+                let waits = self.exchanges.iter().any(|ex| ex.wire == wire && ex.side == side && !ex.done);
+                let (host, conn) = (end.host, end.conn);
+                if end.open && end.known && !end.silent && waits && !self.path_ok(wire) {
+                    self.wires[wire].ends[side].silent = true;
+                    self.feed(host, Input::Silent { conn });
+                }
+            }
+            Ev::Over { wire, side } => {
+                let End { host, life, conn, .. } = self.wires[wire].ends[side];
+                if self.alive(host, life) {
+                    self.end_exchanges(wire, side, "closed here");
+                    self.feed(host, Input::Disconnected { conn, why: "closed here".into() });
+                }
+            }
+            Ev::Say { host, life, client, line } => {
+                if self.alive(host, life) && self.hosts[host].clients.contains_key(&client) {
+                    self.feed(host, Input::Line { client, line: line.into_bytes() });
+                }
+            }
+        }
+    }
+
+    /// Whether something that arrives now at this end gets there; if only a link is down, it comes later.
+    fn passes(&mut self, wire: usize, side: usize, event: &Ev) -> bool {
+        let ends = &self.wires[wire].ends;
+        if !self.linked(ends[0].host, ends[1].host) {
+            self.stalled.push(event.clone());
+            return false;
+        }
+        let end = &ends[side];
+        end.open && self.alive(end.host, end.life)
+    }
+
+    fn connect(&mut self, wire: usize, side: usize, hello: Option<(Token, Arc<str>)>) {
+        let event = Ev::Connected { wire, side, hello: hello.clone() };
+        if !self.passes(wire, side, &event) {
+            return;
+        }
+        let (host, conn) = (self.wires[wire].ends[side].host, self.wires[wire].ends[side].conn);
+        let other = self.wires[wire].ends[1 - side].host;
+        // The identity is checked after every handshake.
+        if self.hosts[host].pins.get(&self.hosts[other].id).is_none() {
+            self.wires[wire].ends[side].open = false;
+            return self.after(1, Ev::Lost { wire, side: 1 - side, why: "not pinned" });
+        }
+        self.wires[wire].ends[side].known = true;
+        self.hosts[host].conns.insert(conn, wire);
+        let dial = (side == 0).then_some(self.wires[wire].dial);
+        if let Some((token, bytes)) = hello {
+            self.transmit(host, conn, token, bytes, true);
+        }
+        let input = Input::Connected {
+            conn,
+            peer: self.hosts[other].id,
+            key: self.hosts[other].key,
+            side: if side == 0 { Side::Dialer } else { Side::Acceptor },
+            addr: "192.0.2.1:7100".parse().unwrap(),
+            dial,
+            early: false,
+        };
+        self.feed(host, input);
+    }
+
+    fn transmit(&mut self, host: usize, conn: ConnId, token: Token, bytes: Arc<str>, bidi: bool) {
+        let value: Value = serde_json::from_str(&bytes).unwrap();
+        *self.hosts[host].sends.entry(value["id"].as_str().unwrap().parse().unwrap()).or_default() += 1;
+        let ex = self.exchanges.len();
+        let Some(wire) = self.hosts[host].conns.get(&conn).copied() else {
+            panic!("node {host} sends on connection {conn:?}, which it has closed\n{}", self.tail());
+        };
+        let side = usize::from(self.wires[wire].ends[0].conn != conn);
+        self.exchanges.push(Exchange {
+            wire,
+            side,
+            token,
+            bidi,
+            bytes,
+            at_receiver: None,
+            arrived: false,
+            abandoned: false,
+            done: false,
+        });
+        let before = self.hosts[host].tokens.insert(token, ex);
+        assert!(before.is_none(), "a token goes out again before it was abandoned");
+        let delay = self.delay();
+        self.after(delay, Ev::Arrive { ex });
+        self.after(SILENCE_MS, Ev::Silence { wire, side });
+    }
+
+    fn arrive(&mut self, ex: usize) {
+        let Exchange { wire, side, bidi, abandoned, arrived, .. } = self.exchanges[ex];
+        if abandoned || arrived {
+            return;
+        }
+        let from = &self.wires[wire].ends[side];
+        let to = &self.wires[wire].ends[1 - side];
+        let (from_host, from_open, host, life, conn) = (from.host, from.open, to.host, to.life, to.conn);
+        if !self.linked(from_host, host) {
+            return if from_open {
+                self.stalled.push(Ev::Arrive { ex })
+            };
+        }
+        if !self.alive(host, life) || !to.open {
+            // A daemon that runs resets what it does not know; one that does not run says nothing.
+            if self.hosts[host].node.is_some() {
+                let delay = self.delay();
+                self.after(delay, Ev::Lost { wire, side, why: "reset" });
+            }
+            return;
+        }
+        if !to.known {
+            return if from_open {
+                self.after(1, Ev::Arrive { ex })
+            };
+        }
+        self.exchanges[ex].arrived = true;
+        let bytes = self.exchanges[ex].bytes.as_bytes().to_vec();
+        if bidi {
+            self.ids += 1;
+            let stream = StreamId(self.ids);
+            self.exchanges[ex].at_receiver = Some(stream);
+            self.hosts[host].streams.insert(stream, ex);
+            self.feed(host, Input::Request { conn, stream, bytes });
+        } else {
+            let delay = self.delay();
+            self.after(delay, Ev::Acked { ex });
+            self.feed(host, Input::OneWay { conn, bytes });
+        }
+    }
+
+    /// One end learns that its connection is over.
+    fn lost(&mut self, wire: usize, side: usize, why: &'static str) {
+        let end = &mut self.wires[wire].ends[side];
+        if !std::mem::replace(&mut end.open, false) {
+            return;
+        }
+        let (host, life, conn, known) = (end.host, end.life, end.conn, end.known);
+        if !self.alive(host, life) {
+            return;
+        }
+        if !known {
+            // The handshake did not come to its end.
+            if side == 0 {
+                let dial = self.wires[wire].dial;
+                self.feed(host, Input::DialFailed { dial, why: why.into() });
+            }
+            return;
+        }
+        self.hosts[host].conns.remove(&conn);
+        self.note(format!("lost {host} {conn:?}: {why}"));
+        let told_first = self.rng.chance(50);
+        if told_first {
+            self.feed(host, Input::Disconnected { conn, why: why.into() });
+        }
+        self.end_exchanges(wire, side, why);
+        if !told_first {
+            self.feed(host, Input::Disconnected { conn, why: why.into() });
+        }
+        // The other end, should it still believe, learns of it by a reset.
+        self.after(KEEPALIVE_MS, Ev::Lost { wire, side: 1 - side, why: "reset" });
+    }
+
+    /// What one end had sent on a connection that is over, and what waits there for an answer.
+    fn end_exchanges(&mut self, wire: usize, side: usize, why: &str) {
+        let host = self.wires[wire].ends[side].host;
+        for ex in 0..self.exchanges.len() {
+            if self.exchanges[ex].wire != wire || self.exchanges[ex].done {
+                continue;
+            }
+            if self.exchanges[ex].side != side {
+                if let Some(stream) = self.exchanges[ex].at_receiver {
+                    self.hosts[host].streams.remove(&stream);
+                }
+                continue;
+            }
+            self.exchanges[ex].done = true;
+            let (token, bidi) = (self.exchanges[ex].token, self.exchanges[ex].bidi);
+            if self.hosts[host].tokens.get(&token) == Some(&ex) {
+                self.hosts[host].tokens.remove(&token);
+                let lost = Lost::Connection(why.to_owned());
+                let input = if bidi {
+                    Input::Replied { token, outcome: Err(lost) }
+                } else {
+                    Input::Sent { token, outcome: Err(lost) }
+                };
+                self.feed(host, input);
+            }
+        }
+    }
+
+    // --- the shell ---
+
+    pub fn feed(&mut self, at: usize, input: Input) {
+        let now = self.clock();
+        self.note(format!("{at} <- {}", short(&input)));
+        let Some(node) = self.hosts[at].node.as_mut() else { return };
+        let mut effects = Vec::new();
+        node.handle(now, input, &mut effects);
+        for effect in effects {
+            self.carry_out(at, effect);
+        }
+    }
+
+    #[allow(clippy::too_many_lines)]
+    fn carry_out(&mut self, at: usize, effect: Effect) {
+        let life = self.hosts[at].life;
+        match effect {
+            Effect::Dial { dial, peer, addrs, hello, token, timeout_ms } => {
+                assert!(!addrs.is_empty());
+                self.note(format!("{at} dials {peer}"));
+                self.hosts[at].dials.push((self.now, peer, timeout_ms));
+                let until = self.now + timeout_ms;
+                let delay = self.delay();
+                self.after(delay, Ev::DialTry { host: at, life, dial, peer, hello, token, until });
+            }
+            Effect::Close { conn, code, reason } => {
+                self.note(format!("{at} closes {conn:?} {code} {reason}"));
+                self.hosts[at].closes.push((self.now, conn, code, reason));
+                let Some(wire) = self.hosts[at].conns.remove(&conn) else { return };
+                let side = usize::from(self.wires[wire].ends[0].conn != conn);
+                self.wires[wire].ends[side].open = false;
+                let other = self.wires[wire].ends[1 - side].host;
+                if self.linked(at, other) {
+                    let arrives = self.now + self.delay();
+                    let arrives = arrives.max(self.wires[wire].flush_until + 1);
+                    self.after(arrives - self.now, Ev::Lost { wire, side: 1 - side, why: "closed" });
+                }
+                // As the shell does: its own close is told too, and ends what was in flight.
+                self.after(0, Ev::Over { wire, side });
+            }
+            Effect::Request { conn, token, bytes } => self.transmit(at, conn, token, bytes, true),
+            Effect::OneWay { conn, token, bytes } => self.transmit(at, conn, token, bytes, false),
+            Effect::Abandon { token } => {
+                let Some(ex) = self.hosts[at].tokens.remove(&token) else { return };
+                self.exchanges[ex].abandoned = true;
+                self.exchanges[ex].done = true;
+                if let Some(stream) = self.exchanges[ex].at_receiver {
+                    let wire = self.exchanges[ex].wire;
+                    let end = &self.wires[wire].ends[1 - self.exchanges[ex].side];
+                    let (host, life) = (end.host, end.life);
+                    if self.path_ok(wire) {
+                        let delay = self.delay();
+                        self.after(delay, Ev::Gone { host, life, stream });
+                    }
+                }
+            }
+            Effect::Respond { stream, bytes } => self.respond(at, stream, Some(bytes)),
+            Effect::Reset { stream } => self.respond(at, stream, None),
+            Effect::Pins(pins) => self.hosts[at].pins = pins,
+            Effect::Line { client, line } | Effect::Event { client, line, .. } => {
+                self.line(at, client, &line)
+            }
+            Effect::Measure { client, req_id, .. } => {
+                self.feed(at, Input::Measured { client, req_id, rtts: Vec::new() });
+            }
+            Effect::CloseClient { client } => {
+                if let Some(cli) = self.hosts[at].clients.get_mut(&client) {
+                    cli.closed = true;
+                }
+            }
+            Effect::Remember(seen) => self.hosts[at].seen.extend(seen),
+            Effect::SavePeers(known) => self.hosts[at].known = known,
+            Effect::Log(_, text) => {
+                if text.starts_with("connected to") {
+                    self.hosts[at].ups.push(text.contains("dialled"));
+                }
+                self.note(format!("{at} log {text}"));
+            }
+            Effect::Stopped => self.hosts[at].stopped += 1,
+        }
+    }
+
+    fn respond(&mut self, at: usize, stream: StreamId, answer: Option<Arc<str>>) {
+        let Some(ex) = self.hosts[at].streams.remove(&stream) else { return };
+        if self.exchanges[ex].done {
+            return;
+        }
+        let delay = self.delay();
+        let wire = self.exchanges[ex].wire;
+        self.wires[wire].flush_until = self.wires[wire].flush_until.max(self.now + delay);
+        self.after(delay, Ev::Answer { ex, answer });
+    }
+
+    fn line(&mut self, at: usize, client: ClientId, line: &str) {
+        let value: Value = serde_json::from_str(line).unwrap();
+        assert!(!line.contains('\n') && line.len() <= 1_048_576 + 65_536);
+        let (now, life) = (self.now, self.hosts[at].life);
+        let Some(cli) = self.hosts[at].clients.get_mut(&client) else { return };
+        cli.lines.push(value.clone());
+        let think = cli.think_ms;
+        if let Some(id) = value["req_id"].as_str().and_then(|req_id| req_id.strip_prefix("a-result-"))
+            && (value["error"] == "peer_unreachable" || value["error"] == "timeout")
+        {
+            // An agent that has done the work tries again to say so.
+            let line = reply_line(id, "result", &json!({"status":"completed","outcome":id}));
+            return self.after(2_000, Ev::Say { host: at, life, client, line });
+        }
+        if value["event"] != "inbound" {
+            return;
+        }
+        let id = value["envelope"]["id"].as_str().unwrap().to_owned();
+        if value["answer"] != true {
+            self.shown.entry((at, id)).or_default().push((life, now, client));
+            return;
+        }
+        self.offered.entry((at, id.clone())).or_default().push((life, now, client));
+        let Some((from, to)) = think else { return };
+        let mut wait = self.rng.range(from, to);
+        let replies: &[(&str, Value)] = match value["envelope"]["kind"].as_str().unwrap() {
+            "query" => &[("response", json!({"data":null,"summary":id}))],
+            "delegate" => {
+                &[("ack", json!({"accepted":true})), ("result", json!({"status":"completed","outcome":id}))]
+            }
+            _ => &[("ack", json!({"accepted":true}))],
+        };
+        for (kind, payload) in replies {
+            self.after(wait, Ev::Say { host: at, life, client, line: reply_line(&id, kind, payload) });
+            wait += self.rng.range(from, to);
+        }
+    }
+
+    // --- for a failing test ---
+
+    fn note(&mut self, text: String) {
+        if self.trace.len() > 40_000 {
+            self.trace.drain(..20_000);
+        }
+        self.trace.push(format!("{:>7} {text}", self.now));
+    }
+
+    /// What happened to one message, and between nodes around it.
+    pub fn about(&self, id: &str) -> String {
+        let first = self.trace.iter().position(|line| line.contains(id)).unwrap_or(0);
+        let last = self.trace.iter().rposition(|line| line.contains(id)).unwrap_or(0);
+        let plain = |line: &&String| !line.contains("Client") && !line.contains("Timer");
+        let around = self.trace[first.saturating_sub(60)..(last + 20).min(self.trace.len())].iter();
+        around.filter(plain).cloned().collect::<Vec<_>>().join("\n")
+    }
+
+    /// What happened to requests whose last reply by an agent was refused.
+    pub fn open_requests(&self, at: usize) -> String {
+        let mut text = String::new();
+        for cli in self.hosts[at].clients.values() {
+            for line in cli.lines.iter().filter(|line| line["ok"] == false) {
+                let req_id = line["req_id"].as_str().unwrap_or_default();
+                let id = req_id.get(req_id.len().saturating_sub(36)..).unwrap_or_default();
+                text += &format!("{line}\n{}\n----\n", self.about(id));
+            }
+        }
+        text
+    }
+
+    /// The last things that happened.
+    pub fn tail(&self) -> String {
+        self.trace[self.trace.len().saturating_sub(120)..].join("\n")
+    }
+}
+
+fn reply_line(id: &str, kind: &str, payload: &Value) -> String {
+    let req_id = format!("a-{kind}-{id}");
+    json!({"cmd":"reply","req_id":req_id,"ref":id,"kind":kind,"payload":payload}).to_string()
+}
+
+fn short(input: &Input) -> String {
+    let text = match input {
+        Input::Line { client, line } => format!("Line {client:?} {}", String::from_utf8_lossy(line)),
+        Input::Request { conn, stream, bytes } => {
+            format!("Request {conn:?} {stream:?} {}", String::from_utf8_lossy(bytes))
+        }
+        Input::OneWay { conn, bytes } => format!("OneWay {conn:?} {}", String::from_utf8_lossy(bytes)),
+        Input::Replied { token, outcome } => match outcome {
+            Ok(bytes) => format!("Replied {token:?} {}", String::from_utf8_lossy(bytes)),
+            Err(lost) => format!("Replied {token:?} {lost:?}"),
+        },
+        Input::Settings(_) => "Settings".into(),
+        other => format!("{other:?}"),
+    };
+    text.chars().take(400).collect()
+}
+
+/// One node whose inputs the test makes itself.
+pub struct Solo {
+    pub node: Node,
+    pub now: u64,
+    pub effects: Vec<Effect>,
+    pub me: AgentId,
+    pub peer: AgentId,
+    pub key: PublicKey,
+    ids: u64,
+    rng: Rng,
+}
+
+impl Solo {
+    /// A node with the key of `n`, which knows the peer with the key of `peer`.
+    pub fn new(n: u8, peer: u8) -> Self {
+        Self::with(n, peer, |_| {})
+    }
+
+    pub fn with(n: u8, peer: u8, change: impl FnOnce(&mut Settings)) -> Self {
+        let (key, peer) = (PublicKey([n; 32]), PublicKey([peer; 32]));
+        let birth = Birth {
+            key,
+            version: "0",
+            pid: 1,
+            listen: Vec::new(),
+            root: None,
+            known_peers: Vec::new(),
+            seen: Vec::new(),
+            entropy: Box::new(Rng(u64::from(n))),
+        };
+        let mut settings = Settings {
+            peers: vec![StaticPeer {
+                agent_id: peer.agent_id(),
+                pubkey: peer,
+                addr: "192.0.2.1:7100".into(),
+                name: None,
+            }],
+            ..Settings::default()
+        };
+        change(&mut settings);
+        let now = 1_000;
+        let mut node = Node::new(birth, settings, Now { mono_ms: now, wall_ms: WALL_MS + now });
+        node.take_effects();
+        Self {
+            node,
+            now,
+            effects: Vec::new(),
+            me: key.agent_id(),
+            peer: peer.agent_id(),
+            key: peer,
+            ids: 0,
+            rng: Rng(99),
+        }
+    }
+
+    /// One input; yields the effects, without the log.
+    pub fn feed(&mut self, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.node.handle(Now { mono_ms: self.now, wall_ms: WALL_MS + self.now }, input, &mut effects);
+        effects.retain(|effect| !matches!(effect, Effect::Log(..)));
+        effects
+    }
+
+    /// Lets time pass; yields what the timers did.
+    pub fn wait(&mut self, ms: u64) -> Vec<Effect> {
+        let until = self.now + ms;
+        let mut effects = Vec::new();
+        while let Some(at) = self.node.next_timeout().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            effects.extend(self.feed(Input::Timer));
+        }
+        self.now = until;
+        effects
+    }
+
+    pub fn fresh(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+
+    /// A connection that the peer has dialled, before hello.
+    pub fn accept(&mut self) -> ConnId {
+        let conn = ConnId(self.fresh());
+        let effects = self.feed(Input::Connected {
+            conn,
+            peer: self.peer,
+            key: self.key,
+            side: Side::Acceptor,
+            addr: "192.0.2.1:7100".parse().unwrap(),
+            dial: None,
+            early: false,
+        });
+        assert_eq!(effects, []);
+        conn
+    }
+
+    pub fn new_id(&mut self) -> String {
+        let mut bytes = [0; 16];
+        self.rng.fill(&mut bytes);
+        MsgId::from_random(bytes).to_string()
+    }
+
+    /// An envelope of the peer.
+    pub fn envelope(&mut self, kind: &str, payload: Value) -> Value {
+        let id = self.new_id();
+        json!({"v":1,"id":id,"from":self.peer,"to":self.me,"ts":WALL_MS,"kind":kind,"payload":payload})
+    }
+
+    pub fn request(&mut self, conn: ConnId, envelope: &Value) -> (StreamId, Vec<Effect>) {
+        let stream = StreamId(self.fresh());
+        let bytes = envelope.to_string().into_bytes();
+        (stream, self.feed(Input::Request { conn, stream, bytes }))
+    }
+
+    /// Sends a request and yields the envelope that answers it at once.
+    pub fn ask(&mut self, conn: ConnId, envelope: &Value) -> Value {
+        let (stream, effects) = self.request(conn, envelope);
+        answer_on(&effects, stream).unwrap_or_else(|| panic!("no answer to {envelope}: {effects:?}"))
+    }
+
+    pub fn one_way(&mut self, conn: ConnId, envelope: &Value) -> Vec<Effect> {
+        self.feed(Input::OneWay { conn, bytes: envelope.to_string().into_bytes() })
+    }
+
+    pub fn hello_payload(features: &[&str], boot: Option<&str>) -> Value {
+        let mut hello = json!({"protocol_versions":[1],"features":features});
+        if let Some(boot) = boot {
+            hello["boot"] = boot.into();
+        }
+        hello
+    }
+
+    /// A connection that the peer has dialled and greeted on.
+    pub fn greeted(&mut self, features: &[&str], boot: Option<&str>) -> ConnId {
+        let conn = self.accept();
+        let hello = self.envelope("hello", Self::hello_payload(features, boot));
+        assert_eq!(self.ask(conn, &hello)["kind"], "hello");
+        conn
+    }
+
+    pub fn client(&mut self) -> ClientId {
+        let client = ClientId(self.fresh());
+        self.feed(Input::ClientUp { client, trusted: true });
+        self.say(client, &json!({"cmd":"hello","req_id":"h","version":2}));
+        client
+    }
+
+    /// A client that answers everything, when the test says so.
+    pub fn agent(&mut self) -> ClientId {
+        let client = self.client();
+        self.say(client, &json!({"cmd":"subscribe","req_id":"s","answer":["query","delegate","cancel"]}));
+        client
+    }
+
+    pub fn say(&mut self, client: ClientId, command: &Value) -> Vec<Effect> {
+        self.feed(Input::Line { client, line: command.to_string().into_bytes() })
+    }
+
+    pub fn dropped(&mut self, reason: &str) -> u64 {
+        self.status()["dropped"][reason].as_u64().unwrap()
+    }
+
+    pub fn status(&mut self) -> Value {
+        let client = self.client();
+        let effects = self.say(client, &json!({"cmd":"status","req_id":"1"}));
+        let status = lines(&effects, client).remove(0);
+        self.feed(Input::ClientGone { client });
+        status
+    }
+}
+
+/// The envelope that answers on a stream.
+pub fn answer_on(effects: &[Effect], stream: StreamId) -> Option<Value> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Respond { stream: on, bytes } if *on == stream => serde_json::from_str(bytes).ok(),
+        _ => None,
+    })
+}
+
+/// The lines for a client, events too.
+pub fn lines(effects: &[Effect], to: ClientId) -> Vec<Value> {
+    let to_it = |effect: &Effect| match effect {
+        Effect::Line { client, line } | Effect::Event { client, line, .. } if *client == to => {
+            serde_json::from_str(line).ok()
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(to_it).collect()
+}
+
+/// The closes: connection and code.
+pub fn closes(effects: &[Effect]) -> Vec<(ConnId, u32)> {
+    let close = |effect: &Effect| match effect {
+        Effect::Close { conn, code, .. } => Some((*conn, *code)),
+        _ => None,
+    };
+    effects.iter().filter_map(close).collect()
+}

@@ -1,0 +1,88 @@
+//! The daemon's own process image.
+//!
+//! `axon daemon` parses its command line and then starts the same program anew, in the same process, with what it
+//! understood as one argument. The new image maps and allocates nothing of the command line: the daemon is a good
+//! part of a megabyte smaller for it. Why: `spec/decisions/0007-a-small-daemon.md`.
+
+use std::ffi::OsString;
+use std::io::{self, Read as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::Root;
+use crate::driver::{self, DaemonArgs, DriverError};
+
+/// What the daemon's image is called in a list of processes.
+const NAME: &str = "axon daemon";
+/// What its only argument begins with.
+const PLAN: &str = "--image=";
+
+/// The command line as it was understood.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The root's directory.
+    pub root: PathBuf,
+    /// The instance's name, where the root is that of one.
+    pub name: Option<String>,
+    /// UDP port, instead of the config's.
+    pub port: Option<u16>,
+    /// No discovery on the local network.
+    pub disable_mdns: bool,
+    /// Stop when stdin ends.
+    pub until_eof: bool,
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// Only warnings in the log.
+    pub quiet: bool,
+    /// Failures as JSON.
+    pub json: bool,
+}
+
+impl Plan {
+    /// The plan of an image that was started by [`Plan::start_anew`].
+    pub fn of_this_image(args: &[OsString]) -> Option<Self> {
+        match args {
+            [_, text] => serde_json::from_str(text.to_str()?.strip_prefix(PLAN)?).ok(),
+            _ => None,
+        }
+    }
+
+    /// Turns this process into the daemon's image. Returns only when that is not possible.
+    pub fn start_anew(&self) -> io::Error {
+        match (std::env::current_exe(), serde_json::to_string(self)) {
+            // Its few small threads share one arena of the allocator; glibc would give each its own.
+            (Ok(program), Ok(text)) => {
+                let plan = format!("{PLAN}{text}");
+                Command::new(program).arg0(NAME).arg(plan).env("MALLOC_ARENA_MAX", "1").exec()
+            }
+            (Err(error), _) => error,
+            (_, Err(error)) => error.into(),
+        }
+    }
+
+    /// Runs the daemon.
+    pub fn serve(&self) -> Result<(), DriverError> {
+        let root = self.name.as_deref().and_then(|name| Root::resolve(None, Some(name)).ok());
+        if self.until_eof {
+            std::thread::spawn(stop_at_eof);
+        }
+        driver::run(DaemonArgs {
+            root: root.unwrap_or_else(|| Root::at(&self.root)),
+            port: self.port,
+            disable_mdns: self.disable_mdns,
+            verbose: self.verbose,
+            quiet: self.quiet,
+        })
+    }
+}
+
+/// Asks this process to stop, in the ordinary way, once nobody holds the other end of stdin.
+fn stop_at_eof() {
+    let mut byte = [0; 64];
+    while std::io::stdin().read(&mut byte).is_ok_and(|read| read > 0) {}
+    // It cannot fail: the process is our own and the signal exists.
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).ok();
+}

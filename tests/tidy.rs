@@ -1,0 +1,507 @@
+//! The house is kept: who imports whom, what the core may touch, how long lines and files are, and that the
+//! tables of the specification say what the code does.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use axon_proto::error::{IpcCode, PeerCode};
+use axon_proto::family::{Kind, Pattern};
+use axon_proto::limits::*;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below a directory whose names end so, by their paths from the root, in order.
+fn files(dir: &str, ending: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut dirs = vec![root().join(dir)];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path: PathBuf = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.to_str().unwrap().ends_with(ending) {
+                let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+                found.push((name, fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no {ending} in {dir}");
+    found.sort();
+    found
+}
+
+fn page(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+fn none(what: &str, faults: &[String]) {
+    assert!(faults.is_empty(), "{what}:\n{}", faults.join("\n"));
+}
+
+// ---- Imports ----------------------------------------------------------------------------------------------
+
+/// The code without comments, and without the tests at its end.
+fn code(text: &str) -> String {
+    let end = text.find("\n#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    let lines = text[..end].lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What a file takes from its own crate: module paths as written after `crate::`, with `super` resolved.
+fn imports(file: &str, src: &str, text: &str) -> BTreeSet<String> {
+    let inside = file.strip_prefix(src).unwrap().trim_end_matches(".rs").trim_end_matches("/mod");
+    let module: Vec<&str> = inside.split('/').filter(|part| !part.is_empty() && *part != "lib").collect();
+    let code = code(text);
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        // `$crate::` and `axon_crate::` are other things.
+        if !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
+            found.extend(heads(&code[at + "crate::".len()..], &[]));
+        }
+    }
+    for (at, _) in code.match_indices("super::") {
+        if code[..at].ends_with("super::") || code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
+        {
+            continue;
+        }
+        let mut rest = &code[at..];
+        let mut base = module.clone();
+        while let Some(next) = rest.strip_prefix("super::") {
+            base.pop();
+            rest = next;
+        }
+        found.extend(heads(rest, &base));
+    }
+    found
+}
+
+/// The paths that begin here: one, or those in braces, to two parts.
+fn heads(text: &str, base: &[&str]) -> Vec<String> {
+    let join = |path: &str| {
+        let path =
+            path.trim().split([' ', ';', ',', '(', ')', '<', '>', '.', '\n', '{', '}', '&', '=', '?']).next();
+        let parts =
+            base.iter().copied().chain(path.unwrap_or_default().split("::").filter(|part| !part.is_empty()));
+        parts.take(2).collect::<Vec<_>>().join("::")
+    };
+    let Some(list) = text.strip_prefix('{') else { return vec![join(text)] };
+    let (mut depth, mut start, mut found) = (0, 0, Vec::new());
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                found.push(join(&list[start..at]));
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                found.push(join(&list[start..at]));
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    found.retain(|path| !path.is_empty());
+    found
+}
+
+#[test]
+fn imports_are_read_as_they_are_meant() {
+    let text = "use crate::{a::b, c};\nuse super::{d, e::f};\n// use crate::no;\nfn x() { crate::g::h(1) }\n";
+    let found = imports("src/m/n.rs", "src/", text);
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["a::b", "c", "g::h", "m::d", "m::e"]);
+}
+
+#[test]
+fn kinds_know_neither_the_node_nor_one_another() {
+    // Plain types without behaviour, which are used everywhere.
+    let plain = ["node::ClientId", "node::ConnId", "node::Now", "node::StreamId"];
+    let mut faults = Vec::new();
+    for (file, text) in files("axon/proto/src/kinds", ".rs") {
+        let family = file.trim_start_matches("axon/proto/src/kinds/").split('/').next().unwrap().to_owned();
+        if family == "mod.rs" {
+            continue;
+        }
+        for path in imports(&file, "axon/proto/src/", &text) {
+            let other = path.starts_with("kinds::") && path != format!("kinds::{family}");
+            let above = ["node", "session"].contains(&path.split("::").next().unwrap());
+            if other || (above && !plain.contains(&path.as_str())) {
+                faults.push(format!("{file} uses {path}"));
+            }
+        }
+    }
+    none("a family knows `family` and what is below it", &faults);
+}
+
+#[test]
+fn below_never_imports_above() {
+    let lowest = ["limits", "id", "error", "wire"];
+    let mut faults = Vec::new();
+    for (file, text) in files("axon/proto/src", ".rs") {
+        let module = file.trim_start_matches("axon/proto/src/").trim_end_matches(".rs").to_owned();
+        for path in imports(&file, "axon/proto/src/", &text) {
+            let target = path.split("::").next().unwrap();
+            let from_low = lowest.contains(&module.as_str()) && !lowest.contains(&target);
+            // Only the node knows that there are families.
+            let of_kinds = target == "kinds" && !module.starts_with("kinds") && !module.starts_with("node");
+            if from_low || of_kinds {
+                faults.push(format!("{file} uses {path}"));
+            }
+        }
+    }
+    none("see axon/ARCHITECTURE.md", &faults);
+}
+
+#[test]
+fn the_rooms_of_the_daemon_do_not_know_each_other() {
+    let rooms = ["net", "ipc", "disk", "discover"];
+    let mut faults = Vec::new();
+    for room in rooms {
+        for (file, text) in files(&format!("axon/src/{room}"), ".rs") {
+            for path in imports(&file, "axon/src/", &text) {
+                let target = path.split("::").next().unwrap();
+                let other = rooms.contains(&target) && target != room;
+                if other || ["cli", "driver"].contains(&target) || text.contains("axon_client") {
+                    faults.push(format!("{file} uses {path}"));
+                }
+            }
+        }
+    }
+    for (file, text) in files("axon/src/cli", ".rs") {
+        for path in imports(&file, "axon/src/", &text) {
+            let target = path.split("::").next().unwrap();
+            let daemon = file == "axon/src/cli/daemon.rs" && target == "driver";
+            if ["net", "ipc", "discover", "driver"].contains(&target) && !daemon {
+                faults.push(format!("{file} uses {path}"));
+            }
+        }
+    }
+    none("see axon/ARCHITECTURE.md", &faults);
+}
+
+#[test]
+fn the_core_has_no_clock_no_sockets_no_files_and_no_tasks() {
+    let words = [
+        "tokio",
+        "std::fs",
+        "std::env",
+        "std::thread",
+        "std::process",
+        "std::io",
+        "Instant",
+        "SystemTime",
+        "UdpSocket",
+        "TcpStream",
+        "TcpListener",
+        "UnixStream",
+        "UnixListener",
+        "getrandom",
+        "println",
+    ];
+    let mut faults = Vec::new();
+    for (file, text) in files("axon/proto/src", ".rs") {
+        let code = code(&text);
+        faults
+            .extend(words.iter().filter(|word| code.contains(**word)).map(|word| format!("{file}: {word}")));
+    }
+    none("time, randomness and addresses are arguments of the core", &faults);
+}
+
+/// The crates that this one is built with, itself included.
+fn tree(package: &str) -> BTreeSet<String> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["tree", "--offline", "--locked", "-e", "normal", "--prefix", "none", "-p", package]);
+    let output = cargo.current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_core_and_the_client_stay_light() {
+    for (package, without) in [
+        ("axon-proto", &["tokio", "mio", "socket2", "rustix", "getrandom", "quinn", "rustls", "ring"][..]),
+        ("axon-client", &["quinn", "quinn-proto", "rustls", "ring", "rcgen", "mdns-sd", "clap", "toml_edit"]),
+    ] {
+        let tree = tree(package);
+        assert!(tree.contains(package), "{tree:?}");
+        for name in without {
+            assert!(!tree.contains(*name), "{package} is built with {name}: {tree:?}");
+        }
+    }
+}
+
+// ---- Files and lines --------------------------------------------------------------------------------------
+
+fn sources() -> Vec<(String, String)> {
+    let mut all = files("axon", ".rs");
+    for (dir, ending) in [("tests", ".rs"), ("examples", ".rs"), ("examples", ".py"), ("examples", ".sh")] {
+        all.extend(files(dir, ending));
+    }
+    all
+}
+
+#[test]
+fn no_line_is_longer_than_110_columns() {
+    let mut faults = Vec::new();
+    for (file, text) in sources() {
+        for (number, line) in (1..).zip(text.lines()) {
+            // A line of the socket, shown as it is, cannot be broken. Nor does rustfmt break a sentence.
+            let shown = file.ends_with("cli/examples.rs") && line.starts_with(['<', '>']);
+            let sentence = !line.trim_start().starts_with("//") && line.contains('"');
+            let columns = line.chars().count();
+            if columns > 110 && !shown && !sentence {
+                faults.push(format!("{file}:{number}: {columns} columns"));
+            }
+        }
+    }
+    none("break these lines", &faults);
+}
+
+#[test]
+fn no_file_is_longer_than_700_lines() {
+    let mut faults = Vec::new();
+    for (file, text) in sources() {
+        // Tests at a file's end are read apart from it.
+        let own = text.find("\n#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+        let lines = text[..own].lines().count();
+        if lines > 700 {
+            faults.push(format!("{file}: {lines} lines"));
+        }
+    }
+    none("split these files", &faults);
+}
+
+#[test]
+fn nothing_is_left_to_be_done_later() {
+    // In two halves, so that this file does not find itself.
+    let words =
+        [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("unimple", "mented!")];
+    let mut faults = Vec::new();
+    for (file, text) in sources() {
+        for (number, line) in (1..).zip(text.lines()) {
+            if words.iter().any(|word| line.contains(word)) {
+                faults.push(format!("{file}:{number}: {}", line.trim()));
+            }
+        }
+    }
+    none("do it now, or leave it out", &faults);
+}
+
+// ---- Specification and code -------------------------------------------------------------------------------
+
+/// The cells of the table rows below this heading, down to the next heading of the same rank or higher.
+fn table(page: &str, heading: &str) -> Vec<Vec<String>> {
+    let rank = heading.chars().take_while(|c| *c == '#').count();
+    let start = page.find(&format!("\n{heading}")).unwrap_or_else(|| panic!("no {heading}")) + 1;
+    let ends = |line: &&str| {
+        let hashes = line.chars().take_while(|c| *c == '#').count();
+        hashes > 0 && hashes <= rank
+    };
+    let lines = page[start..].lines().skip(1).take_while(|line| !ends(line));
+    let row =
+        |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    lines.filter(|line| line.starts_with('|') && !line.starts_with("|-")).map(row).collect()
+}
+
+/// The words of a cell that stand in backquotes.
+fn words(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn error_codes_are_those_of_the_specification() {
+    let rows = table(&page("spec/WIRE_FORMAT.md"), "## 7. Errors");
+    let told: Vec<(String, bool)> =
+        rows.iter().skip(1).map(|row| (words(&row[0])[0].to_owned(), row[2] == "yes")).collect();
+    let ours: Vec<_> =
+        PeerCode::ALL.iter().map(|code| (code.as_str().to_owned(), code.retryable())).collect();
+    // shows: WF-ERR-5
+    assert_eq!(told, ours);
+
+    let rows = table(&page("spec/IPC.md"), "## 8. Errors");
+    let told: Vec<(String, u8)> =
+        rows.iter().skip(1).map(|row| (words(&row[0])[0].to_owned(), row[3].parse().unwrap())).collect();
+    let ours: Vec<_> = IpcCode::ALL.iter().map(|code| (code.as_str().to_owned(), code.exit_code())).collect();
+    assert_eq!(told, ours);
+}
+
+/// The whole numbers in a text, `65,536` being one.
+fn numbers(text: &str) -> Vec<u64> {
+    let text: Vec<char> = text.chars().collect();
+    let mut found = Vec::new();
+    let mut digits = String::new();
+    for (at, c) in text.iter().enumerate() {
+        let thousands = *c == ',' && text.get(at + 1).is_some_and(char::is_ascii_digit) && !digits.is_empty();
+        if c.is_ascii_digit() {
+            digits.push(*c);
+        } else if !thousands && !digits.is_empty() {
+            found.push(digits.parse().unwrap());
+            digits.clear();
+        }
+    }
+    found.extend(digits.parse::<u64>());
+    found
+}
+
+/// Every row of a table of limits has these numbers, and no row is missing here.
+fn limits_are(page_path: &str, heading: &str, expected: &[(&str, &[u64])]) {
+    let rows = table(&page(page_path), heading);
+    let mut faults = Vec::new();
+    for row in rows.iter().skip(1) {
+        match expected.iter().find(|(name, _)| *name == row[0]) {
+            Some((_, wanted)) if numbers(&row[1]) == *wanted => {}
+            Some((_, wanted)) => {
+                faults.push(format!("{}: page {:?}, code {wanted:?}", row[0], numbers(&row[1])))
+            }
+            None => faults.push(format!("{}: not compared with the code", row[0])),
+        }
+    }
+    for (name, _) in expected {
+        if !rows.iter().any(|row| row[0] == *name) {
+            faults.push(format!("{name}: not on the page"));
+        }
+    }
+    none(page_path, &faults);
+}
+
+#[test]
+fn limits_of_the_wire_are_those_of_the_specification() {
+    let preset = axon::disk::Config::default();
+    let n = |bound: usize| u64::try_from(bound).unwrap();
+    limits_are(
+        "spec/WIRE_FORMAT.md",
+        "## 8. Limits",
+        &[
+            ("message (encoded envelope)", &[n(MESSAGE_BYTES_MAX)]),
+            ("`kind`", &[n(KIND_BYTES_MAX)]),
+            ("agent name in hello", &[n(NAME_BYTES_MAX)]),
+            ("`boot`", &[n(BOOT_BYTES_MAX)]),
+            ("features of one hello", &[n(FEATURES_MAX), n(FEATURE_BYTES_MAX)]),
+            ("domain of a query", &[n(DOMAIN_BYTES_MAX)]),
+            ("answer awaited, no deadline given", &[REQUEST_TIMEOUT_MS]),
+            ("requester's extra wait (grace)", &[REPLY_GRACE_MS]),
+            ("connections, all peers", &[n(preset.max_connections)]),
+            ("connections of found peers", &[n(FOUND_CONNECTIONS_MAX)]),
+            ("connections of one peer", &[n(CONNECTIONS_PER_PEER_MAX)]),
+            ("handshakes before Retry / refusal", &[n(HANDSHAKES_FREE_MAX), n(HANDSHAKES_MAX)]),
+            ("time to hello", &[preset.handshake_timeout_secs]),
+            ("streams of each direction on a connection", &[u64::from(STREAMS_MAX)]),
+            ("time without a byte on an unfinished message", &[preset.inbound_read_timeout_secs]),
+            ("silence before a connection is doubted", &[SILENCE_MS, DOUBT_DIAL_MS][..1]),
+            ("lower id's head start", &[INITIATOR_WAIT_MS]),
+            ("superseded connection without streams", &[DRAIN_MS]),
+            ("backoff", &[BACKOFF_FIRST_MS / 1000, preset.reconnect_max_backoff_secs]),
+            ("open requests of peers, together", &[n(OPEN_REQUESTS_MAX)]),
+            ("requests and delegations waiting for an agent", &[n(QUEUED_REQUESTS_MAX)]),
+            ("delegations remembered, each direction", &[n(DELEGATIONS_MAX)]),
+            ("remembered ids", &[REPLAY_TTL_MS / 1000, n(REPLAY_IDS_MAX)]),
+            ("static peers", &[n(STATIC_PEERS_MAX)]),
+            ("found peers / addresses of each", &[n(FOUND_PEERS_MAX), n(ADDRS_PER_PEER_MAX)]),
+            ("found peer without news", &[STALE_MS / 1000, SWEEP_INTERVAL_MS / 1000]),
+            ("stop", &[SHUTDOWN_MS / 1000]),
+        ],
+    );
+}
+
+#[test]
+fn limits_of_the_socket_are_those_of_the_specification() {
+    let preset = axon::disk::Config::default();
+    let n = |bound: usize| u64::try_from(bound).unwrap();
+    limits_are(
+        "spec/IPC.md",
+        "## 9. Limits",
+        &[
+            ("clients", &[n(preset.max_ipc_clients)]),
+            ("a client's line", &[n(LINE_BYTES_MAX)]),
+            ("a daemon's line with one envelope", &[n(LINE_OVERHEAD_BYTES_MAX)]),
+            ("`inbox` reply", &[n(INBOX_REPLY_BYTES_MAX), 1, INBOX_LIMIT_MAX, INBOX_LIMIT_DEFAULT]),
+            ("`req_id`", &[n(REQ_ID_BYTES_MAX)]),
+            ("consumer", &[n(CONSUMER_BYTES_MAX), n(CONSUMERS_MAX)]),
+            ("commands waiting for peers", &[n(CLIENT_PENDING_MAX), n(PENDING_MAX)]),
+            ("events waiting for one client", &[n(preset.max_client_queue), n(CLIENT_QUEUE_BYTES_MAX)]),
+            ("names in `kinds`, `domains`, `answer`", &[n(SUBSCRIPTION_NAMES_MAX)]),
+            ("capacity of an answerer", &[u64::from(CAPACITY_DEFAULT), u64::from(CAPACITY_MAX)]),
+            ("requests open / waiting for an agent", &[n(OPEN_REQUESTS_MAX), n(QUEUED_REQUESTS_MAX)]),
+            ("ends of requests remembered", &[n(CLOSED_REQUESTS_MAX)]),
+            ("`capabilities` of one client", &[n(CAPABILITIES_BYTES_MAX)]),
+            ("a request's deadline", &[REQUEST_TIMEOUT_MS, DEADLINE_MS_MAX]),
+            ("grace of the requester", &[REPLY_GRACE_MS]),
+            ("stop", &[SHUTDOWN_MS / 1000]),
+        ],
+    );
+}
+
+#[test]
+fn settings_are_those_of_the_specification() {
+    let told: BTreeSet<String> = table(&page("spec/SPEC.md"), "## Settings")
+        .iter()
+        .flat_map(|row| words(&row[0]).into_iter().map(str::to_owned).collect::<Vec<_>>())
+        .filter(|key| !["[[peers]]", "agent.*"].contains(&key.as_str()))
+        .collect();
+    let settings = axon::disk::settings::SETTINGS.iter().map(|row| row.key);
+    let ours = settings.chain(axon::disk::settings::PEER_KEYS.iter().copied()).map(str::to_owned).collect();
+    assert_eq!(told, ours);
+}
+
+#[test]
+fn kinds_are_those_of_the_specification() {
+    let rows = table(&page("spec/MESSAGE_TYPES.md"), "## All kinds");
+    let families = axon_proto::kinds::all();
+    let kinds: Vec<&Kind> = families.iter().flat_map(|family| family.vocabulary().kinds).collect();
+    let mut told = BTreeSet::new();
+    for row in rows.iter().skip(1) {
+        for name in words(&row[0]) {
+            told.insert(name.to_owned());
+            let kind =
+                kinds.iter().find(|kind| kind.name == name).unwrap_or_else(|| panic!("no kind {name}"));
+            if row[1].starts_with("the request's own") {
+                let alone = kind.name == "error" || kind.pattern == Pattern::Reply;
+                assert!(
+                    alone && kind.feature == row[4].contains(&format!("`{name}`")).then_some(name),
+                    "{name}"
+                );
+                continue;
+            }
+            let (replies, later) = match kind.pattern {
+                Pattern::Request { replies, later } => (replies, later),
+                _ => (&[][..], &[][..]),
+            };
+            assert_eq!(row[1].starts_with("bidirectional"), kind.is_request(), "{name}");
+            assert_eq!((words(&row[2]), words(&row[3])), (replies.to_vec(), later.to_vec()), "{name}");
+            assert_eq!(words(&row[4]).first().copied(), kind.feature, "{name}");
+            assert_eq!(row[6] == "yes", kind.kept, "{name}");
+            assert!(root().join("spec/kinds").join(format!("{}.md", family_of(name))).exists(), "{name}");
+        }
+    }
+    assert_eq!(told, kinds.iter().map(|kind| kind.name.to_owned()).collect());
+}
+
+fn family_of(kind: &str) -> &'static str {
+    let families = axon_proto::kinds::all();
+    let has = |kinds: &[Kind]| kinds.iter().any(|own| own.name == kind);
+    families.iter().map(|family| family.vocabulary()).find(|words| has(words.kinds)).unwrap().family
+}
+
+#[test]
+fn requirements_that_tests_name_are_in_the_specification() {
+    let spec: String = files("spec", ".md").into_iter().map(|(_, text)| text).collect();
+    let mut faults = Vec::new();
+    for (file, text) in sources() {
+        for (number, line) in (1..).zip(text.lines()) {
+            let Some((_, named)) = line.split_once("shows: ") else { continue };
+            let ids = named.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+            // An id is capitals, dashes and a number at its end.
+            let ids = ids.filter(|id| id.contains('-') && id.ends_with(|c: char| c.is_ascii_digit()));
+            for id in ids.filter(|id| !spec.contains(&format!("[{id}]"))) {
+                faults.push(format!("{file}:{number}: {id}"));
+            }
+        }
+    }
+    none("no such requirement", &faults);
+}
