@@ -4,8 +4,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Functions that a daemon runs, listed by `benches/order`: linked side by side, so that a daemon maps these pages
-/// and not those of the command line in between. Names that a build does not have are passed over.
+/// Functions that a daemon runs, listed by `benches/order`: linked side by side, so that a daemon maps these
+/// pages and not those of the command line in between. Names that a build does not have are passed over.
 const ORDER: &str = "axon/link/daemon.order";
 
 fn main() {

@@ -1,6 +1,7 @@
 //! What the core costs, measured on real daemons: `cargo bench --bench core [-- --short]`.
 //!
-//! Prints one table row a figure. Nothing here passes or fails on time: the figures go into `benches/README.md`.
+//! Prints one table row a figure. Nothing here passes or fails on time: the figures go into
+//! `benches/README.md`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 

@@ -1,7 +1,9 @@
 //! The loop: one input, the node, all its effects in order, the next input.
 //!
-//! Everything that the daemon does begins here: sockets, discovery, signals and timers become inputs, effects go to
-//! `net`, `ipc` and `disk`. One thread runs it all; a second one writes files, so that a slow disk holds nobody up.
+//! Everything that the daemon does begins here: sockets, discovery, signals and timers become inputs, effects
+//! go to
+//! `net`, `ipc` and `disk`. One thread runs it all; a second one writes files, so that a slow disk holds
+//! nobody up.
 
 use std::collections::VecDeque;
 use std::sync::mpsc as std_mpsc;

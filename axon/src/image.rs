@@ -1,8 +1,8 @@
 //! The daemon's own process image.
 //!
-//! `axon daemon` parses its command line and then starts the same program anew, in the same process, with what it
-//! understood as one argument. The new image maps and allocates nothing of the command line: the daemon is a good
-//! part of a megabyte smaller for it. Why: `spec/decisions/0007-a-small-daemon.md`.
+//! `axon daemon` parses its command line and then starts the same program anew, in the same process, with
+//! what it understood as one argument. The new image maps and allocates nothing of the command line: the
+//! daemon is a good part of a megabyte smaller for it. Why: `spec/decisions/0007-a-small-daemon.md`.
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};

@@ -1,7 +1,8 @@
 //! The axon daemon and its command line: the thin shell around `axon-proto`.
 //!
-//! `net`, `discover`, `ipc` and `disk` turn sockets and files into inputs and carry out effects; `driver` feeds the
-//! node; `cli` is a client of the socket like any other. Where a line belongs is told in `axon/ARCHITECTURE.md`.
+//! `net`, `discover`, `ipc` and `disk` turn sockets and files into inputs and carry out effects; `driver`
+//! feeds the node; `cli` is a client of the socket like any other. Where a line belongs is told in
+//! `axon/ARCHITECTURE.md`.
 
 pub mod cli;
 pub mod discover;

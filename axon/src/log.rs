@@ -1,7 +1,7 @@
 //! The daemon's log: one line an event, on stderr.
 //!
-//! A subscriber of our own instead of `tracing-subscriber`, which costs a daemon of 5 MB some 0.2 MB for spans and
-//! filters that nobody here looks at.
+//! A subscriber of our own instead of `tracing-subscriber`, which costs a daemon of 5 MB some 0.2 MB for
+//! spans and filters that nobody here looks at.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -108,7 +108,8 @@ impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(secs, millis) = self;
         let (days, second) = (secs / 86_400, secs % 86_400);
-        // Days since 0000-03-01, in eras of 400 years (Hinnant, "chrono-compatible low-level date algorithms").
+        // Days since 0000-03-01, in eras of 400 years (Hinnant, "chrono-compatible low-level date
+        // algorithms").
         let days = days + 719_468;
         let (era, day) = (days / 146_097, days % 146_097);
         let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

@@ -1,5 +1,5 @@
-//! A peer that speaks protocol v1 by its own hands: quinn, rustls and rcgen, nothing of axon's network code. It keeps
-//! the rules only where a test wants it to.
+//! A peer that speaks protocol v1 by its own hands: quinn, rustls and rcgen, nothing of axon's network code.
+//! It keeps the rules only where a test wants it to.
 //!
 //! Everything here blocks; a thread of its own drives the sockets.
 
@@ -168,8 +168,8 @@ impl RawPeer {
         Ok(self.link(connection, daemon))
     }
 
-    /// The same with a ticket of an earlier connection, sending these messages in 0-RTT, each on its stream. Yields
-    /// the connection once the handshake is done, whether the early data was taken, and the answers.
+    /// The same with a ticket of an earlier connection, sending these messages in 0-RTT, each on its stream.
+    /// Yields the connection once the handshake is done, whether the early data was taken, and the answers.
     #[allow(clippy::type_complexity)]
     pub fn dial_early(
         &self,
@@ -223,14 +223,22 @@ impl RawPeer {
             while !ended.load(std::sync::atomic::Ordering::Relaxed) {
                 if let Ok(bytes) = relay.recv(&mut packet) {
                     out.send_to(&packet[..bytes], to).unwrap();
+                    // No faster than the daemon takes them out of its socket.
+                    std::thread::sleep(Duration::from_millis(1));
                     count_passed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 }
             }
         });
         let _inside = self.runtime.enter();
-        let begun = (0..count)
-            .map(|_| self.endpoint.connect_with(self.client.clone(), addr, daemon.id()).unwrap())
-            .collect();
+        let mut begun = Vec::new();
+        while begun.len() < count {
+            let one = || self.endpoint.connect_with(self.client.clone(), addr, daemon.id()).unwrap();
+            begun.extend((0..20).map(|_| one()));
+            // A burst would be lost in the kernel, and come again a second later.
+            crate::support::wait_for("the relay", || {
+                (passed.load(std::sync::atomic::Ordering::Relaxed) >= begun.len()).then_some(())
+            });
+        }
         HalfOpen { _begun: begun, done, passed, thread: Some(thread) }
     }
 

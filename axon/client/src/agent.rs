@@ -1,9 +1,9 @@
 //! An agent: a closure that answers what peers ask, with the bookkeeping around it.
 //!
-//! A query is answered when the closure returns. A delegation is acked at once and its result sent when the closure
-//! returns, over a new connection if the daemon was restarted meanwhile. A request that needs no answer any more
-//! (cancelled, too late, its peer gone) is told so by [`Request::ended`]; a closure that does not listen is dropped a
-//! little later.
+//! A query is answered when the closure returns. A delegation is acked at once and its result sent when the
+//! closure returns, over a new connection if the daemon was restarted meanwhile. A request that needs no
+//! answer any more (cancelled, too late, its peer gone) is told so by [`Request::ended`]; a closure that does
+//! not listen is dropped a little later.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -213,8 +213,8 @@ where
         self
     }
 
-    /// Called when an answer or a result could not be given, with the request's id: its deadline may have passed, or
-    /// the daemon no longer knows of it.
+    /// Called when an answer or a result could not be given, with the request's id: its deadline may have
+    /// passed, or the daemon no longer knows of it.
     #[must_use]
     pub fn on_unsent(mut self, unsent: impl Fn(&str, &ClientError) + Send + Sync + 'static) -> Self {
         self.unsent = Arc::new(unsent);
@@ -546,7 +546,8 @@ async fn wait_end(mut ended: watch::Receiver<Option<End>>) -> End {
     }
 }
 
-/// Waits until a run that was ended is over and has said its last word, so that "cancelled" is true when it is said.
+/// Waits until a run that was ended is over and has said its last word, so that "cancelled" is true when it
+/// is said.
 async fn run_over(mut run: watch::Receiver<Option<End>>) {
     let over = async { while run.changed().await.is_ok() {} };
     timeout(GRACE + STOP, over).await.ok();

@@ -54,8 +54,8 @@ impl Answer {
         self
     }
 
-    /// A payload of your own. Required fields that it lacks are filled in; an object without any field of an answer
-    /// becomes its `data`.
+    /// A payload of your own. Required fields that it lacks are filled in; an object without any field of an
+    /// answer becomes its `data`.
     pub fn payload(fields: Map<String, Value>) -> Self {
         Self(Content::Payload(fields))
     }

@@ -127,8 +127,8 @@ impl Client {
 
     /// Sends a message of any kind. For a kind that is answered this awaits the answer.
     ///
-    /// `to` is an agent id, an unambiguous prefix of one (at least 4 hexadecimal digits) or a name; only `cancel`
-    /// does without. The payload must become a JSON object; text that is JSON already goes as
+    /// `to` is an agent id, an unambiguous prefix of one (at least 4 hexadecimal digits) or a name; only
+    /// `cancel` does without. The payload must become a JSON object; text that is JSON already goes as
     /// [`RawValue`](serde_json::value::RawValue).
     pub async fn send(
         &self,
@@ -155,8 +155,8 @@ impl Client {
             reference: options.reference.as_deref(),
             deadline_ms: options.deadline_ms,
         };
-        // A query's own deadline is in its payload, which is not looked into here: no patience for it. The others
-        // are bounded by the daemon.
+        // A query's own deadline is in its payload, which is not looked into here: no patience for it. The
+        // others are bounded by the daemon.
         let limit = (kind != "query").then(|| {
             Duration::from_millis(options.deadline_ms.unwrap_or(0).max(REQUEST_TIMEOUT_MS)) + PATIENCE
         });
@@ -224,7 +224,8 @@ impl Client {
         self.send(Some(to), "ping", &Nothing {}, SendOptions::default()).await
     }
 
-    /// Answers a peer's request: `response`, `ack`, `error`, `progress` or `result`. Gives the id of the answer.
+    /// Answers a peer's request: `response`, `ack`, `error`, `progress` or `result`. Gives the id of the
+    /// answer.
     pub async fn reply(
         &self,
         request: &str,
@@ -253,13 +254,14 @@ impl Client {
 
     /// The next event, in the order of their coming. An error means that there will be no more.
     ///
-    /// May be dropped while it waits without losing anything. With several clones waiting, each event goes to one.
+    /// May be dropped while it waits without losing anything. With several clones waiting, each event goes to
+    /// one.
     pub async fn next_event(&self) -> Result<Event, ClientError> {
         self.shared.conn.event().await
     }
 
-    /// Kept messages from this consumer's cursor on: at most `limit`, and with `kinds` up to the first of another
-    /// kind.
+    /// Kept messages from this consumer's cursor on: at most `limit`, and with `kinds` up to the first of
+    /// another kind.
     pub async fn inbox(&self, limit: Option<u64>, kinds: Option<&[String]>) -> Result<Inbox, ClientError> {
         #[derive(Serialize)]
         struct Body<'a> {

@@ -1,7 +1,7 @@
 //! One connection: lines out, lines in, replies to whom they belong, events into a bounded queue.
 //!
-//! A full event queue never holds up replies: who handles an event usually makes a call to do so. Messages that do
-//! not fit are left in the daemon's inbox, and the consumer reads of it as [`Event::SlowConsumer`].
+//! A full event queue never holds up replies: who handles an event usually makes a call to do so. Messages
+//! that do not fit are left in the daemon's inbox, and the consumer reads of it as [`Event::SlowConsumer`].
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -167,7 +167,8 @@ impl Wires {
         let mut state = self.lock();
         let id = match head.req_id.and_then(|id| id.parse().ok()) {
             Some(id) => id,
-            // The daemon could not read to whom it should answer: with a single call under way it is that one.
+            // The daemon could not read to whom it should answer: with a single call under way it is that
+            // one.
             None if state.pending.len() == 1 => state.pending.keys().copied().next().unwrap_or_default(),
             None => {
                 state.last_word = failure;

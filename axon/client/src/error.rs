@@ -69,7 +69,8 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// A short code for programs: the daemon's or the peer's own, or one of `no_daemon io closed stuck protocol`.
+    /// A short code for programs: the daemon's or the peer's own, or one of `no_daemon io closed stuck
+    /// protocol`.
     pub fn code(&self) -> &str {
         match self {
             Self::Ipc { code, .. } | Self::Peer { code, .. } => code,

@@ -1,7 +1,7 @@
 //! Typed client of the axon daemon's Unix socket (IPC version 2, `spec/IPC.md`).
 //!
-//! [`Client`] is one connection: ask, delegate, notify, read the inbox, subscribe. [`Agent`] turns a closure into an
-//! agent that answers what peers ask. Both need a tokio runtime; a current-thread one will do.
+//! [`Client`] is one connection: ask, delegate, notify, read the inbox, subscribe. [`Agent`] turns a closure
+//! into an agent that answers what peers ask. Both need a tokio runtime; a current-thread one will do.
 //!
 //! ```no_run
 //! use axon_client::{Agent, Answer, Client, Hello};

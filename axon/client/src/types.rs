@@ -358,7 +358,8 @@ pub struct Inbox {
 pub enum Event {
     /// A message from a peer.
     Inbound(Box<Inbound>),
-    /// Events came faster than they were taken. Read the inbox from the cursor on; live events follow after that.
+    /// Events came faster than they were taken. Read the inbox from the cursor on; live events follow after
+    /// that.
     SlowConsumer {
         /// The first message that was not delivered.
         resume_from_seq: u64,

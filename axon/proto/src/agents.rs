@@ -1,6 +1,7 @@
 //! Who is attached, what they answer, how busy they are, and which requests are open, waiting or ended.
 //!
-//! Source: `spec/IPC.md`, "Answering". Pure book-keeping: it says who should get a request; the node hands it over.
+//! Source: `spec/IPC.md`, "Answering". Pure book-keeping: it says who should get a request; the node hands it
+//! over.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;

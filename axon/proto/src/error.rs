@@ -1,4 +1,5 @@
-//! What can go wrong, one row a code: on the network between peers, and on the socket between client and daemon.
+//! What can go wrong, one row a code: on the network between peers, and on the socket between client and
+//! daemon.
 //!
 //! Source: `spec/WIRE_FORMAT.md`, "Errors", and `spec/IPC.md`, "Errors". Unknown codes survive as text.
 

@@ -1,7 +1,8 @@
 //! What a family of kinds is: its vocabulary as data, and a handler that turns inputs into calls on [`Cx`].
 //!
-//! The node reads stream choice, size and field checks, features, routing and what is kept from the vocabulary.
-//! A family decides only what its kinds mean. Adding one is a folder in `kinds/` and a line in `kinds::all`.
+//! The node reads stream choice, size and field checks, features, routing and what is kept from the
+//! vocabulary. A family decides only what its kinds mean. Adding one is a folder in `kinds/` and a line in
+//! `kinds::all`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -263,6 +264,8 @@ pub enum Act {
         kind: &'static str,
         /// Its payload.
         payload: Box<RawValue>,
+        /// The agent's command that it comes from, to be told the answer's id.
+        command: Option<(ClientId, String)>,
     },
     /// Give a request to an agent.
     Offer {
@@ -320,7 +323,8 @@ pub enum Act {
         /// The client that knows already.
         by: Option<ClientId>,
     },
-    /// A client has accepted an open request that another held or none: from now on it is its own, with a lease.
+    /// A client has accepted an open request that another held or none: from now on it is its own, with a
+    /// lease.
     Adopt {
         /// The request.
         id: MsgId,
@@ -415,7 +419,7 @@ impl Cx<'_> {
     pub fn reply(&mut self, to: &Inbound, kind: &'static str, payload: Box<RawValue>) {
         if let Some(stream) = to.stream {
             let (to, reference) = (to.envelope.from, to.envelope.id);
-            self.act(Act::Reply { stream, to, reference, kind, payload });
+            self.act(Act::Reply { stream, to, reference, kind, payload, command: None });
         }
     }
 

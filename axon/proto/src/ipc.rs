@@ -77,9 +77,8 @@ impl<'a> Command<'a> {
         if !text.trim_start().starts_with('{') {
             return Err(invalid("the line is not a JSON object"));
         }
-        serde_json::from_str(text).map_err(|error| {
-            invalid(&format!("the line is not valid JSON ({})", crate::session::plain(&error)))
-        })
+        serde_json::from_str(text)
+            .map_err(|error| invalid(&format!("the line is not valid JSON ({})", crate::wire::plain(&error))))
     }
 
     /// The command's name.
@@ -134,7 +133,7 @@ impl<'a> Command<'a> {
 fn optional<'a, T: Deserialize<'a>>(name: &str, raw: Option<&'a RawValue>) -> Result<Option<T>, IpcError> {
     let parsed = raw.map(|raw| serde_json::from_str(raw.get())).transpose();
     parsed.map_err(|error| {
-        IpcError::invalid(format!("the field `{name}` is wrong: {}", crate::session::plain(&error)))
+        IpcError::invalid(format!("the field `{name}` is wrong: {}", crate::wire::plain(&error)))
     })
 }
 

@@ -1,7 +1,7 @@
 //! The axon protocol as a state machine: no sockets, no clock, no files, no tasks.
 //!
-//! Feed a [`node::Node`] one [`node::Input`], carry out the [`node::Effect`]s it returns, feed the next. What the
-//! protocol says is written in `spec/`; each module names the page that it follows.
+//! Feed a [`node::Node`] one [`node::Input`], carry out the [`node::Effect`]s it returns, feed the next. What
+//! the protocol says is written in `spec/`; each module names the page that it follows.
 
 pub mod agents;
 pub mod error;

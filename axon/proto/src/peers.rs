@@ -1,7 +1,7 @@
 //! Who is known, by which key, where they may be reached, and when to dial them next.
 //!
-//! Source: `spec/WIRE_FORMAT.md`, "Peers". A peer comes from `[[peers]]`, from discovery, or from the cache of
-//! those that discovery found before. An advert can add addresses to an id; it can never change a key.
+//! Source: `spec/WIRE_FORMAT.md`, "Peers". A peer comes from `[[peers]]`, from discovery, or from the cache
+//! of those that discovery found before. An advert can add addresses to an id; it can never change a key.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ pub enum Source {
     Static,
     /// Discovery, in this run.
     Found,
-    /// Discovery, and connected at some time: kept on disk.
+    /// The cache on disk; discovery has not seen it in this run.
     Cached,
 }
 
@@ -61,6 +61,8 @@ pub struct Peer {
     pub source: Source,
     /// The address of `[[peers]]`.
     pub static_addr: Option<String>,
+    /// Whether it was connected at some time: it is kept on disk and never swept.
+    pub kept: bool,
     /// Where discovery or a connection saw it, newest first.
     pub seen_addrs: Vec<SocketAddr>,
     /// The name in `[[peers]]`.
@@ -86,6 +88,7 @@ impl Peer {
             key,
             source,
             static_addr: None,
+            kept: false,
             seen_addrs: Vec::new(),
             name: None,
             claimed_name: None,
@@ -136,6 +139,7 @@ impl Peers {
                 continue;
             }
             let mut peer = Peer::new(known.agent_id, known.pubkey, Source::Cached);
+            peer.kept = true;
             peer.seen_addrs = known.addrs;
             peer.seen_addrs.truncate(ADDRS_PER_PEER_MAX);
             peer.connected_wall_ms = known.last_seen_ms;
@@ -189,6 +193,9 @@ impl Peers {
             return false;
         }
         peer.seen_ms = mono_ms;
+        if peer.source == Source::Cached {
+            peer.source = Source::Found;
+        }
         let known = peer.seen_addrs.clone();
         for addr in addrs.iter().take(ADDRS_PER_PEER_MAX).filter(|addr| !known.contains(addr)) {
             peer.note_addr(*addr);
@@ -206,7 +213,7 @@ impl Peers {
         let stale: Vec<AgentId> = self
             .table
             .values()
-            .filter(|peer| peer.source == Source::Found && peer.seen_ms + STALE_MS <= mono_ms)
+            .filter(|peer| peer.source == Source::Found && !peer.kept && peer.seen_ms + STALE_MS <= mono_ms)
             .map(|peer| peer.id)
             .filter(|id| !connected(*id))
             .collect();
@@ -236,7 +243,7 @@ impl Peers {
 
     /// What the cache on disk holds.
     pub fn cache(&self) -> Vec<KnownPeer> {
-        let cached = self.table.values().filter(|peer| peer.source == Source::Cached);
+        let cached = self.table.values().filter(|peer| peer.kept && peer.source != Source::Static);
         cached
             .map(|peer| KnownPeer {
                 agent_id: peer.id,
@@ -247,7 +254,8 @@ impl Peers {
             .collect()
     }
 
-    /// The peer that a person or agent means: an id, a name, or an unambiguous prefix of at least 4 hex digits.
+    /// The peer that a person or agent means: an id, a name, or an unambiguous prefix of at least 4 hex
+    /// digits.
     pub fn resolve(&self, text: &str) -> Result<AgentId, IpcError> {
         if let Ok(id) = text.parse::<AgentId>() {
             return self.known(id);
@@ -306,8 +314,7 @@ impl Peers {
     fn make_room(&mut self) {
         let found = self.table.values().filter(|peer| peer.source != Source::Static);
         if found.clone().count() >= FOUND_PEERS_MAX
-            && let Some(oldest) =
-                found.min_by_key(|peer| (peer.source == Source::Cached, peer.seen_ms)).map(|peer| peer.id)
+            && let Some(oldest) = found.min_by_key(|peer| (peer.kept, peer.seen_ms)).map(|peer| peer.id)
         {
             self.table.remove(&oldest);
         }

@@ -1,7 +1,7 @@
 //! Envelope ids that were seen, so that a message repeated by anyone is taken once.
 //!
-//! Source: `spec/WIRE_FORMAT.md`, "Replay". Ids are remembered by sender: when the table is full, the sender that
-//! fills most of it loses its oldest, so that one peer cannot push out another's.
+//! Source: `spec/WIRE_FORMAT.md`, "Replay". Ids are remembered by sender: when the table is full, the sender
+//! that fills most of it loses its oldest, so that one peer cannot push out another's.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

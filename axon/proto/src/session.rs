@@ -9,7 +9,7 @@ use crate::error::{PeerCode, Refusal};
 use crate::id::AgentId;
 use crate::limits::{BOOT_BYTES_MAX, FEATURE_BYTES_MAX, FEATURES_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION};
 use crate::node::Side;
-use crate::wire::Envelope;
+use crate::wire::{Envelope, plain};
 
 /// The payload of `hello`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,12 +65,6 @@ fn tidy_name(name: &str) -> Option<String> {
     Some(tidy).filter(|name| !name.is_empty())
 }
 
-/// A JSON error without its position, which means nothing to the sender of one line.
-pub fn plain(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
-}
-
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -115,7 +109,8 @@ impl Session {
         self.features.iter().any(|offered| offered == feature)
     }
 
-    /// Checks what came on this connection: that it is from the one whose connection it is, for us, in our version.
+    /// Checks what came on this connection: that it is from the one whose connection it is, for us, in our
+    /// version.
     pub fn gate(&self, me: AgentId, envelope: &Envelope) -> Result<(), Refusal> {
         if envelope.from != self.peer {
             let message = "from must be the id of the connection's own certificate";

@@ -1,6 +1,7 @@
 //! The envelope: one JSON object per QUIC stream, decoded once and passed on as it came.
 //!
-//! Source: `spec/WIRE_FORMAT.md`, "Envelope". Payloads stay raw text; nothing is encoded again on its way through.
+//! Source: `spec/WIRE_FORMAT.md`, "Envelope". Payloads stay raw text; nothing is encoded again on its way
+//! through.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -200,6 +201,12 @@ pub fn raw_json(text: String) -> Box<RawValue> {
 pub fn to_raw<T: Serialize>(value: &T) -> Box<RawValue> {
     // Our own types have text keys only, so this cannot fail; `null` would be refused downstream.
     serde_json::value::to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// A JSON error without its position, which means nothing to the sender of one line.
+pub fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
 }
 
 /// In valid JSON a line break stands only between tokens, where a space is as good.

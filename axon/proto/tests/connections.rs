@@ -1,5 +1,5 @@
-//! Connections between nodes: who dials, which of two stays, what becomes of messages when one is lost, falls silent,
-//! or its peer starts anew. Whole nodes in a network in memory.
+//! Connections between nodes: who dials, which of two stays, what becomes of messages when one is lost, falls
+//! silent, or its peer starts anew. Whole nodes in a network in memory.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 // Nodes are named by their number, in more lists than one.
@@ -95,7 +95,8 @@ fn two_that_dial_each_other_at_once_settle_on_one_connection_and_lose_nothing() 
             assert!(host.sends.values().all(|times| *times == 1), "seed {seed}");
         }
     }
-    // The fourth cannot be: each side would have to see its own connection up before the other had answered it.
+    // The fourth cannot be: each side would have to see its own connection up before the other had answered
+    // it.
     assert_eq!(orders.len(), 3, "all orders happened: {orders:?}");
 }
 
@@ -591,7 +592,8 @@ fn ten_thousand_queries_leave_nothing_behind() {
     }
 }
 
-/// For a longer look: `AXON_SEEDS=5000..9000 cargo test -p axon-proto --release --test connections -- --ignored`.
+/// For a longer look: `AXON_SEEDS=5000..9000 cargo test -p axon-proto --release --test connections --
+/// --ignored`.
 #[test]
 #[ignore = "takes as long as it is told to"]
 fn as_many_random_runs_as_asked_for() {

@@ -1,5 +1,5 @@
-//! What a node lets in: hello first, then faults, features, replay, references, receipts, limits. One node, and a peer
-//! whose every message the test writes itself.
+//! What a node lets in: hello first, then faults, features, replay, references, receipts, limits. One node,
+//! and a peer whose every message the test writes itself.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -197,7 +197,8 @@ impl<'a> Line<'a> {
     }
 }
 
-/// With `--answer`, requests are taken rather than looked at; other kinds are printed beside them if they are named.
+/// With `--answer`, requests are taken rather than looked at; other kinds are printed beside them if they are
+/// named.
 fn subscription(args: &Args) -> Subscription {
     if !args.answer {
         return Subscription { kinds: args.kinds.clone(), ..Subscription::default() };

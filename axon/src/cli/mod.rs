@@ -1,7 +1,7 @@
 //! The command line: one file a verb, each over `axon-client` alone.
 //!
-//! [`run`] parses, runs the verb and gives the process's exit code. How things are printed and how failures become
-//! exit codes is in [`output`]; the way to the daemon is in `link`.
+//! [`run`] parses, runs the verb and gives the process's exit code. How things are printed and how failures
+//! become exit codes is in [`output`]; the way to the daemon is in `link`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -71,8 +71,8 @@ impl Program {
             };
             if stopped.is_err() {
                 group.signal(Signal::TERM);
-                // The program is not reaped here, so that its group's number stays its own until after the kill. Its
-                // pipes close when all of its children are gone.
+                // The program is not reaped here, so that its group's number stays its own until after the
+                // kill. Its pipes close when all of its children are gone.
                 if pipes_open {
                     timeout(TERM_GRACE, &mut pipes).await.ok();
                 }

@@ -1,7 +1,7 @@
 //! The Unix socket: accepts clients, checks who they are, reads their lines, writes theirs, all bounded.
 //!
-//! Source: `spec/IPC.md`, "Socket". A client that does not read is not read from either, and its events are turned
-//! away; the node is told, and tells the client.
+//! Source: `spec/IPC.md`, "Socket". A client that does not read is not read from either, and its events are
+//! turned away; the node is told, and tells the client.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -131,7 +131,8 @@ impl Outbox {
 }
 
 impl Ipc {
-    /// Listens on `path`, which must not be in use: the caller holds the root's lock, so what is there is stale.
+    /// Listens on `path`, which must not be in use: the caller holds the root's lock, so what is there is
+    /// stale.
     pub fn bind(
         path: &Path,
         clients_max: usize,

@@ -26,7 +26,8 @@ const INCOMING_BYTES_MAX: u64 = 131_072;
 /// The same over all handshakes.
 const INCOMING_TOTAL_BYTES_MAX: u64 = 2_097_152;
 
-/// A one-way message is `sent` when it is acknowledged: the peer is asked not to put that off for QUIC's usual 25 ms.
+/// A one-way message is `sent` when it is acknowledged: the peer is asked not to put that off for QUIC's
+/// usual 25 ms.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(2);
 
 /// Where to listen, and how long to wait for what.
@@ -138,8 +139,8 @@ fn open_socket(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-/// quinn gives back the credit of streams that have ended only once it is an eighth of the limit: with this much
-/// more, a peer can have `STREAMS_MAX` open at any time.
+/// quinn gives back the credit of streams that have ended only once it is an eighth of the limit: with this
+/// much more, a peer can have `STREAMS_MAX` open at any time.
 const STREAMS_OFFERED: u32 = STREAMS_MAX + STREAMS_MAX / 6;
 
 fn transport(config: &NetConfig) -> TransportConfig {

@@ -49,8 +49,8 @@ pub struct Net {
     conns: HashMap<ConnId, Conn>,
     /// Inbound requests that await their answer.
     streams: HashMap<StreamId, Waiting>,
-    /// Messages of ours that await their end. One that goes out again does so under a new number, so that the end
-    /// of an earlier attempt, told but not yet absorbed, is not taken for its own.
+    /// Messages of ours that await their end. One that goes out again does so under a new number, so that the
+    /// end of an earlier attempt, told but not yet absorbed, is not taken for its own.
     messages: HashMap<Token, (u64, AbortHandle)>,
     attempts: u64,
     accepting: AbortHandle,

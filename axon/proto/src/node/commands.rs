@@ -53,7 +53,8 @@ impl Node {
         self.hand_over(now);
     }
 
-    /// A client has closed its half: it goes once its commands are answered; one that listens or answers goes now.
+    /// A client has closed its half: it goes once its commands are answered; one that listens or answers goes
+    /// now.
     pub(super) fn client_eof(&mut self, now: Now, client: ClientId) {
         let Some(state) = self.agents.clients.get_mut(&client) else { return };
         state.leaving = true;

@@ -147,7 +147,8 @@ impl Node {
                 self.hello(now, conn, stream, &envelope);
             }
             (Phase::Greeting, _) if side == Side::Dialer => {
-                // The peer is up as soon as it has answered our hello: its first messages may overtake that answer.
+                // The peer is up as soon as it has answered our hello: its first messages may overtake that
+                // answer.
                 let early = self.early.entry(conn).or_default();
                 if early.len() < EARLY_MAX {
                     return early.push((stream, envelope));
@@ -254,7 +255,9 @@ impl Node {
         refusal: &Refusal,
     ) {
         match (stream, id) {
-            (Some(stream), Some(id)) => self.respond(now, stream, peer, id, "error", &error_payload(refusal)),
+            (Some(stream), Some(id)) => {
+                self.respond(now, stream, peer, id, "error", &error_payload(refusal));
+            }
             (Some(stream), None) => self.out.push(Effect::Reset { stream }),
             (None, _) => {
                 let text = format!("a one-way message of {peer} was dropped: {}", refusal.message);
@@ -403,10 +406,8 @@ impl Node {
             if side == Side::Dialer && known.source != Source::Static {
                 known.note_addr(addr);
             }
-            if known.source == Source::Found {
-                known.source = Source::Cached;
-            }
-            if known.source == Source::Cached {
+            if known.source != Source::Static {
+                known.kept = true;
                 self.peers_changed = true;
                 self.timers.set_if_sooner(Key::SavePeers, now.mono_ms + 200);
             }
@@ -459,7 +460,8 @@ impl Node {
     /// Forgets a connection; what was sent on it and is unanswered goes out again on another.
     pub(super) fn session_over(&mut self, now: Now, conn: ConnId, why: &str) {
         let Some(session) = self.sessions.remove(&conn) else { return };
-        // They came because the peer has taken our hello, and it knows that they arrived. Requests it sends again.
+        // They came because the peer has taken our hello, and it knows that they arrived. Requests it sends
+        // again.
         let early = self.early.remove(&conn).unwrap_or_default();
         for (_, envelope) in early.into_iter().filter(|(stream, _)| stream.is_none()) {
             if session.gate(self.me, &envelope).is_ok() {

@@ -1,7 +1,7 @@
 //! The way out to peers: who is dialled when, and what becomes of each message that leaves.
 //!
-//! Source: `spec/WIRE_FORMAT.md`, "Connections". A message waits for its session, goes out, and goes out again with
-//! the same id when its connection ends first; the receiver takes it once.
+//! Source: `spec/WIRE_FORMAT.md`, "Connections". A message waits for its session, goes out, and goes out
+//! again with the same id when its connection ends first; the receiver takes it once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -378,7 +378,7 @@ impl Node {
         reference: MsgId,
         kind: &str,
         payload: &RawValue,
-    ) {
+    ) -> MsgId {
         // An answer on a connection that drains needs its time to arrive before that is closed.
         if let Some(id) = self.streams.remove(&stream)
             && let Some(open) = self.agents.get(id)
@@ -395,8 +395,12 @@ impl Node {
             Ok(envelope) => {
                 self.sent += 1;
                 self.out.push(Effect::Respond { stream, bytes: envelope.raw().clone() });
+                envelope.id
             }
-            Err(_) => self.out.push(Effect::Reset { stream }),
+            Err(_) => {
+                self.out.push(Effect::Reset { stream });
+                reference
+            }
         }
     }
 
@@ -497,7 +501,8 @@ impl Node {
         }
     }
 
-    /// Closes a connection that is dead; what was sent on it fails, since the peer cannot be reached anew either.
+    /// Closes a connection that is dead; what was sent on it fails, since the peer cannot be reached anew
+    /// either.
     fn give_up_on(&mut self, now: Now, conn: ConnId, why: &str) {
         let on_it = |token: &Token| self.pending.get(token).is_some_and(|pending| pending.conn == Some(conn));
         let tokens: Vec<Token> = self.pending.keys().copied().filter(on_it).collect();
@@ -510,7 +515,8 @@ impl Node {
         self.close(now, conn, 0, "gone silent");
     }
 
-    /// A peer has lost a connection, which was up for so long: without another it is dialled, by the lower id at once.
+    /// A peer has lost a connection, which was up for so long: without another it is dialled, by the lower id
+    /// at once.
     pub(super) fn lost_session(&mut self, now: Now, id: AgentId, up_ms: Option<u64>) {
         if !self.conns_of(id).is_empty() {
             return;

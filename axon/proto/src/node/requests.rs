@@ -32,8 +32,12 @@ impl Node {
     /// Does one thing that a family decided; what the family decides in turn is appended to `acts`.
     pub(super) fn carry_out(&mut self, now: Now, act: Act, acts: &mut VecDeque<Act>) {
         match act {
-            Act::Reply { stream, to, reference, kind, payload } => {
-                self.respond(now, stream, to, reference, kind, &payload);
+            Act::Reply { stream, to, reference, kind, payload, command } => {
+                let id = self.respond(now, stream, to, reference, kind, &payload);
+                if let Some((client, req_id)) = command {
+                    let line = Line::ok(&req_id).field("msg_id", &id).end();
+                    self.answer_line(client, &req_id, Ok(line));
+                }
             }
             Act::Offer { message, kind, domain, due_ms, parkable } => {
                 let id = message.envelope.id;

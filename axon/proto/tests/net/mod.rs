@@ -1,9 +1,9 @@
 //! A network of nodes in memory, with one virtual clock and one seed.
 //!
-//! [`World`] plays the shell of every node as `axon/src/net` and `axon/src/driver.rs` do it: it carries out effects,
-//! feeds inputs, and keeps connections as pairs of ends. Messages take a random time, so streams overtake each other
-//! as in QUIC. Links can be cut and healed, connections lost, nodes crashed and started again under the same key.
-//! A run depends on its seed alone.
+//! [`World`] plays the shell of every node as `axon/src/net` and `axon/src/driver.rs` do it: it carries out
+//! effects, feeds inputs, and keeps connections as pairs of ends. Messages take a random time, so streams
+//! overtake each other as in QUIC. Links can be cut and healed, connections lost, nodes crashed and started
+//! again under the same key. A run depends on its seed alone.
 
 #![allow(
     dead_code,

@@ -1,5 +1,5 @@
-//! Two daemons as child processes, paired over loopback. They never outlive the demo: they are stopped at its end,
-//! killed when it is dropped half-way, and stop by themselves when the pipe on their stdin closes.
+//! Two daemons as child processes, paired over loopback. They never outlive the demo: they are stopped at its
+//! end, killed when it is dropped half-way, and stop by themselves when the pipe on their stdin closes.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;

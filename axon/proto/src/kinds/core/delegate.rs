@@ -1,7 +1,7 @@
 //! delegate, cancel, progress, result: work given away, from both ends.
 //!
-//! Here: an agent gets the delegation, or it waits for one and its sender knows. There: which delegations this daemon
-//! has sent to whom, so that a result is taken only from the peer that has the work.
+//! Here: an agent gets the delegation, or it waits for one and its sender knows. There: which delegations
+//! this daemon has sent to whom, so that a result is taken only from the peer that has the work.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -32,6 +32,14 @@ impl Said<'_> {
     /// Tells the client that it is done.
     pub fn ok(&self, id: MsgId, cx: &mut Cx<'_>) {
         cx.act(Act::Answer { client: self.client, req_id: self.req_id.to_owned(), result: Ok(id) });
+    }
+
+    /// Sends the agent's word on the request's stream; the client is told the message's id.
+    pub fn answer(&self, open: &Open, kind: &'static str, cx: &mut Cx<'_>) {
+        let Envelope { from: to, id: reference, .. } = *open.inbound.envelope;
+        let Some(stream) = open.inbound.stream else { return self.ok(reference, cx) };
+        let command = Some((self.client, self.req_id.to_owned()));
+        cx.act(Act::Reply { stream, to, reference, kind, payload: self.payload.to_owned(), command });
     }
 
     fn fail(&self, code: IpcCode, message: &str, cx: &mut Cx<'_>) {
@@ -129,9 +137,8 @@ pub fn agent_reply(open: &Open, said: &Said<'_>, cx: &mut Cx<'_>) {
         _ => {
             let id = open.inbound.envelope.id;
             if open.answered.is_none() {
-                cx.reply(&open.inbound, "error", said.payload.to_owned());
-                cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
-                return said.ok(id, cx);
+                said.answer(open, "error", cx);
+                return cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
             }
             let message = parse::<super::payload::Failure>("error", said.payload.get())
                 .map_or_else(|error| error, |failure| format!("{}: {}", failure.code, failure.message));
@@ -163,16 +170,14 @@ fn agent_ack(open: &Open, said: &Said<'_>, cx: &mut Cx<'_>) {
     let accepts = ack.as_ref().is_some_and(|ack| ack.accepted);
     match (&open.answered, accepts) {
         (None, true) => {
-            cx.reply(&open.inbound, "ack", said.payload.to_owned());
+            said.answer(open, "ack", cx);
             took(open, said, cx);
-            said.ok(id, cx);
         }
         (None, false) => {
-            cx.reply(&open.inbound, "ack", said.payload.to_owned());
+            said.answer(open, "ack", cx);
             let payload = said.payload.get().into();
             cx.act(Act::Answered { id, payload, taken: false, due_ms: None });
             cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
-            said.ok(id, cx);
         }
         (Some(_), true) => {
             tell_progress(open, "accepted", None, cx);
@@ -252,12 +257,11 @@ pub fn cancel(message: &Inbound, kind: &'static Kind, cx: &mut Cx<'_>) {
 pub fn cancel_reply(open: &Open, said: &Said<'_>, cx: &mut Cx<'_>) {
     let id = open.inbound.envelope.id;
     let kind = if said.kind == "error" { "error" } else { "ack" };
-    cx.reply(&open.inbound, kind, said.payload.to_owned());
+    said.answer(open, kind, cx);
     cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
     if parse::<Ack>("ack", said.payload.get()).is_ok_and(|ack| ack.accepted) && kind == "ack" {
         cancelled(open, Some(said.client), cx);
     }
-    said.ok(id, cx);
 }
 
 /// The agent that was to stop the work has gone, and the work with it.

@@ -30,8 +30,8 @@ impl Adverts {
 
     /// All of it as one `capabilities` payload.
     ///
-    /// Lists are united, `max_concurrent_tasks` is added up, of other fields the client that came first wins; the
-    /// settings fill in what no client says.
+    /// Lists are united, `max_concurrent_tasks` is added up, of other fields the client that came first wins;
+    /// the settings fill in what no client says.
     pub fn merged(&self, cx: &Cx<'_>) -> Box<RawValue> {
         let configured =
             cx.view.configured_capabilities().and_then(|raw| serde_json::from_str(raw.get()).ok());

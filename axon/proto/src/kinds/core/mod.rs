@@ -1,7 +1,7 @@
 //! The core family: hello, ping, query, delegate, notify, cancel, discover, and their answers.
 //!
-//! Source: `spec/kinds/core.md`. ping and discover are answered here, with the truth and without waking an agent;
-//! query, delegate and cancel are offered to agents; one-way kinds go to the inbox.
+//! Source: `spec/kinds/core.md`. ping and discover are answered here, with the truth and without waking an
+//! agent; query, delegate and cancel are offered to agents; one-way kinds go to the inbox.
 
 mod delegate;
 mod discover;
@@ -170,10 +170,8 @@ fn pong(cx: &Cx<'_>) -> Pong {
 /// Sends an agent's answer on the request's stream and ends the request.
 fn answer_on_stream(open: &Open, said: &delegate::Said<'_>, cx: &mut Cx<'_>) {
     let kind = if said.kind == "error" { "error" } else { "response" };
-    cx.reply(&open.inbound, kind, said.payload.to_owned());
-    let id = open.inbound.envelope.id;
-    cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
-    said.ok(id, cx);
+    said.answer(open, kind, cx);
+    cx.act(Act::End { id: open.inbound.envelope.id, ended: Ended::Answered, by: Some(said.client) });
 }
 
 fn end_refused(open: &Open, refusal: &Refusal, cx: &mut Cx<'_>) {

@@ -1,10 +1,11 @@
-//! The payloads of the core kinds. Unknown fields are passed over; unknown values of an enumeration stay text.
+//! The payloads of the core kinds. Unknown fields are passed over; unknown values of an enumeration stay
+//! text.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::limits::DOMAIN_BYTES_MAX;
-use crate::session::plain;
+use crate::wire::plain;
 
 /// `pong`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
