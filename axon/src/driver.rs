@@ -1,9 +1,8 @@
 //! The loop: one input, the node, all its effects in order, the next input.
 //!
 //! Everything that the daemon does begins here: sockets, discovery, signals and timers become inputs, effects
-//! go to
-//! `net`, `ipc` and `disk`. One thread runs it all; a second one writes files, so that a slow disk holds
-//! nobody up.
+//! go to `net`, `ipc` and `disk`. One thread runs it all; a second one writes files, so that a slow disk
+//! holds nobody up.
 
 use std::collections::VecDeque;
 use std::sync::mpsc as std_mpsc;
@@ -81,7 +80,17 @@ pub fn run(args: DaemonArgs) -> Result<(), DriverError> {
     crate::log::to_stderr(args.verbose, args.quiet);
     let lock = Lock::acquire(&args.root)?;
     let config = Config::load(&args.root.config())?;
+    let public = std::fs::read_to_string(args.root.identity_pub()).ok();
     let (identity, made) = Identity::load_or_create(&args.root)?;
+    if let Some(damaged) = public.filter(|text| text.trim() != identity.public.to_string()) {
+        let name = format!("identity.pub.damaged-{}", crate::disk::files::unix_ms() / 1_000);
+        let aside = args.root.dir().join(name);
+        crate::disk::files::write_atomic(&aside, damaged.as_bytes(), 0o600)?;
+        tracing::warn!(
+            "identity.pub was not the key's: made anew, the old one is kept as {}",
+            aside.display()
+        );
+    }
     config.check_own(identity.id)?;
     if made {
         tracing::info!("made a new identity: {}", identity.id);
@@ -277,6 +286,7 @@ impl Driver {
 
     fn stop(&mut self, signal: &str) {
         tracing::info!("{signal}: finishing what is in flight");
+        self.ipc.stop_accepting();
         self.feed(Input::Stop);
     }
 

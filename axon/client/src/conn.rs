@@ -206,6 +206,8 @@ impl State {
                 }
                 (0, Event::Inbound(inbound))
             }
+            // What was not taken yet need not be.
+            Event::Withdrawn { ref reference, .. } if self.forget(reference) => return Ok(()),
             Event::Inbound(_) if self.lagging => return Ok(()),
             Event::Inbound(inbound) if full => {
                 self.lagging = true;
@@ -217,6 +219,17 @@ impl State {
         self.event_bytes += bytes;
         self.events.push_back((bytes, event));
         Ok(())
+    }
+
+    /// Takes a request that has been withdrawn out of the queue; false when somebody has it already.
+    fn forget(&mut self, id: &str) -> bool {
+        let waits =
+            |event: &Event| matches!(event, Event::Inbound(one) if one.answer && one.envelope.id == id);
+        let at = self.events.iter().position(|(_, event)| waits(event));
+        if at.and_then(|at| self.events.remove(at)).is_some() {
+            self.answers -= 1;
+        }
+        at.is_some()
     }
 
     fn pop(&mut self) -> Option<Event> {

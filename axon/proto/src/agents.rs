@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::family::{Closed, Ended, Open, OpenState, Unclaimed};
-use crate::id::MsgId;
-use crate::limits::{CLOSED_REQUESTS_MAX, QUEUED_REQUESTS_MAX};
+use crate::id::{AgentId, MsgId};
+use crate::limits::{
+    CLOSED_REQUESTS_MAX, OPEN_PER_PEER_MAX, OPEN_REQUESTS_MAX, QUEUED_PER_PEER_MAX, QUEUED_REQUESTS_MAX,
+};
 use crate::node::ClientId;
 
 /// Which IPC version a client speaks.
@@ -123,6 +125,7 @@ pub struct Agents {
     /// Attached clients.
     pub clients: BTreeMap<ClientId, Client>,
     open: HashMap<MsgId, Open>,
+    open_by_peer: HashMap<AgentId, usize>,
     /// Waiting and parked requests, in the order they came.
     queue: VecDeque<MsgId>,
     closed: HashMap<MsgId, Closed>,
@@ -157,12 +160,23 @@ impl Agents {
     }
 
     /// Whether a request may wait.
-    pub fn queue_has_room(&self) -> bool {
+    ///
+    /// No peer gets more than its share, so that one cannot take the places of all.
+    pub fn queue_has_room(&self, from: AgentId) -> bool {
+        let theirs = |id: &&MsgId| self.open.get(*id).is_some_and(|open| open.inbound.envelope.from == from);
         self.queue.len() < QUEUED_REQUESTS_MAX
+            && self.queue.iter().filter(theirs).count() < QUEUED_PER_PEER_MAX
+    }
+
+    /// Whether a peer may have one more request open.
+    pub fn may_open(&self, from: AgentId) -> bool {
+        self.open.len() < OPEN_REQUESTS_MAX
+            && self.open_by_peer.get(&from).is_none_or(|open| *open < OPEN_PER_PEER_MAX)
     }
 
     /// Adds a request that is neither held nor queued yet.
     pub fn insert(&mut self, open: Open) {
+        *self.open_by_peer.entry(open.inbound.envelope.from).or_default() += 1;
         self.open.insert(open.inbound.envelope.id, open);
     }
 
@@ -215,7 +229,8 @@ impl Agents {
         self.release(id);
         if let Some(open) = self.open.get_mut(&id) {
             open.state = OpenState::Held { client, lease };
-            if let Some(client) = self.clients.get_mut(&client) {
+            // A cancel goes to the one who holds the work, and takes no place of its own.
+            if let Some(client) = self.clients.get_mut(&client).filter(|_| !open.targeted) {
                 client.holding += 1;
             }
         }
@@ -253,6 +268,13 @@ impl Agents {
     pub fn close(&mut self, id: MsgId, ended: Ended) -> Option<Open> {
         self.release(id);
         let open = self.open.remove(&id)?;
+        let from = open.inbound.envelope.from;
+        if let Some(count) = self.open_by_peer.get_mut(&from) {
+            *count -= 1;
+            if *count == 0 {
+                self.open_by_peer.remove(&from);
+            }
+        }
         if self.closed_order.len() >= CLOSED_REQUESTS_MAX
             && let Some(oldest) = self.closed_order.pop_front()
         {
@@ -283,9 +305,10 @@ impl Agents {
 
     /// Takes a request from its holder or out of the queue.
     fn release(&mut self, id: MsgId) {
+        let targeted = self.open.get(&id).is_some_and(|open| open.targeted);
         match self.open.get(&id).map(|open| open.state) {
             Some(OpenState::Held { client, .. }) => {
-                if let Some(client) = self.clients.get_mut(&client) {
+                if let Some(client) = self.clients.get_mut(&client).filter(|_| !targeted) {
                     client.holding = client.holding.saturating_sub(1);
                 }
             }

@@ -390,6 +390,8 @@ pub trait View {
     fn serves(&self, client: ClientId, kind: &str) -> bool;
     /// Whether the peer is connected and has offered this feature.
     fn offers(&self, peer: AgentId, feature: &str) -> bool;
+    /// Whether a request about this one (a cancel) is open.
+    fn is_targeted(&self, id: MsgId) -> bool;
     /// How long the daemon has run.
     fn uptime_secs(&self) -> u64;
     /// What this agent calls itself.

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::error::IpcError;
 use crate::family::Open;
-use crate::limits::REQ_ID_BYTES_MAX;
+use crate::limits::{DEPTH_MAX, REQ_ID_BYTES_MAX};
 use crate::mailbox::Row;
 use crate::wire::Envelope;
 
@@ -139,6 +139,11 @@ fn optional<'a, T: Deserialize<'a>>(name: &str, raw: Option<&'a RawValue>) -> Re
 
 fn object<'a>(name: &str, raw: Option<&'a RawValue>) -> Result<Cow<'a, RawValue>, IpcError> {
     match raw {
+        // The envelope goes around it.
+        Some(raw) if crate::wire::too_deep(&format!("[{}]", raw.get())) => Err(IpcError::invalid(format!(
+            "the field `{name}` nests too deeply: objects and lists are at most {} deep inside one another",
+            DEPTH_MAX - 1
+        ))),
         None => Ok(Cow::Owned(crate::wire::raw_json("{}".into()))),
         Some(raw) if raw.get().starts_with('{') => Ok(Cow::Borrowed(raw)),
         Some(_) => Err(IpcError::invalid(format!("the field `{name}` must be a JSON object"))),

@@ -15,6 +15,8 @@ pub const MESSAGE_BYTES_MAX: usize = 65_536;
 pub const LINE_BYTES_MAX: usize = 65_536;
 /// How much longer than the envelope it carries a line from the daemon may be, in bytes.
 pub const LINE_OVERHEAD_BYTES_MAX: usize = 1_024;
+/// Objects and lists inside one another, the envelope's own two included.
+pub const DEPTH_MAX: usize = 100;
 /// A `kind`, in bytes.
 pub const KIND_BYTES_MAX: usize = 64;
 /// A claimed agent name, in bytes; longer ones are cut.
@@ -83,6 +85,10 @@ pub const CLIENT_PENDING_MAX: usize = 256;
 pub const OPEN_REQUESTS_MAX: usize = 4_096;
 /// Requests of peers that wait because all answerers are at capacity, and queued delegations.
 pub const QUEUED_REQUESTS_MAX: usize = 1_024;
+/// Requests of one peer that are open here.
+pub const OPEN_PER_PEER_MAX: usize = 1_024;
+/// Requests of one peer that wait for an agent.
+pub const QUEUED_PER_PEER_MAX: usize = 512;
 /// Ends of requests that are remembered, so that a late reply learns why it is refused.
 pub const CLOSED_REQUESTS_MAX: usize = 4_096;
 /// Delegations remembered, each direction.
@@ -110,7 +116,9 @@ pub const INBOX_LIMIT_MAX: u64 = 1_000;
 pub const INBOX_REPLY_BYTES_MAX: usize = 1_048_576;
 /// Events waiting for one client, in bytes.
 pub const CLIENT_QUEUE_BYTES_MAX: usize = 4_194_304;
-/// Longest deadline that a request may ask for, in milliseconds; longer ones are cut to it.
+/// Longest wait for the answer to a query, in milliseconds; longer deadlines are cut to it.
 pub const DEADLINE_MS_MAX: u64 = 3_600_000;
 /// Messages that `subscribe` replays at most; the rest is read from the inbox.
 pub const REPLAY_EVENTS_MAX: usize = 1_024;
+/// Lines that wait for one client, in bytes; one that leaves more unread is closed.
+pub const CLIENT_UNREAD_BYTES_MAX: usize = 33_554_432;

@@ -63,7 +63,9 @@ pub struct Peer {
     pub static_addr: Option<String>,
     /// Whether it was connected at some time: it is kept on disk and never swept.
     pub kept: bool,
-    /// Where discovery or a connection saw it, newest first.
+    /// Where a dial last reached it.
+    pub worked_addr: Option<SocketAddr>,
+    /// Where discovery saw it, newest first.
     pub seen_addrs: Vec<SocketAddr>,
     /// The name in `[[peers]]`.
     pub name: Option<String>,
@@ -89,6 +91,7 @@ impl Peer {
             source,
             static_addr: None,
             kept: false,
+            worked_addr: None,
             seen_addrs: Vec::new(),
             name: None,
             claimed_name: None,
@@ -103,7 +106,7 @@ impl Peer {
     /// Candidate addresses, best first.
     pub fn addrs(&self) -> Vec<String> {
         let mut addrs: Vec<String> = self.static_addr.iter().cloned().collect();
-        for seen in &self.seen_addrs {
+        for seen in self.worked_addr.iter().chain(&self.seen_addrs) {
             let text = seen.to_string();
             if !addrs.contains(&text) {
                 addrs.push(text);
@@ -128,6 +131,8 @@ impl Peer {
 pub struct Peers {
     me: AgentId,
     table: BTreeMap<AgentId, Peer>,
+    /// Taken out of `[[peers]]` in this run; bounded by how often a person does that.
+    taken_out: HashSet<AgentId>,
 }
 
 impl Peers {
@@ -140,12 +145,13 @@ impl Peers {
             }
             let mut peer = Peer::new(known.agent_id, known.pubkey, Source::Cached);
             peer.kept = true;
+            peer.worked_addr = known.addrs.first().copied();
             peer.seen_addrs = known.addrs;
             peer.seen_addrs.truncate(ADDRS_PER_PEER_MAX);
             peer.connected_wall_ms = known.last_seen_ms;
             table.insert(peer.id, peer);
         }
-        Self { me, table }
+        Self { me, table, taken_out: HashSet::new() }
     }
 
     /// Takes `[[peers]]` as it is now; gives the ids that are out, or whose key is another.
@@ -158,6 +164,8 @@ impl Peers {
             .map(|peer| peer.id)
             .collect();
         out.iter().for_each(|id| drop(self.table.remove(id)));
+        self.taken_out.extend(&out);
+        self.taken_out.retain(|id| !kept.contains(id));
         for configured in statics.iter().filter(|peer| peer.agent_id != self.me) {
             let StaticPeer { agent_id, pubkey, addr, name } = configured;
             let peer =
@@ -180,13 +188,23 @@ impl Peers {
     }
 
     /// Takes an advert; false when it changes nothing or its id is not the key's.
-    pub fn found(&mut self, id: AgentId, key: PublicKey, addrs: &[SocketAddr], mono_ms: u64) -> bool {
-        if key.agent_id() != id || id == self.me {
+    ///
+    /// Who was taken out of `[[peers]]` in this run is not found again, and who is connected makes room for
+    /// nobody.
+    pub fn found(
+        &mut self,
+        id: AgentId,
+        key: PublicKey,
+        addrs: &[SocketAddr],
+        mono_ms: u64,
+        connected: impl Fn(AgentId) -> bool,
+    ) -> bool {
+        if key.agent_id() != id || id == self.me || self.taken_out.contains(&id) {
             return false;
         }
         let new = !self.table.contains_key(&id);
         if new {
-            self.make_room();
+            self.make_room(connected);
         }
         let peer = self.table.entry(id).or_insert_with(|| Peer::new(id, key, Source::Found));
         if peer.key != key {
@@ -199,10 +217,9 @@ impl Peers {
         let known = peer.seen_addrs.clone();
         for addr in addrs.iter().take(ADDRS_PER_PEER_MAX).filter(|addr| !known.contains(addr)) {
             peer.note_addr(*addr);
-            // A new address is worth a try at once.
-            peer.backoff_ms = BACKOFF_FIRST_MS;
-            if matches!(peer.dial, Dial::Idle { .. }) {
-                peer.dial = Dial::Idle { not_before_ms: 0 };
+            // A new address is worth a try soon, but whoever sends adverts does not make us dial in a row.
+            if let Dial::Idle { not_before_ms } = &mut peer.dial {
+                *not_before_ms = (*not_before_ms).min(mono_ms + BACKOFF_FIRST_MS);
             }
         }
         new
@@ -245,11 +262,11 @@ impl Peers {
     pub fn cache(&self) -> Vec<KnownPeer> {
         let cached = self.table.values().filter(|peer| peer.kept && peer.source != Source::Static);
         cached
-            .map(|peer| KnownPeer {
-                agent_id: peer.id,
-                pubkey: peer.key,
-                addrs: peer.seen_addrs.clone(),
-                last_seen_ms: peer.connected_wall_ms,
+            .map(|peer| {
+                let mut addrs: Vec<SocketAddr> = peer.worked_addr.into_iter().collect();
+                addrs.extend(peer.seen_addrs.iter().filter(|addr| Some(**addr) != peer.worked_addr));
+                addrs.truncate(ADDRS_PER_PEER_MAX);
+                KnownPeer { agent_id: peer.id, pubkey: peer.key, addrs, last_seen_ms: peer.connected_wall_ms }
             })
             .collect()
     }
@@ -278,18 +295,21 @@ impl Peers {
             .chain([self.me])
             .filter(|id| hex && id.to_string()[AgentId::PREFIX.len()..].starts_with(&digits))
             .collect();
-        match (&claimed[..], &prefixed[..]) {
-            ([id], _) | ([], [id]) => self.known(*id),
-            ([], []) => Err(IpcError::new(
+        // A claimed name that looks like another peer's digits must not catch what is meant for that one.
+        let mut fitting = [claimed, prefixed].concat();
+        fitting.sort_unstable();
+        fitting.dedup();
+        match &fitting[..] {
+            [id] => self.known(*id),
+            [] => Err(IpcError::new(
                 IpcCode::PeerNotFound,
                 format!(
                     "no peer is called \"{}\": `axon peers` lists those known; add it to [[peers]] in config.toml",
                     text.chars().take(80).collect::<String>()
                 ),
             )),
-            (many, more) => {
-                let ids: Vec<String> =
-                    many.iter().chain(more).take(4).map(std::string::ToString::to_string).collect();
+            many => {
+                let ids: Vec<String> = many.iter().take(4).map(std::string::ToString::to_string).collect();
                 let message =
                     format!("\"{text}\" fits more than one peer ({}): use more digits", ids.join(", "));
                 Err(IpcError::new(IpcCode::PeerNotFound, message))
@@ -311,10 +331,13 @@ impl Peers {
     }
 
     /// Found peers are bounded: the one seen longest ago goes, cached ones last.
-    fn make_room(&mut self) {
+    fn make_room(&mut self, connected: impl Fn(AgentId) -> bool) {
         let found = self.table.values().filter(|peer| peer.source != Source::Static);
         if found.clone().count() >= FOUND_PEERS_MAX
-            && let Some(oldest) = found.min_by_key(|peer| (peer.kept, peer.seen_ms)).map(|peer| peer.id)
+            && let Some(oldest) = found
+                .filter(|peer| !connected(peer.id))
+                .min_by_key(|peer| (peer.kept, peer.connected_wall_ms, peer.seen_ms))
+                .map(|peer| peer.id)
         {
             self.table.remove(&oldest);
         }
@@ -367,11 +390,11 @@ mod tests {
     fn an_advert_adds_addresses_and_never_changes_a_key() {
         let mut peers = peers();
         let addr: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        assert!(!peers.found(key(1).agent_id(), key(2), &[addr], 0), "id is not the key's");
-        assert!(peers.found(key(1).agent_id(), key(1), &[addr], 0));
-        assert!(!peers.found(key(1).agent_id(), key(1), &[addr], 10));
+        assert!(!peers.found(key(1).agent_id(), key(2), &[addr], 0, |_| false), "id is not the key's");
+        assert!(peers.found(key(1).agent_id(), key(1), &[addr], 0, |_| false));
+        assert!(!peers.found(key(1).agent_id(), key(1), &[addr], 10, |_| false));
         peers.configure(&[fixed(2, None)]);
-        peers.found(key(2).agent_id(), key(2), &[addr], 0);
+        peers.found(key(2).agent_id(), key(2), &[addr], 0, |_| false);
         assert_eq!(peers.get(key(2).agent_id()).unwrap().addrs(), ["host:7100", "127.0.0.1:1"]);
         assert_eq!(peers.sweep(10 + STALE_MS, |_| false), [key(1).agent_id()]);
         assert_eq!(peers.configure(&[]), [key(2).agent_id()]);
@@ -385,7 +408,7 @@ mod tests {
             let mut bytes = [9; 32];
             bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
             let key = PublicKey(bytes);
-            assert!(peers.found(key.agent_id(), key, &[], n as u64));
+            assert!(peers.found(key.agent_id(), key, &[], n as u64, |_| false));
         }
         assert_eq!(peers.table.len(), FOUND_PEERS_MAX);
         assert!(peers.table.values().all(|peer| peer.seen_ms > 0));

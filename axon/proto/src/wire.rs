@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{PeerCode, Refusal};
 use crate::id::{AgentId, IdError, MsgId};
-use crate::limits::{KIND_BYTES_MAX, MESSAGE_BYTES_MAX, PROTOCOL_VERSION};
+use crate::limits::{DEPTH_MAX, KIND_BYTES_MAX, MESSAGE_BYTES_MAX, PROTOCOL_VERSION};
 
 /// One message between two agents. Every field has been parsed; whose it is has not been checked yet.
 #[derive(Debug, Clone)]
@@ -138,6 +138,9 @@ pub fn decode(bytes: Vec<u8>) -> Result<Envelope, Undecodable> {
     }
     let text = String::from_utf8(bytes).map_err(|_| bad(None, "a message is UTF-8 text".into()))?;
     let raw: Arc<str> = one_line(text).into();
+    if too_deep(&raw) {
+        return Err(bad(None, format!("objects and lists are at most {DEPTH_MAX} deep inside one another")));
+    }
     // A serde struct would also be read from an array.
     if !raw.trim_start().starts_with('{') {
         return Err(bad(None, "a message is one JSON object".into()));
@@ -172,8 +175,10 @@ pub fn decode(bytes: Vec<u8>) -> Result<Envelope, Undecodable> {
         .filter(|ts| *ts > 0)
         .ok_or_else(|| bad("ts must be the Unix time in milliseconds, a positive integer"))?;
     let kind = field::<String>(loose.kind)
-        .filter(|kind| !kind.is_empty() && kind.len() <= KIND_BYTES_MAX)
-        .ok_or_else(|| bad(&format!("kind must be a text of 1 to {KIND_BYTES_MAX} bytes")))?;
+        .filter(|kind| (1..=KIND_BYTES_MAX).contains(&kind.len()) && !kind.contains(char::is_control))
+        .ok_or_else(|| {
+            bad(&format!("kind must be a text of 1 to {KIND_BYTES_MAX} bytes without control characters"))
+        })?;
     let reference = match loose.reference {
         None => None,
         some => Some(
@@ -190,6 +195,27 @@ pub fn decode(bytes: Vec<u8>) -> Result<Envelope, Undecodable> {
     let start = payload.as_ptr() as usize - raw.as_ptr() as usize;
     let payload = start..start + payload.len();
     Ok(Envelope { v, id, from, to, ts, kind: kind.into(), reference, raw, payload })
+}
+
+/// Whether JSON text nests deeper than others can read it.
+pub fn too_deep(json: &str) -> bool {
+    let (mut depth, mut text, mut escaped) = (0usize, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if text => escaped = true,
+            b'"' => text = !text,
+            b'{' | b'[' if !text => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return true;
+                }
+            }
+            b'}' | b']' if !text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Raw JSON from text that is known to be JSON; `{}` where it is not.
@@ -262,6 +288,15 @@ mod tests {
     }
 
     #[test]
+    fn nesting_is_bounded_outside_texts() {
+        let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        assert!(!too_deep(&nested(DEPTH_MAX - 1)) && too_deep(&nested(DEPTH_MAX)));
+        assert!(!too_deep(&format!("[\"\\\"{}\"]", "[".repeat(500))));
+        assert!(decode(with("x", &nested(500))).is_err());
+        assert!(decode(with("x", &nested(50))).is_ok());
+    }
+
+    #[test]
     fn line_breaks_between_tokens_become_spaces() {
         let read = decode(with("x", "[1,\r\n2]")).unwrap();
         assert!(!read.raw().contains(['\n', '\r']));
@@ -284,6 +319,7 @@ mod tests {
             ("ts", "-4", InvalidEnvelope),
             ("kind", "\"\"", InvalidEnvelope),
             ("kind", "null", InvalidEnvelope),
+            ("kind", "\"a\\nb\"", InvalidEnvelope),
             ("ref", "\"\"", InvalidEnvelope),
             ("ref", "\"00000000-0000-0000-0000-000000000000\"", InvalidEnvelope),
             ("payload", "[]", InvalidEnvelope),

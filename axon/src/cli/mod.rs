@@ -66,8 +66,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     version,
     arg_required_else_help = true,
     after_help = "Exit codes: 0 done, 1 local failure, 2 usage, 3 timeout, 4 the peer refused, 5 unknown or \
-        unreachable peer.\nBegin with:\n  axon demo          two daemons on this machine, talking\n  axon daemon        \
-        the daemon\n  axon examples      what is said on the socket"
+        unreachable peer.\nBegin with:\n  axon demo          two daemons on this machine, talking\n  \
+        axon daemon        the daemon\n  axon examples      what is said on the socket"
 )]
 struct Cli {
     #[command(flatten)]

@@ -8,14 +8,17 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use axon_proto::limits::{CLIENT_QUEUE_BYTES_MAX, LINE_BYTES_MAX};
+use axon_proto::limits::{CLIENT_QUEUE_BYTES_MAX, CLIENT_UNREAD_BYTES_MAX, LINE_BYTES_MAX};
 use axon_proto::node::{ClientId, Input};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 
 /// Clients over the limit that are being told so; more are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
@@ -23,6 +26,8 @@ const TURNED_AWAY_MAX: usize = 64;
 const BACKPRESSURE_BYTES: usize = 1 << 20;
 /// Bytes read at once.
 const READ_BYTES: usize = 8 * 1024;
+/// How long a client that is being closed may take to read its last lines.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Bytes written at once, about.
 const BATCH_BYTES: usize = 64 * 1024;
 /// A larger buffer is given back after use.
@@ -57,6 +62,10 @@ struct Outbox {
     filled: Notify,
     /// Something has been written.
     drained: Notify,
+    /// The client has gone: nobody needs its reader.
+    ended: Notify,
+    /// The client has gone or is being closed: the writer must not wait for it any longer than a moment.
+    hurry: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +85,12 @@ impl Outbox {
 
     fn push(&self, line: Arc<str>) {
         let mut queue = self.lock();
+        if queue.bytes + line.len() > CLIENT_UNREAD_BYTES_MAX {
+            // It does not read what it is handed: what it holds goes to others.
+            tracing::warn!("a client that leaves {} bytes unread is closed", queue.bytes);
+            drop(queue);
+            return self.has_gone();
+        }
         if !queue.gone && !queue.closing {
             queue.bytes += line.len() + 1;
             queue.lines.push_back(line);
@@ -117,6 +132,7 @@ impl Outbox {
     fn close(&self) {
         self.lock().closing = true;
         self.filled.notify_one();
+        self.hurry.notify_one();
     }
 
     fn has_gone(&self) {
@@ -127,6 +143,8 @@ impl Outbox {
         drop(queue);
         self.filled.notify_one();
         self.drained.notify_one();
+        self.ended.notify_one();
+        self.hurry.notify_one();
     }
 }
 
@@ -143,7 +161,7 @@ impl Ipc {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // The root is 0700, so nobody else gets here between bind and the change of mode.
+        // Nobody else gets in between bind and the change of mode: whose a client is, is checked as well.
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         let accepting = tokio::spawn(accept(listener, events.clone()));
@@ -189,7 +207,7 @@ impl Ipc {
         Some(Input::ClientUp { client, trusted })
     }
 
-    /// Queues a line that must not be dropped; how many there can be is bounded by the node.
+    /// Queues a line that must not be dropped; a client that leaves too many unread is closed.
     pub fn line(&self, client: ClientId, line: Arc<str>) {
         if let Some(outbox) = self.clients.get(&client) {
             outbox.push(line);
@@ -215,6 +233,11 @@ impl Ipc {
         }
     }
 
+    /// Takes no more clients; those attached go on.
+    pub fn stop_accepting(&self) {
+        self.accepting.abort();
+    }
+
     /// Stops accepting, and closes all clients once their lines are written, or after a moment.
     pub async fn close(self, path: &Path) {
         self.accepting.abort();
@@ -235,7 +258,7 @@ impl Ipc {
                 }
             }
         };
-        if tokio::time::timeout(std::time::Duration::from_millis(500), written).await.is_err() {
+        if timeout(Duration::from_millis(500), written).await.is_err() {
             tracing::info!("a client did not read its last lines");
         }
     }
@@ -252,7 +275,7 @@ async fn accept(listener: UnixListener, events: mpsc::Sender<IpcEvent>) {
             Err(error) => {
                 // Out of descriptors, most likely: wait for some to be given back.
                 tracing::warn!(%error, "a client could not be accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
@@ -269,11 +292,18 @@ async fn read(
     let mut skipping = false;
     'client: loop {
         buffer.reserve(READ_BYTES);
-        match reader.read_buf(&mut buffer).await {
+        let read = tokio::select! {
+            read = reader.read_buf(&mut buffer) => read,
+            () = outbox.ended.notified() => break,
+        };
+        match read {
             // It may have closed this half only, and wait for its answers: the node decides.
             Ok(0) => {
                 if events.send(IpcEvent::Input(Input::ClientEof { client })).await.is_ok() {
-                    hung_up(reader.as_ref()).await;
+                    tokio::select! {
+                        () = hung_up(reader.as_ref()) => {}
+                        () = outbox.ended.notified() => {}
+                    }
                 }
                 break;
             }
@@ -361,7 +391,14 @@ async fn write(
             filled.await;
             continue;
         }
-        let written = writer.write_all(&batch).await;
+        let mut writing = pin!(writer.write_all(&batch));
+        let written = tokio::select! {
+            written = &mut writing => written,
+            () = outbox.hurry.notified() => match outbox.fill() {
+                None => break,
+                Some(_) => timeout(LAST_WORDS, writing).await.unwrap_or_else(|late| Err(late.into())),
+            },
+        };
         outbox.written(batch.len());
         if written.is_err() {
             break;

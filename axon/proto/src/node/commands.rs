@@ -16,10 +16,10 @@ use crate::id::{AgentId, MsgId};
 use crate::ipc::{Command, Line, error_line, inbound_line, row_json};
 use crate::kinds::core::wait_ms;
 use crate::limits::{
-    CAPABILITIES_BYTES_MAX, CAPACITY_DEFAULT, CAPACITY_MAX, CLIENT_PENDING_MAX, CONSUMER_BYTES_MAX,
-    DOMAIN_BYTES_MAX, INBOX_LIMIT_DEFAULT, INBOX_LIMIT_MAX, INBOX_REPLY_BYTES_MAX, IPC_VERSION,
-    KIND_BYTES_MAX, LINE_BYTES_MAX, PENDING_MAX, REPLAY_EVENTS_MAX, REPLY_GRACE_MS, REQUEST_TIMEOUT_MS,
-    SUBSCRIPTION_NAMES_MAX,
+    CAPABILITIES_BYTES_MAX, CAPACITY_DEFAULT, CAPACITY_MAX, CLIENT_PENDING_MAX, CLIENT_QUEUE_BYTES_MAX,
+    CONSUMER_BYTES_MAX, DOMAIN_BYTES_MAX, INBOX_LIMIT_DEFAULT, INBOX_LIMIT_MAX, INBOX_REPLY_BYTES_MAX,
+    IPC_VERSION, KIND_BYTES_MAX, LINE_BYTES_MAX, PENDING_MAX, REPLAY_EVENTS_MAX, REPLY_GRACE_MS,
+    REQUEST_TIMEOUT_MS, SUBSCRIPTION_NAMES_MAX,
 };
 use crate::peers::Dial;
 use crate::session::Phase;
@@ -29,6 +29,12 @@ type Answer = Result<Arc<str>, IpcError>;
 
 impl Node {
     pub(super) fn client_up(&mut self, client: ClientId, trusted: bool) {
+        if self.stopping {
+            let message = "this daemon is shutting down: connect again in a moment";
+            let error = IpcError::new(IpcCode::Overloaded, message);
+            self.out.push(Effect::Line { client, line: error_line("", &error) });
+            return self.out.push(Effect::CloseClient { client });
+        }
         if self.agents.clients.len() >= self.settings.max_ipc_clients {
             let message = format!(
                 "all {} client places are taken: close one, or raise max_ipc_clients in config.toml",
@@ -327,7 +333,12 @@ impl Node {
             ));
         }
         let to = match (command.to::<String>()?, reference) {
-            (Some(to), _) => self.peers.resolve(&to)?,
+            (Some(to), _) => self.peers.resolve(&to).map_err(|error| {
+                let own = self.settings.name.as_ref() == Some(&to) && error.code == IpcCode::PeerNotFound;
+                let message =
+                    "this is your own agent's name: send to another, `axon peers` lists those known";
+                if own { IpcError::new(IpcCode::SelfSend, message) } else { error }
+            })?,
             (None, Some(id)) if kind.name == "cancel" => {
                 let family = self.families.get(index);
                 family.and_then(|family| family.peer_of(id)).ok_or_else(|| {
@@ -341,6 +352,10 @@ impl Node {
                 return Err(IpcError::invalid("the field `to` is missing: give a peer's id, prefix or name"));
             }
         };
+        let work_at = reference.and_then(|id| self.families.get(index)?.peer_of(id));
+        if kind.name == "cancel" && work_at.is_some_and(|peer| peer != to) {
+            return Err(IpcError::invalid("that delegation went to another peer: leave out the field `to`"));
+        }
         let payload = command.payload()?;
         (kind.check)(payload.get()).map_err(IpcError::invalid)?;
         if self.stopping {
@@ -484,9 +499,11 @@ impl Node {
         let mut replayed = 0;
         let mut replayed_to = acked;
         let mut rest = None;
+        let mut bytes = 0;
         if replay {
             for row in self.mailbox.after(acked).filter(|row| state.wants.wants(&row.envelope.kind)) {
-                if replayed >= REPLAY_EVENTS_MAX {
+                bytes += row.envelope.raw().len();
+                if replayed >= REPLAY_EVENTS_MAX || (replayed > 0 && bytes > CLIENT_QUEUE_BYTES_MAX) {
                     rest = Some(row.seq);
                     break;
                 }

@@ -11,8 +11,7 @@ use crate::error::{PeerCode, Refusal};
 use crate::family::{Inbound, Input as FamilyInput, Kind, Pattern, error_payload};
 use crate::id::{AgentId, MsgId, PublicKey};
 use crate::limits::{
-    CONNECTIONS_PER_PEER_MAX, DRAIN_MS, FOUND_CONNECTIONS_MAX, OPEN_REQUESTS_MAX, PROTOCOL_VERSION,
-    STREAMS_MAX,
+    CONNECTIONS_PER_PEER_MAX, DRAIN_MS, FOUND_CONNECTIONS_MAX, PROTOCOL_VERSION, STREAMS_MAX,
 };
 use crate::peers::{Dial, Source};
 use crate::session::{Hello, Phase, Session, Verdict, judge};
@@ -21,6 +20,8 @@ use crate::wire::{Envelope, decode, to_raw};
 /// How long a connection whose hello was refused stays, so that the refusal arrives.
 const REFUSAL_LINGER_MS: u64 = 500;
 
+/// Bytes of messages that may overtake the answer to hello.
+const EARLY_BYTES_MAX: usize = 1_048_576;
 /// Messages that may overtake the answer to hello: more than the peer can have streams, of both directions.
 const EARLY_MAX: usize = 3 * STREAMS_MAX as usize;
 
@@ -93,6 +94,7 @@ impl Node {
 
     pub(super) fn hello_due(&mut self, now: Now, conn: ConnId) {
         if self.sessions.get(&conn).is_some_and(|session| session.phase == Phase::Greeting) {
+            self.early.remove(&conn);
             self.close(now, conn, 4, "no hello in time");
         }
     }
@@ -150,7 +152,8 @@ impl Node {
                 // The peer is up as soon as it has answered our hello: its first messages may overtake that
                 // answer.
                 let early = self.early.entry(conn).or_default();
-                if early.len() < EARLY_MAX {
+                let bytes: usize = early.iter().map(|(_, held)| held.raw().len()).sum();
+                if early.len() < EARLY_MAX && bytes + envelope.raw().len() <= EARLY_BYTES_MAX {
                     return early.push((stream, envelope));
                 }
                 self.dropped.before_hello += 1;
@@ -229,7 +232,7 @@ impl Node {
     fn may_open(&mut self, now: Now, message: &Inbound) -> bool {
         let refusal = if self.stopping {
             Refusal::new(PeerCode::Overloaded, "this daemon is shutting down: try again in a moment")
-        } else if self.agents.open_count() >= OPEN_REQUESTS_MAX {
+        } else if !self.agents.may_open(message.envelope.from) {
             Refusal::new(PeerCode::Overloaded, "too many requests are open here: try again in a moment")
         } else if self.agents.get(message.envelope.id).is_some() {
             Refusal::new(PeerCode::InvalidEnvelope, "id is in use by another request: make a new UUID v4")
@@ -363,7 +366,7 @@ impl Node {
                     other => Err(format!("it chose protocol version {other:?}, which is not spoken here")),
                 }
             }
-            _ => Err(format!("it refused our hello: {}", envelope.payload())),
+            _ => Err(format!("it refused our hello: {}", brief(envelope.payload()))),
         }
     }
 
@@ -403,8 +406,8 @@ impl Node {
             known.connected_wall_ms = now.wall_ms;
             known.backoff_ms = crate::limits::BACKOFF_FIRST_MS;
             known.error = None;
-            if side == Side::Dialer && known.source != Source::Static {
-                known.note_addr(addr);
+            if side == Side::Dialer {
+                known.worked_addr = Some(addr);
             }
             if known.source != Source::Static {
                 known.kept = true;
@@ -495,10 +498,16 @@ impl Node {
         self.end_requests_of(now, peer);
         self.end_pending(now, peer, "it is no longer among the known peers");
         for conn in self.conns_of(peer) {
+            self.early.remove(&conn);
             self.out.push(Effect::Close { conn, code: 0, reason });
             self.session_over(now, conn, reason);
         }
     }
+}
+
+/// As much of a peer's words as a log or a list of peers needs.
+fn brief(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 fn before_hello() -> Refusal {

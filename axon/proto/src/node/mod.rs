@@ -251,6 +251,10 @@ impl Node {
         self.mailbox.set_caps(caps(&settings), now.wall_ms);
         self.settings = settings;
         self.publish_pins();
+        if !out.is_empty() {
+            self.peers_changed = true;
+            self.timers.set_if_sooner(Key::SavePeers, now.mono_ms);
+        }
         for id in out {
             self.drop_peer(now, id, "no longer in [[peers]]");
         }
@@ -448,6 +452,9 @@ impl View for NodeView<'_> {
     fn offers(&self, peer: AgentId, feature: &str) -> bool {
         let session = self.node.best_session(peer).and_then(|conn| self.node.sessions.get(&conn));
         session.is_some_and(|session| session.offers(feature))
+    }
+    fn is_targeted(&self, id: MsgId) -> bool {
+        self.node.agents.iter().any(|open| open.targeted && open.inbound.envelope.reference == Some(id))
     }
     fn uptime_secs(&self) -> u64 {
         self.uptime_secs

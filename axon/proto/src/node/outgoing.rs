@@ -549,7 +549,9 @@ impl Node {
     }
 
     pub(super) fn found(&mut self, now: Now, id: AgentId, key: PublicKey, addrs: &[SocketAddr]) {
-        if self.peers.found(id, key, addrs, now.mono_ms) {
+        let sessions = &self.sessions;
+        let connected = |id: AgentId| sessions.values().any(|session| session.peer == id);
+        if self.peers.found(id, key, addrs, now.mono_ms, connected) {
             self.publish_pins();
             // The one that made room for it is out, connected or not.
             let out = self.sessions.values().map(|session| session.peer);

@@ -174,7 +174,7 @@ impl Node {
         let taken = targeted
             || parkable
             || matches!(picked, Ok(Some(_)))
-            || self.agents.queue_has_room() && picked.is_ok();
+            || self.agents.queue_has_room(message.envelope.from) && picked.is_ok();
         let mut seq = 0;
         if taken {
             let row = self.mailbox.push(message.envelope.clone(), now.wall_ms);
@@ -212,12 +212,16 @@ impl Node {
                 let lease = self.lease_of(client);
                 return self.hand(now, id, client, lease);
             }
-            Ok(None) if self.agents.queue_has_room() => {
+            Ok(None) if self.agents.queue_has_room(open.inbound.envelope.from) => {
                 let state = if open.answered.is_some() { OpenState::Parked } else { OpenState::Waiting };
                 return self.agents.enqueue(id, state);
             }
             Ok(None) => Unclaimed::QueueFull,
-            Err(Unclaimed::Nobody) if open.parkable && !self.agents.queue_has_room() => Unclaimed::QueueFull,
+            Err(Unclaimed::Nobody)
+                if open.parkable && !self.agents.queue_has_room(open.inbound.envelope.from) =>
+            {
+                Unclaimed::QueueFull
+            }
             Err(why) => why,
         };
         self.unclaimed(now, id, why, acts);

@@ -59,7 +59,9 @@ pub fn message(message: &Inbound, kind: &'static Kind, cx: &mut Cx<'_>) {
 pub fn repeated(message: &Inbound, cx: &mut Cx<'_>) {
     let id = message.envelope.id;
     let from = message.envelope.from;
-    if let Some(open) = cx.view.open(id).filter(|open| open.inbound.envelope.from == from) {
+    if let Some(open) =
+        cx.view.open(id).filter(|open| open.inbound.envelope.from == from && open.kind.name == "delegate")
+    {
         match &open.answered {
             // Also when an agent had accepted it and has gone since.
             Some(_) if !matches!(open.state, OpenState::Held { .. }) => cx.reply(message, "ack", queued()),
@@ -241,6 +243,10 @@ pub fn cancel(message: &Inbound, kind: &'static Kind, cx: &mut Cx<'_>) {
             }
             cx.act(Act::End { id, ended: Ended::Cancelled, by: None });
             cx.reply(message, "ack", accepted());
+        }
+        OpenState::Held { .. } if cx.view.is_targeted(id) => {
+            let why = "the agent has been asked to stop and has not answered yet: wait for that answer";
+            cx.refuse(message, &Refusal::new(PeerCode::Overloaded, why));
         }
         OpenState::Held { client, lease } if lease || cx.view.serves(client, "cancel") => {
             let due_ms = Some(cx.now.mono_ms.saturating_add(REQUEST_TIMEOUT_MS));

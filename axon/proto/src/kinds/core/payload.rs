@@ -1,6 +1,8 @@
 //! The payloads of the core kinds. Unknown fields are passed over; unknown values of an enumeration stay
 //! text.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -174,7 +176,20 @@ pub struct Failure {
 
 /// Reads a payload as its type; the sentence names the field that is missing or wrong.
 pub fn parse<'a, T: Deserialize<'a>>(kind: &str, payload: &'a str) -> Result<T, String> {
-    serde_json::from_str(payload).map_err(|error| format!("payload of {kind}: {}", plain(&error)))
+    serde_json::from_str(payload).map_err(|error| match field_at(payload, error.column()) {
+        Some(field) => format!("payload of {kind}: field `{field}`: {}", plain(&error)),
+        None => format!("payload of {kind}: {}", plain(&error)),
+    })
+}
+
+/// The field in whose value this column stands, counted from 1.
+fn field_at(payload: &str, column: usize) -> Option<String> {
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(payload).ok()?;
+    let holds = |value: &RawValue| {
+        let start = value.get().as_ptr() as usize - payload.as_ptr() as usize;
+        (start + 1..=start + value.get().len()).contains(&column)
+    };
+    fields.into_iter().find(|(_, value)| holds(value)).map(|(name, _)| name)
 }
 
 /// Kinds without required fields.
@@ -228,8 +243,8 @@ mod tests {
     fn a_missing_field_is_named() {
         for (check, payload, field) in [
             (check_query as fn(&str) -> _, r#"{}"#, "question"),
-            (check_query, r#"{"question":1}"#, "string"),
-            (check_query, r#"{"question":"x","deadline_ms":-1}"#, "u64"),
+            (check_query, r#"{"question":1}"#, "field `question`"),
+            (check_query, r#"{"question":"x", "deadline_ms": -1 ,"a":2}"#, "field `deadline_ms`"),
             (check_delegate, r#"{"context":1}"#, "task"),
             (check_notify, r#"{"topic":"a"}"#, "data"),
             (check_notify, r#"{"data":null}"#, "topic"),
