@@ -1,4 +1,6 @@
-//! What the core costs, measured on real daemons: `cargo bench --bench core [-- --short]`.
+//! What the core costs, measured on real daemons:
+//! `cargo build --release && AXON_BENCH_BIN=$PWD/target/release/axon cargo bench --bench core [-- --short]`.
+//! Without `AXON_BENCH_BIN` it measures the build that `cargo bench` makes, which unwinds and is larger.
 //!
 //! Prints one table row a figure. Nothing here passes or fails on time: the figures go into
 //! `benches/README.md`.

@@ -127,7 +127,8 @@ impl Daemon {
 
     /// `axon --root <this root> …`, for the command line too.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(AXON);
+        // A benchmark measures the program as it is released, not as `cargo bench` builds it.
+        let mut command = Command::new(std::env::var_os("AXON_BENCH_BIN").unwrap_or_else(|| AXON.into()));
         command.arg("--root").arg(self.root()).args(args);
         command.env("HOME", self.dir.path()).env_remove("AXON_ROOT").env_remove("NO_COLOR");
         command

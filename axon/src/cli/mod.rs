@@ -47,12 +47,20 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(plan) = Plan::of_this_image(&args) {
         return ExitCode::from(daemon::ended(&plan, plan.serve()));
     }
+    let json = args.iter().any(|arg| arg == "--json");
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
             // A reader that has gone away does not want the help.
             error.print().ok();
-            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { EXIT_DONE });
+            if !error.use_stderr() {
+                return ExitCode::from(EXIT_DONE);
+            }
+            let text = error.render().to_string();
+            let what = text.split("\n\nUsage").next().unwrap_or_default().trim_start_matches("error: ");
+            let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
+            Out::new(json, false, 0).failure_line(&CliError::usage(what));
+            return ExitCode::from(EXIT_USAGE);
         }
     };
     let out = Out::new(cli.globals.json, cli.globals.quiet, cli.globals.verbose);

@@ -170,16 +170,21 @@ impl Out {
         if error.exit == EXIT_DONE {
             return EXIT_DONE;
         }
-        if self.json {
-            let line = Failure { ok: false, error: &error.code, message: &error.message };
-            // Nothing is left to tell when even this cannot be written.
-            self.json(&line).ok();
-        }
+        self.failure_line(error);
         // What is wrong with the command itself is also for whoever wrote it.
         if !self.json || error.exit == EXIT_USAGE {
             remark(&error.message);
         }
         error.exit
+    }
+
+    /// The line about a failure, where lines are JSON.
+    pub fn failure_line(&self, error: &CliError) {
+        if self.json {
+            let line = Failure { ok: false, error: &error.code, message: &error.message };
+            // Nothing is left to tell when even this cannot be written.
+            self.json(&line).ok();
+        }
     }
 
     /// What a verb ended with, printed if it failed, as the process's exit code.
