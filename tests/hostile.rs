@@ -295,7 +295,8 @@ fn many_half_open_handshakes_do_not_shut_out_a_pinned_peer() {
         let begun = Instant::now();
         let link = peer.dial(&daemon).greeted();
         assert_eq!(link.ask(&link.envelope("ping", json!({}))).unwrap()["kind"], "pong");
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        // Shut out would be until the half-open ones are given up, and then in turn.
+        assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
         link.close();
     }
     // 64 of them were begun here; the others were sent a Retry, which costs nothing, and never came back.
