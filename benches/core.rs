@@ -1,6 +1,8 @@
 //! What the core costs, measured on real daemons:
-//! `cargo build --release && AXON_BENCH_BIN=$PWD/target/release/axon cargo bench --bench core [-- --short]`.
-//! Without `AXON_BENCH_BIN` it measures the build that `cargo bench` makes, which unwinds and is larger.
+//! `cargo build --release && cargo run --release --example bench [-- --short]`.
+//!
+//! An example and not a `[[bench]]`: `cargo bench` would build and measure another program than the released
+//! one, which unwinds and is larger.
 //!
 //! Prints one table row a figure. Nothing here passes or fails on time: the figures go into
 //! `benches/README.md`.
@@ -19,6 +21,11 @@ use serde_json::{Value, json};
 use support::{Daemon, pair, wait_for};
 
 fn main() {
+    // target/release/examples/bench measures target/release/axon.
+    let exe = std::env::current_exe().unwrap();
+    let program = exe.parent().and_then(std::path::Path::parent).unwrap().join("axon");
+    assert!(program.exists(), "build it first: cargo build --release");
+    support::MEASURED.set(program).unwrap();
     let short = std::env::args().any(|arg| arg == "--short");
     let count = if short { 300 } else { 5_000 };
     println!("| figure | value |\n|---|---|");

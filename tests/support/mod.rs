@@ -17,6 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -25,7 +26,13 @@ use serde_json::{Value, json};
 /// How long anything is waited for before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The program under test.
-pub const AXON: &str = env!("CARGO_BIN_EXE_axon");
+pub const AXON: &str = match option_env!("CARGO_BIN_EXE_axon") {
+    Some(path) => path,
+    // A benchmark is no test: it says which program it measures.
+    None => "",
+};
+/// The program that a benchmark measures.
+pub static MEASURED: OnceLock<PathBuf> = OnceLock::new();
 
 /// Looks again and again until there is something; fails loudly when it does not come.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -127,8 +134,7 @@ impl Daemon {
 
     /// `axon --root <this root> …`, for the command line too.
     pub fn command(&self, args: &[&str]) -> Command {
-        // A benchmark measures the program as it is released, not as `cargo bench` builds it.
-        let mut command = Command::new(std::env::var_os("AXON_BENCH_BIN").unwrap_or_else(|| AXON.into()));
+        let mut command = Command::new(MEASURED.get().map_or(Path::new(AXON), PathBuf::as_path));
         command.arg("--root").arg(self.root()).args(args);
         command.env("HOME", self.dir.path()).env_remove("AXON_ROOT").env_remove("NO_COLOR");
         command
