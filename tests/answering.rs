@@ -582,3 +582,27 @@ fn an_asker_whose_daemon_dies_withdraws_its_query() {
     agent.answer_one("a");
     assert_eq!(summary(&asker.finish(&req)), "a");
 }
+
+#[test]
+fn an_agent_that_does_not_read_is_closed_before_it_costs_too_much() {
+    // shows: IPC section 9, lines that a client leaves unread
+    let (alice, bob) = pair();
+    let _hung = bob.answerer(json!({"answer":["query"],"capacity":1024}));
+    let mut watcher = bob.client();
+    let mut asker = alice.client();
+    let question = "q".repeat(60_000);
+    // Each is handed out, not read, and withdrawn at its deadline: that gives the place back, but not the line.
+    for _ in 0..40 {
+        let payload = json!({"question":question,"deadline_ms":1});
+        let ids: Vec<String> = (0..32)
+            .map(|_| asker.begin(json!({"cmd":"send","to":"bob","kind":"query","payload":payload})))
+            .collect();
+        for id in ids {
+            assert!(asker.finish(&id)["ok"].is_boolean());
+        }
+        if watcher.ok(json!({"cmd":"status"}))["answerers"] == 0 {
+            return;
+        }
+    }
+    panic!("more than 64 MiB wait for an agent that does not read");
+}

@@ -304,7 +304,8 @@ impl Peers {
             [] => Err(IpcError::new(
                 IpcCode::PeerNotFound,
                 format!(
-                    "no peer is called \"{}\": `axon peers` lists those known; add it to [[peers]] in config.toml",
+                    "no peer is called \"{}\" (an id's beginning needs 4 digits): `axon peers` lists those known; \
+                     add it to [[peers]] in config.toml",
                     text.chars().take(80).collect::<String>()
                 ),
             )),
@@ -384,6 +385,9 @@ mod tests {
         assert_eq!(peers.resolve(&me[8..14]).unwrap_err().code, IpcCode::SelfSend);
         peers.get_mut(id).unwrap().claimed_name = Some("both".into());
         assert!(peers.resolve("both").unwrap_err().message.contains("more than one"));
+        // A name that looks like another's digits catches nothing that is meant for that one.
+        peers.get_mut(key(3).agent_id()).unwrap().claimed_name = Some(digits.clone());
+        assert!(peers.resolve(&digits).unwrap_err().message.contains("more than one"));
     }
 
     #[test]
@@ -399,6 +403,10 @@ mod tests {
         assert_eq!(peers.sweep(10 + STALE_MS, |_| false), [key(1).agent_id()]);
         assert_eq!(peers.configure(&[]), [key(2).agent_id()]);
         assert!(peers.pins().is_empty());
+        assert!(
+            !peers.found(key(2).agent_id(), key(2), &[addr], 0, |_| false),
+            "who was taken out stays out"
+        );
     }
 
     #[test]

@@ -285,11 +285,7 @@ fn check_config(report: &mut Report, root: &Root) -> Option<Config> {
         }
         Ok(_) => {
             let peers = config.peers.len();
-            report.add(
-                "config",
-                Status::Ok,
-                format!("{} is well, with {peers} static peers", path.display()),
-            );
+            report.add("config", Status::Ok, format!("{} is well, static peers: {peers}", path.display()));
         }
         Err(_) => report.add("config", Status::Ok, "there is no config.toml; the defaults hold"),
     }

@@ -148,7 +148,7 @@ impl Node {
             _ => {}
         }
         if speaks != Speaks::V2 {
-            let known = ["send", "peers", "status"].contains(&&*name);
+            let known = V1_COMMANDS.contains(&&*name);
             if !self.settings.allow_v1 || (!known && V2_COMMANDS.contains(&&*name)) {
                 let message = "begin with {\"cmd\":\"hello\",\"req_id\":\"1\",\"version\":2}";
                 return Err(IpcError::new(IpcCode::HelloRequired, message));
@@ -156,8 +156,12 @@ impl Node {
             if let Some(state) = self.agents.clients.get_mut(&client) {
                 state.speaks = Speaks::V1;
             }
-        } else if command.req_id().is_empty() {
-            return Err(IpcError::invalid("the field `req_id` is missing: give a text of at most 126 bytes"));
+        } else if command.req_id().is_empty()
+            && (V2_COMMANDS.contains(&&*name) || V1_COMMANDS.contains(&&*name))
+        {
+            let message =
+                "the field `req_id` is missing or no text or number of at most 128 bytes, quotes counted";
+            return Err(IpcError::invalid(message));
         }
         match &*name {
             "send" => self.send(now, client, command, speaks != Speaks::V2).map(|()| None),
@@ -619,6 +623,9 @@ impl Node {
         Ok(Line::ok(command.req_id()).field("advertised", &true).end())
     }
 }
+
+/// Commands that need no hello.
+const V1_COMMANDS: &[&str] = &["send", "peers", "status"];
 
 /// Commands that need a hello of version 2.
 const V2_COMMANDS: &[&str] = &["whoami", "reply", "subscribe", "inbox", "ack", "advertise", "auth", "hello"];
