@@ -591,7 +591,8 @@ fn an_agent_that_does_not_read_is_closed_before_it_costs_too_much() {
     let mut watcher = bob.client();
     let mut asker = alice.client();
     let question = "q".repeat(60_000);
-    // Each is handed out, not read, and withdrawn at its deadline: that gives the place back, but not the line.
+    // Each is handed out, not read, and withdrawn at its deadline: that gives the place back, but not the
+    // line.
     for _ in 0..40 {
         let payload = json!({"question":question,"deadline_ms":1});
         let ids: Vec<String> = (0..32)

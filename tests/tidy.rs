@@ -399,6 +399,7 @@ fn limits_of_the_wire_are_those_of_the_specification() {
             ("backoff", &[BACKOFF_FIRST_MS / 1000, preset.reconnect_max_backoff_secs]),
             ("open requests of peers, together", &[n(OPEN_REQUESTS_MAX)]),
             ("open requests of one peer", &[n(OPEN_PER_PEER_MAX)]),
+            ("queries and delegations under way to one peer", &[n(WORK_TO_PEER_MAX)]),
             ("requests and delegations waiting for an agent", &[n(QUEUED_REQUESTS_MAX)]),
             ("those of one peer among them", &[n(QUEUED_PER_PEER_MAX)]),
             ("objects and lists inside one another", &[n(DEPTH_MAX)]),

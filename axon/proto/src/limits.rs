@@ -79,6 +79,9 @@ pub const STREAMS_MAX: u32 = 256;
 
 /// Requests of local clients waiting for a peer, together.
 pub const PENDING_MAX: usize = 4_096;
+/// Queries and delegations under way to one peer; the rest waits here, so that a ping or cancel finds a
+/// stream.
+pub const WORK_TO_PEER_MAX: usize = 240;
 /// Commands of one client that wait for a peer.
 pub const CLIENT_PENDING_MAX: usize = 256;
 /// Requests of peers that are open here, together.

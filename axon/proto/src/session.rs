@@ -101,6 +101,8 @@ pub struct Session {
     pub silent: bool,
     /// Whether the hello travelled in 0-RTT.
     pub early: bool,
+    /// Queries and delegations of ours that are under way on it.
+    pub work: usize,
 }
 
 impl Session {
@@ -172,6 +174,7 @@ mod tests {
             features: vec![],
             silent: false,
             early: false,
+            work: 0,
         }
     }
 

@@ -508,3 +508,41 @@ fn a_stop_answers_the_commands_that_wait_for_a_peer() {
     let told = lines(&effects, client);
     assert_eq!((told.len(), &told[0]["req_id"], &told[0]["ok"]), (1, &json!("3"), &json!(false)), "{told:?}");
 }
+
+// shows: WF-STR-11
+#[test]
+fn work_for_one_peer_leaves_streams_for_a_ping() {
+    let mut solo = Solo::new(1, 2);
+    solo.greeted(ALL, None);
+    let peer = solo.peer.to_string();
+    let clients = [solo.client(), solo.client()];
+    let mut left = Vec::new();
+    let sends = |effects: Vec<Effect>| {
+        effects.into_iter().find_map(|effect| match effect {
+            Effect::Request { token, bytes, .. } => Some((token, bytes)),
+            _ => None,
+        })
+    };
+    for n in 0..300 {
+        let command = json!({"cmd":"send","req_id":n.to_string(),"to":peer,"kind":"query",
+            "payload":{"question":"x","deadline_ms":5_000}});
+        left.extend(sends(solo.say(clients[n % 2], &command)));
+    }
+    assert_eq!(left.len(), limits::WORK_TO_PEER_MAX);
+    let ping = json!({"cmd":"send","req_id":"ping","to":peer,"kind":"ping","payload":{}});
+    assert!(sends(solo.say(clients[0], &ping)).is_some(), "a ping does not wait behind the work");
+
+    // One is answered: the next leaves.
+    let (token, bytes) = left.swap_remove(0);
+    let request: Value = serde_json::from_str(&bytes).unwrap();
+    let mut answer = solo.envelope("response", json!({"data":null,"summary":"y"}));
+    answer["ref"] = request["id"].clone();
+    let outcome = Ok(answer.to_string().into_bytes());
+    assert!(sends(solo.feed(Input::Replied { token, outcome })).is_some());
+
+    // Those that never left are told so, not that the peer was slow.
+    let effects = solo.wait(6_000);
+    let replies: Vec<Value> = clients.iter().flat_map(|client| lines(&effects, *client)).collect();
+    let count = |code: &str| replies.iter().filter(|reply| reply["error"] == code).count();
+    assert_eq!((count("timeout"), count("overloaded")), (240, 59));
+}

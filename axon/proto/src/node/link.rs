@@ -82,6 +82,7 @@ impl Node {
             features: Vec::new(),
             silent: false,
             early,
+            work: 0,
         };
         self.sessions.insert(conn, session);
         self.timers.set(Key::Hello(conn), now.mono_ms + self.settings.handshake_timeout_secs * 1_000);

@@ -14,7 +14,7 @@ use crate::error::{IpcCode, IpcError, PeerCode, Refusal};
 use crate::family::{Input as FamilyInput, Kind, error_payload};
 use crate::id::{AgentId, MsgId, PublicKey};
 use crate::ipc::{Line, v1_line};
-use crate::limits::{BACKOFF_FIRST_MS, DOUBT_DIAL_MS, INITIATOR_WAIT_MS};
+use crate::limits::{BACKOFF_FIRST_MS, DOUBT_DIAL_MS, INITIATOR_WAIT_MS, WORK_TO_PEER_MAX};
 use crate::peers::{Dial, Source};
 use crate::session::Phase;
 use crate::wire::{Envelope, decode};
@@ -45,6 +45,8 @@ pub(super) struct Pending {
     /// Where it was sent, if it was.
     conn: Option<ConnId>,
     sends: u8,
+    /// When its answer is due (monotonic milliseconds).
+    due_ms: u64,
 }
 
 impl Pending {
@@ -90,14 +92,17 @@ impl Node {
     ) {
         let token = self.new_token();
         let peer = envelope.to;
-        let pending = Pending { envelope: Arc::new(envelope), kind, origin, conn: None, sends: 0 };
+        let due_ms = now.mono_ms.saturating_add(wait_ms);
+        let pending = Pending { envelope: Arc::new(envelope), kind, origin, conn: None, sends: 0, due_ms };
         if let Some(client) = pending.client().and_then(|client| self.agents.clients.get_mut(&client)) {
             client.pending += 1;
         }
         self.pending.insert(token, pending);
-        self.timers.set(Key::Pending(token), now.mono_ms.saturating_add(wait_ms));
+        self.timers.set(Key::Pending(token), due_ms);
         self.dispatch_pending(now, token);
-        if self.pending.get(&token).is_some_and(|pending| pending.conn.is_none()) {
+        if self.pending.get(&token).is_some_and(|pending| pending.conn.is_none())
+            && self.best_session(peer).is_none()
+        {
             self.dial_for_sending(now, peer);
         }
     }
@@ -109,13 +114,21 @@ impl Node {
 
     /// Sends a message if its peer has a session.
     fn dispatch_pending(&mut self, now: Now, token: Token) {
-        let Some(pending) = self.pending.get_mut(&token).filter(|pending| pending.conn.is_none()) else {
+        let Some(pending) = self
+            .pending
+            .get_mut(&token)
+            .filter(|pending| pending.conn.is_none() && pending.due_ms > now.mono_ms)
+        else {
             return;
         };
         let peer = pending.envelope.to;
         let up = self.sessions.iter().filter(|(_, s)| s.peer == peer && s.phase == Phase::Up);
         let Some((conn, session)) = up.max_by_key(|(_, session)| session.order) else { return };
         let conn = *conn;
+        let work = is_work(pending.kind);
+        if work && session.work >= WORK_TO_PEER_MAX {
+            return;
+        }
         if let Some(feature) = pending.kind.feature.filter(|feature| !session.offers(feature)) {
             let message =
                 format!("the peer does not take {feature}: it speaks an older protocol; use another kind");
@@ -131,6 +144,9 @@ impl Node {
             Effect::OneWay { conn, token, bytes }
         });
         self.sent += 1;
+        if let Some(session) = self.sessions.get_mut(&conn).filter(|_| work) {
+            session.work += 1;
+        }
         let Origin::Command { client, req_id, v1: true } = &pending.origin else { return };
         // A v1 client learns now that its request is on its way; the answer comes as a line of its own.
         if pending.kind.is_request() && pending.sends == 1 {
@@ -165,7 +181,9 @@ impl Node {
         self.out.push(Effect::Abandon { token });
         pending.conn = None;
         self.dispatch_pending(now, token);
-        if self.pending.get(&token).is_some_and(|pending| pending.conn.is_none()) {
+        if self.pending.get(&token).is_some_and(|pending| pending.conn.is_none())
+            && self.best_session(peer).is_none()
+        {
             self.dial_for_sending(now, peer);
         }
     }
@@ -220,6 +238,10 @@ impl Node {
         let error = if pending.conn.is_some() {
             let message = "the peer did not answer before the deadline: allow more, or delegate the work";
             IpcError::new(IpcCode::Timeout, message)
+        } else if self.best_session(pending.envelope.to).is_some() {
+            let message =
+                "too many requests to this peer were under way until the deadline: send fewer at once";
+            IpcError::new(IpcCode::Overloaded, message)
         } else {
             unreachable_error(pending.envelope.to, "no connection came up before the deadline")
         };
@@ -338,10 +360,23 @@ impl Node {
                 }
             }
         }
+        self.work_done(now, &pending);
         if let Some(client) = pending.client()
             && self.agents.clients.get(&client).is_some_and(|client| client.leaving)
         {
             self.client_eof(now, client);
+        }
+    }
+
+    /// A query or delegation is no longer under way: another that waited for that may leave.
+    fn work_done(&mut self, now: Now, pending: &Pending) {
+        let session =
+            pending.conn.filter(|_| is_work(pending.kind)).and_then(|conn| self.sessions.get_mut(&conn));
+        let Some(session) = session else { return };
+        let was_full = session.work >= WORK_TO_PEER_MAX;
+        session.work = session.work.saturating_sub(1);
+        if was_full {
+            self.flush_pending(now, pending.envelope.to);
         }
     }
 
@@ -562,6 +597,11 @@ impl Node {
         }
         self.keep_connected(now, id);
     }
+}
+
+/// Whether it may stay with an agent for long, and so counts against what may be under way to one peer.
+fn is_work(kind: &Kind) -> bool {
+    matches!(kind.name, "query" | "delegate")
 }
 
 /// The peer cannot be reached: why, and what to do.
