@@ -182,9 +182,12 @@ impl RawPeer {
             let Ok((connection, taken)) = connecting.into_0rtt() else { panic!("no ticket to resume with") };
             let mut streams = Vec::new();
             for message in messages {
-                let (mut send, recv) = connection.open_bi().await.unwrap();
-                send.write_all(message.to_string().as_bytes()).await.unwrap();
-                send.finish().unwrap();
+                // A daemon that refuses the peer may have closed the connection already: no answer then.
+                let Ok((mut send, recv)) = connection.open_bi().await else { break };
+                if send.write_all(message.to_string().as_bytes()).await.is_err() {
+                    break;
+                }
+                send.finish().ok();
                 streams.push(recv);
             }
             let taken = taken.await;

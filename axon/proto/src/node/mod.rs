@@ -1,8 +1,8 @@
 //! The node: owns all state, one [`Node::handle`].
 //!
 //! `link` is the way in from peers, `outgoing` the way out to them, `requests` carries out what families
-//! decide,
-//! `commands` serves the clients of the socket. All of it runs to the end within one input; nothing waits.
+//! decide, `commands` serves the clients of the socket. All of it runs to the end within one input; nothing
+//! waits.
 
 mod commands;
 mod io;

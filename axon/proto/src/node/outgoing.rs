@@ -588,12 +588,6 @@ impl Node {
         let connected = |id: AgentId| sessions.values().any(|session| session.peer == id);
         if self.peers.found(id, key, addrs, now.mono_ms, connected) {
             self.publish_pins();
-            // The one that made room for it is out, connected or not.
-            let out = self.sessions.values().map(|session| session.peer);
-            let out: Vec<AgentId> = out.filter(|peer| self.peers.get(*peer).is_none()).collect();
-            for peer in out {
-                self.drop_peer(now, peer, "room was needed for another found peer");
-            }
         }
         self.keep_connected(now, id);
     }
