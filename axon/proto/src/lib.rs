@@ -15,4 +15,5 @@ pub mod node;
 pub mod peers;
 pub mod replay;
 pub mod session;
+pub mod store;
 pub mod wire;
