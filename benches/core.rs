@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Daemon, pair, wait_for};
+use support::{Daemon, pair, pair_with, wait_for};
 
 fn main() {
     // target/release/examples/bench measures target/release/axon.
@@ -30,6 +30,7 @@ fn main() {
     let count = if short { 300 } else { 5_000 };
     println!("| figure | value |\n|---|---|");
     memory_and_latency(count);
+    kept(count, if short { 1 } else { 5 });
     concurrency();
     killed_peer();
     restarted_peer(if short { 1 } else { 5 });
@@ -149,9 +150,104 @@ fn memory_and_latency(count: usize) {
         client.ok(notify.clone());
         times.push(began.elapsed());
     }
-    row("notify until `sent`, 1 in flight, p50 / p90 / p99", spread(times, Duration::from_micros(1), "µs"));
+    row(
+        "notify until `delivered`, 1 in flight, p50 / p90 / p99",
+        spread(times, Duration::from_micros(1), "µs"),
+    );
     row("VmRSS, after that load (asking side)", proc_status(&alice, "VmRSS"));
     row("VmRSS, after that load (answering side)", proc_status(&bob, "VmRSS"));
+}
+
+/// Notifications that are on the receiver's disk before they are acknowledged, beside a loop that appends as
+/// many bytes to a file and syncs it, on the same disk, in turns.
+fn kept(count: usize, rounds: usize) {
+    let (alice, bob) = pair_with("", "[ipc]\nbuffer_size = 1000000\nbuffer_byte_cap = 1073741824\n");
+    let _agent = agent(&bob, Duration::ZERO, 256);
+    let mut client = alice.client();
+    let notify =
+        json!({"cmd":"send","to":"bob","kind":"notify","payload":{"topic":"bench","data":"x".repeat(205)}});
+    assert_eq!(client.ok(notify.clone())["state"], "delivered");
+    let raw = bob.root().join("raw");
+    let unit = Duration::from_micros(1);
+    let (mut ones, mut manys, mut loops, mut asks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut ratios = [Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        let appended = raw_loop(&raw, count / 5);
+        let mut times = Vec::new();
+        for number in 0..count / 5 {
+            let began = Instant::now();
+            client.cmd(query("bob", number));
+            times.push(began.elapsed());
+        }
+        let asked = median(&mut times);
+        let mut times = Vec::new();
+        for _ in 0..count / 5 {
+            let began = Instant::now();
+            assert_eq!(client.ok(notify.clone())["state"], "delivered");
+            times.push(began.elapsed());
+        }
+        let one = median(&mut times);
+        let total = count * 2;
+        let mut stream = alice.client().into_stream();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut line = String::new();
+        let numbered = |number: usize| {
+            let mut notify = notify.clone();
+            notify["req_id"] = number.to_string().into();
+            notify
+        };
+        let began = Instant::now();
+        (0..64).for_each(|number| stream_write(&mut stream, &numbered(number)));
+        for number in 64..total + 64 {
+            line.clear();
+            reader.read_line(&mut line).unwrap();
+            assert!(line.contains("delivered"), "{line}");
+            if number < total {
+                stream_write(&mut stream, &numbered(number));
+            }
+        }
+        let each = began.elapsed() / u32::try_from(total).unwrap();
+        ratios[0].push(one.as_secs_f64() / (2.0 * appended.as_secs_f64() + asked.as_secs_f64()));
+        ratios[1].push(appended.as_secs_f64() / each.as_secs_f64());
+        ones.push(one);
+        manys.push(each);
+        loops.push(appended);
+        asks.push(asked);
+    }
+    let us = |times: &mut [Duration]| format!("{:.0} µs", median(times).as_secs_f64() / unit.as_secs_f64());
+    row("append of 256 bytes and fdatasync, in a loop", us(&mut loops));
+    row("query round trip in the same run", us(&mut asks));
+    row("kept notify until `delivered`, 256 B, 1 in flight", us(&mut ones));
+    let rate = 1.0 / median(&mut manys).as_secs_f64();
+    row("kept notify, 256 B, 64 in flight", format!("{rate:.0} a second"));
+    let range = |ratios: &mut [f64]| {
+        ratios.sort_by(f64::total_cmp);
+        let last = ratios.len() - 1;
+        format!("{:.2} ({:.2} to {:.2})", ratios[last / 2], ratios[0], ratios[last])
+    };
+    row("1 in flight, over two appends and a query (aim: under 1)", range(&mut ratios[0]));
+    row("64 in flight, over the append loop's rate (aim: 10 or more)", range(&mut ratios[1]));
+    row("VmRSS, receiving side, with what is unread", proc_status(&bob, "VmRSS"));
+    let unread = bob.client().ok(json!({"cmd":"status"}))["inbox_unread"].clone();
+    row("messages unread then", unread);
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// What one append of 256 bytes and its sync take, on the median.
+fn raw_loop(path: &std::path::Path, count: usize) -> Duration {
+    let mut file = std::fs::File::create(path).unwrap();
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let began = Instant::now();
+        file.write_all(&[b'x'; 256]).unwrap();
+        file.sync_data().unwrap();
+        times.push(began.elapsed());
+    }
+    median(&mut times)
 }
 
 fn concurrency() {

@@ -353,7 +353,7 @@ fn notes_are_json_if_they_parse_and_text_otherwise() {
         let line = alice.run(&["notify", "bob", "door", data]).ok();
         assert_eq!(keys(&line), sorted(["ok", "id", "state"]));
         let event = reader.event();
-        assert_eq!((&event["envelope"]["id"], &line["state"]), (&line["id"], &json!("sent")));
+        assert_eq!((&event["envelope"]["id"], &line["state"]), (&line["id"], &json!("delivered")));
         assert_eq!(event["envelope"]["payload"], json!({"topic":"door","data":wanted}), "{data}");
     }
     alice.run(&["notify", "--importance", "high", "bob", "door", "1"]).ok();

@@ -251,7 +251,7 @@ fn one_that_vanishes_before_it_has_acked_is_replaced_by_the_next() {
 
 #[test]
 fn with_a_lease_it_stays_its_own() {
-    // shows: IPC-LEASE-2, IPC-REP-1, IPC-REP-2
+    // shows: IPC-LEASE-2, IPC-REP-1, IPC-REP-2, IPC-DEL-1: what others report is not told to this client
     let (alice, bob) = pair();
     let mut leased = bob.answerer(json!({"answer":["delegate"],"lease":true}));
     let mut watch = watcher(&alice);
@@ -512,7 +512,7 @@ fn a_cancel_whose_holder_vanishes_is_for_the_daemon() {
 
 #[test]
 fn a_result_for_a_peer_that_is_away_is_not_lost() {
-    // shows: IPC-REP-6 and the errors of IPC section 3.7
+    // shows: IPC-REP-7, IPC-OUT-11, IPC-DEL-1, CORE-DEL-12, CORE-DEL-13, and the errors of IPC section 3.7
     let (mut alice, bob) = pair();
     let mut agent = agent_of(&bob);
     let mut asker = alice.client();
@@ -524,19 +524,34 @@ fn a_result_for_a_peer_that_is_away_is_not_lost() {
     bob.wait_peer(&alice, false);
     let done = json!({"status":"completed","outcome":"o"});
     assert_eq!(agent.reply(&work, "progress", json!({"state":"running"}))["error"], "not_offered");
-    assert_eq!(agent.reply(&work, "result", done.clone())["error"], "peer_unreachable");
     assert_eq!(agent.ok(json!({"cmd":"status"}))["open_requests"], 1, "it stays open");
-    alice.up();
-    bob.wait_peer(&alice, true);
-    assert_eq!(agent.reply(&work, "result", done.clone())["ok"], true);
-    assert_eq!(agent.reply(&work, "result", done)["error"], "already_answered");
-    // Its sender has forgotten it over the restart, and says so nowhere but in its counts.
-    let status = alice.client().ok(json!({"cmd":"status"}));
+    let held = agent.reply(&work, "result", done.clone());
+    assert_eq!((&held["ok"], &held["state"]), (&json!(true), &json!("held")), "{held}");
+    assert_eq!(agent.reply(&work, "result", done.clone())["error"], "already_answered");
+    assert_eq!(agent.ok(json!({"cmd":"status"}))["open_requests"], 0, "it has ended");
+    agent.silent();
+    let row =
+        |client: &mut RawClient| client.ok(json!({"cmd":"outbox","id":held["msg_id"]}))["outbox"][0].clone();
+    let waits = row(&mut agent);
     assert_eq!(
-        (&status["dropped"]["not_authorized"], &status["inbox_unread"]),
-        (&json!(1), &json!(0)),
-        "{status}"
+        (&waits["kind"], &waits["state"], &waits["to"]),
+        (&json!("result"), &json!("held"), &json!(alice.id()))
     );
+
+    alice.up();
+    // It comes by itself, once, to a sender that has not forgotten what it gave away.
+    assert_eq!(agent.event(), json!({"event":"delivery","id":held["msg_id"],"state":"delivered"}));
+    assert_eq!(row(&mut agent)["state"], "delivered");
+    let page = alice.client().ok(json!({"cmd":"inbox"}));
+    assert_eq!(page["messages"].as_array().unwrap().len(), 1, "{page}");
+    let result = &page["messages"][0]["envelope"];
+    assert_eq!(
+        (&result["id"], &result["kind"], &result["ref"], &result["payload"]),
+        (&held["msg_id"], &json!("result"), &work["id"], &done)
+    );
+    let status = alice.client().ok(json!({"cmd":"status"}));
+    assert_eq!(status["dropped"]["not_authorized"], 0, "{status}");
+    agent.silent();
 }
 
 #[test]

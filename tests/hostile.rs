@@ -75,10 +75,13 @@ fn exercise(daemon: &Daemon, link: &Link) {
     // There is no progress for a peer that does not know it.
     let refused = agent.reply(&work, "progress", json!({"state":"running","percent":5}));
     assert_eq!(refused["error"], "not_offered");
-    assert_eq!(agent.reply(&work, "result", json!({"status":"completed","outcome":"o"}))["ok"], true);
+    let said = agent.reply(&work, "result", json!({"status":"completed","outcome":"o"}));
+    assert_eq!((&said["ok"], &said["state"]), (&json!(true), &json!("sent")), "it gives no receipts: {said}");
     let result = link.one_way();
     assert_eq!((&result["kind"], &result["ref"]), (&json!("result"), &delegate["id"]));
-    assert_eq!(result["payload"]["outcome"], "o");
+    assert_eq!((&result["id"], &result["payload"]["outcome"]), (&said["msg_id"], &json!("o")));
+    let row = agent.ok(json!({"cmd":"outbox","id":said["msg_id"]}))["outbox"][0].clone();
+    assert_eq!((&row["state"], &row["attempts"]), (&json!("sent"), &json!(1)), "{row}");
 
     // It cancels.
     let delegate = link.envelope("delegate", json!({"task":"t"}));
@@ -143,7 +146,7 @@ fn exercise(daemon: &Daemon, link: &Link) {
     assert!(link.is_open());
 }
 
-// shows: WF-FEA-1, WF-ENV-3, WF-ENV-6, WF-CON-1, CORE-DEL-10
+// shows: WF-FEA-1, WF-ENV-3, WF-ENV-6, WF-CON-1, WF-STR-9, CORE-DEL-10, IPC-OUT-6, IPC-REP-7, IPC-SEND-6
 #[test]
 fn a_plain_v1_peer_works_in_both_directions_whoever_dialled() {
     let peer = RawPeer::new();

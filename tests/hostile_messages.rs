@@ -7,6 +7,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use axon_proto::id::MsgId;
 use peer::{Fault, Link, RawPeer, new_id};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -172,7 +173,7 @@ fn a_slow_message_is_read_to_its_end() {
     assert_eq!(pong["kind"], "pong");
 }
 
-// shows: WF-REP-1, WF-REP-3, WF-REP-4, WF-REP-5, WF-REP-6, WF-REP-7
+// shows: WF-REP-1, WF-REP-3, WF-REP-4, WF-REP-5, WF-REP-6, WF-REP-7, IPC-BOX-7, IPC-DLG-4
 #[test]
 fn a_repeated_message_is_taken_once_also_on_another_connection_and_after_a_crash() {
     let peer = RawPeer::new();
@@ -204,22 +205,34 @@ fn a_repeated_message_is_taken_once_also_on_another_connection_and_after_a_crash
     agent.silent();
     assert_eq!(daemon.client().ok(json!({"cmd":"status"}))["queued"], 1);
 
-    // Written within a second.
-    let last = delegate["id"].as_str().unwrap().replace('-', "");
-    let last: Vec<u8> =
-        (0..16).map(|at| u8::from_str_radix(&last[2 * at..2 * at + 2], 16).unwrap()).collect();
+    // The query's id is written within a second; those of what is kept are on disk with it already.
+    let id: MsgId = query["id"].as_str().unwrap().parse().unwrap();
     wait_for("the replay record", || {
         let record = std::fs::read(daemon.root().join("replay.log")).unwrap();
-        record.windows(16).any(|window| window == last).then_some(())
+        record.windows(16).any(|window| window == id.0).then_some(())
     });
+    // The last one is not waited for.
+    let last = link.envelope("notify", json!({"topic":"t","data":2}));
+    link.tell(&last);
+    assert_eq!(agent.event()["envelope"], last);
     daemon.kill9();
     daemon.up();
-    let mut agent = daemon.answerer(json!({"answer":["query","delegate"],"kinds":["notify"]}));
+    let mut agent = daemon.answerer(json!({"answer":["query"],"kinds":["notify"]}));
+    let again: Vec<Value> = agent.events.drain(..).map(|event| event["envelope"].clone()).collect();
+    assert_eq!(again, [notify.clone(), last.clone()], "they are kept, and were not acked");
     let link = peer.dial(&daemon).greeted();
     assert_eq!(link.ask(&query), Err(Fault::Reset));
-    link.tell(&notify);
-    wait_dropped(&daemon, "replayed", 2);
+    for envelope in [&notify, &last] {
+        link.tell(envelope);
+    }
+    assert_eq!(link.ask(&delegate).unwrap()["payload"], json!({"accepted":true,"state":"queued"}));
+    wait_dropped(&daemon, "replayed", 4);
     agent.silent();
+    // What it is queued for comes once.
+    let mut worker = daemon.answerer(json!({"answer":["delegate"]}));
+    assert_eq!(worker.request(), delegate);
+    worker.silent();
+    assert_eq!(daemon.client().ok(json!({"cmd":"status"}))["inbox_unread"], 3);
     assert_eq!(link.ask(&link.envelope("ping", json!({}))).unwrap()["kind"], "pong");
 }
 

@@ -19,6 +19,12 @@ fn notify_padded(from: &Daemon, numbers: std::ops::Range<u64>, pad: usize) {
     }
 }
 
+/// One more; there must be no room for it.
+fn no_room(from: &Daemon, number: u64, pad: usize) {
+    let payload = json!({"topic":"t","data":number,"pad":"x".repeat(pad)});
+    from.client().fails(json!({"cmd":"send","to":"bob","kind":"notify","payload":payload}), "overloaded");
+}
+
 /// Another kind than notify: an unacked delegation that stays in the inbox.
 fn delegate(from: &Daemon) {
     from.client().ok(json!({"cmd":"send","to":"bob","kind":"delegate","payload":{"task":"t"}}));
@@ -177,37 +183,112 @@ fn replay_then_the_reply_then_live_events() {
 
 #[test]
 fn the_inbox_is_bounded_by_rows() {
-    // shows: IPC-BOX-4
+    // shows: IPC-BOX-4, IPC-BOX-9, IPC-BOX-10, IPC-SEND-7
     let (alice, bob) = pair_with("", "[ipc]\nbuffer_size = 5\n");
-    notify(&alice, 0..8);
+    notify(&alice, 0..5);
+    // Their sender was told that they are kept, and nobody has read them: the new one is refused.
+    no_room(&alice, 5, 0);
     let mut client = bob.client();
-    assert_eq!(numbers(&client.ok(json!({"cmd":"inbox"}))), [3, 4, 5, 6, 7]);
+    let page = client.ok(json!({"cmd":"inbox"}));
+    assert_eq!(numbers(&page), [0, 1, 2, 3, 4]);
     assert_eq!(unread(&mut client), 5);
 
-    // None are kept, but listeners see them.
+    // What one consumer has read goes, the oldest first, and no more of it than must.
+    client.ok(json!({"cmd":"ack","up_to_seq":seqs(&page)[2]}));
+    notify(&alice, 6..8);
+    let page = client.ok(json!({"cmd":"inbox"}));
+    assert_eq!((numbers(&page), page.get("lost_before_seq")), (vec![3, 4, 6, 7], None));
+    let mut other = consumer(&bob, "other");
+    let page = other.ok(json!({"cmd":"inbox"}));
+    assert_eq!(numbers(&page), [2, 3, 4, 6, 7]);
+    assert_eq!(page["lost_before_seq"], seqs(&page)[0], "it had not read what went: {page}");
+    notify(&alice, 8..9);
+    no_room(&alice, 9, 0);
+
+    // The other way round: now the first one is told.
+    let page = other.ok(json!({"cmd":"inbox"}));
+    assert_eq!(numbers(&page), [3, 4, 6, 7, 8]);
+    other.ok(json!({"cmd":"ack","up_to_seq":page["next_seq"]}));
+    notify(&alice, 10..12);
+    let page = client.ok(json!({"cmd":"inbox"}));
+    assert_eq!((numbers(&page), &page["lost_before_seq"]), (vec![6, 7, 8, 10, 11], &json!(seqs(&page)[0])));
+    client.ok(json!({"cmd":"ack","up_to_seq":seqs(&page)[0]}));
+    let page = client.ok(json!({"cmd":"inbox"}));
+    assert_eq!(
+        (numbers(&page), page.get("lost_before_seq")),
+        (vec![7, 8, 10, 11], None),
+        "past what is lost"
+    );
+}
+
+#[test]
+fn with_no_rows_listeners_see_what_comes_and_nothing_is_kept() {
+    // shows: IPC-BOX-4, IPC-BOX-10, IPC-BOX-11, IPC-BOX-16
+    let (alice, mut bob) = pair();
+    notify(&alice, 0..4);
+    let mut client = bob.client();
+    let page = client.ok(json!({"cmd":"inbox"}));
+    client.ok(json!({"cmd":"ack","up_to_seq":seqs(&page)[1]}));
     bob.set_config("[ipc]\nbuffer_size = 0\n");
     bob.reload();
-    let mut listener = bob.answerer(json!({}));
-    listener.events.clear();
-    notify(&alice, 8..10);
-    assert_eq!((number(&listener.event()), number(&listener.event())), (8, 9));
-    assert_eq!(client.ok(json!({"cmd":"inbox"}))["messages"], json!([]));
+    // It has said that it gives receipts, so it must refuse; what is unread and receipted stays.
+    let mut listener = bob.answerer(json!({"replay":false}));
+    no_room(&alice, 4, 0);
+    listener.silent();
+    assert_eq!(numbers(&client.ok(json!({"cmd":"inbox"}))), [2, 3]);
+    client.ok(json!({"cmd":"ack","up_to_seq":page["next_seq"]}));
+    bob.reload();
+    wait_for("what is read to go", || {
+        let left = consumer(&bob, "other").ok(json!({"cmd":"inbox"}));
+        (left["messages"] == json!([])).then_some(())
+    });
+
+    // From its next start it says no such thing: none are kept, but listeners see them.
+    assert_eq!(bob.terminate().code(), Some(0));
+    bob.up();
+    bob.wait_peer(&alice, true);
+    alice.wait_peer(&bob, true);
+    let mut listener = bob.answerer(json!({"replay":false}));
+    for n in 5..7 {
+        let payload = json!({"topic":"t","data":n});
+        let sent = alice.client().ok(json!({"cmd":"send","to":"bob","kind":"notify","payload":payload}));
+        assert_eq!(sent["state"], "sent", "{sent}");
+        assert_eq!(number(&listener.event()), n);
+    }
+    assert_eq!(bob.client().ok(json!({"cmd":"inbox"}))["messages"], json!([]));
+    assert_eq!(unread(&mut bob.client()), 0);
 }
 
 #[test]
 fn the_inbox_is_bounded_by_bytes_and_age() {
-    // shows: IPC-BOX-4
+    // shows: IPC-BOX-4, IPC-BOX-9, IPC-BOX-10
     let (alice, bob) = pair_with("", "[ipc]\nbuffer_byte_cap = 10000\n");
-    notify_padded(&alice, 0..4, 3000);
-    assert_eq!(numbers(&bob.client().ok(json!({"cmd":"inbox"}))), [1, 2, 3]);
+    notify_padded(&alice, 0..3, 2800);
+    no_room(&alice, 3, 3000);
     notify(&alice, 4..6);
-    assert_eq!(numbers(&bob.client().ok(json!({"cmd":"inbox"}))), [2, 3, 4, 5]);
+    let mut client = bob.client();
+    let page = client.ok(json!({"cmd":"inbox"}));
+    assert_eq!(numbers(&page), [0, 1, 2, 4, 5]);
+    client.ok(json!({"cmd":"ack","up_to_seq":page["next_seq"]}));
+    // Larger than all the room there is: nothing goes for it.
+    no_room(&alice, 6, 10_000);
+    let mut other = consumer(&bob, "other");
+    assert_eq!(numbers(&other.ok(json!({"cmd":"inbox"}))), [0, 1, 2, 4, 5]);
+    notify_padded(&alice, 7..8, 2800);
+    let page = other.ok(json!({"cmd":"inbox"}));
+    assert_eq!((numbers(&page), &page["lost_before_seq"]), (vec![1, 2, 4, 5, 7], &json!(seqs(&page)[0])));
+
+    // Age takes what nobody has read, too, and that is told.
     bob.set_config("[ipc]\nbuffer_ttl_secs = 1\n");
     bob.reload();
-    let mut client = bob.client();
-    wait_for("the rows to be too old", || {
-        (client.ok(json!({"cmd":"inbox"}))["messages"] == json!([])).then_some(())
+    let page = wait_for("the rows to be too old", || {
+        let page = client.ok(json!({"cmd":"inbox"}));
+        (page["messages"] == json!([])).then_some(page)
     });
+    assert!(page["lost_before_seq"].is_u64(), "{page}");
+    notify(&alice, 8..9);
+    let next = client.ok(json!({"cmd":"inbox"}));
+    assert_eq!((numbers(&next), json!(seqs(&next)[0])), (vec![8], page["lost_before_seq"].clone()), "{next}");
 }
 
 #[test]
@@ -332,19 +413,34 @@ fn a_long_replay_ends_in_the_inbox() {
 }
 
 #[test]
-fn a_restart_empties_it() {
-    // shows: IPC section 4, last paragraph; IPC-BOX-2
+fn a_restart_keeps_it() {
+    // shows: IPC-BOX-2, IPC-BOX-5, IPC-BOX-12, IPC-ORD-8
     let (alice, mut bob) = pair();
     notify(&alice, 0..3);
-    bob.kill9();
-    bob.up();
-    bob.wait_peer(&alice, true);
-    alice.wait_peer(&bob, true);
     let mut client = bob.client();
-    assert_eq!(client.ok(json!({"cmd":"inbox"}))["messages"], json!([]));
-    notify(&alice, 3..4);
-    let page = client.ok(json!({"cmd":"inbox"}));
-    assert_eq!((numbers(&page), seqs(&page)), (vec![3], vec![1]));
+    let before = client.ok(json!({"cmd":"inbox"}));
+    client.ok(json!({"cmd":"ack","up_to_seq":seqs(&before)[0]}));
+    let mut last = seqs(&before)[2];
+    for (round, kill) in (3..).zip([true, false, true]) {
+        if kill {
+            bob.kill9();
+        } else {
+            assert_eq!(bob.terminate().code(), Some(0));
+        }
+        bob.up();
+        bob.wait_peer(&alice, true);
+        alice.wait_peer(&bob, true);
+        notify(&alice, round..round + 1);
+        let mut client = bob.client();
+        assert_eq!(unread(&mut client), round);
+        let page = client.ok(json!({"cmd":"inbox"}));
+        assert_eq!(numbers(&page), (1..=round).collect::<Vec<_>>(), "past what was acked, and the new one");
+        assert_eq!(page["messages"][0], before["messages"][1], "as it was");
+        assert_eq!(page["messages"][1], before["messages"][2]);
+        let newest = *seqs(&page).last().unwrap();
+        assert!(newest > last, "numbers go on: {newest} after {last}");
+        last = newest;
+    }
 }
 
 #[test]

@@ -103,6 +103,7 @@ fn typed(kind: &str, text: &str) -> Result<(), String> {
         "capabilities" => payload::check_capabilities(text),
         "error" => payload::check_error(text),
         "pong" => payload::check_pong(text),
+        "receipt" => payload::check_receipt(text),
         // Read by the session, or without fields.
         "hello" | "ping" | "discover" => Ok(()),
         other => Err(format!("no typed payload for {other}")),
@@ -305,7 +306,8 @@ fn what_a_daemon_really_says_is_valid() {
     let parked = asker.ok(parked)["msg_id"].clone();
     asker.ok(json!({"cmd":"send","to":"bob","kind":"query","payload":{"question":"Anybody?"}}));
     let note = json!({"topic":"home.door","data":{"open":true},"importance":"high","odd":[1]});
-    asker.ok(json!({"cmd":"send","to":"bob","kind":"notify","payload":note}));
+    let note = json!({"cmd":"send","to":"bob","kind":"notify","payload":note,"read_receipt":true});
+    let note = asker.ok(note)["msg_id"].clone();
     agent.ok(
         json!({"cmd":"subscribe","answer":["query","delegate","cancel"],"kinds":["notify"],"capacity":4}),
     );
@@ -357,7 +359,9 @@ fn what_a_daemon_really_says_is_valid() {
     }
     asker.ok(json!({"cmd":"auth","token":"00".repeat(32)}));
     let read = agent.ok(json!({"cmd":"inbox","limit":10,"kinds":["notify","delegate"]}));
-    agent.ok(json!({"cmd":"ack","up_to_seq":read["next_seq"].as_u64().unwrap_or(0)}));
+    agent.ok(json!({"cmd":"ack","up_to_seq":read["next_seq"].as_u64().unwrap()}));
+    assert_eq!(asker.event(), json!({"event":"delivery","id":note,"state":"read"}));
+    asker.ok(json!({"cmd":"outbox","id":note}));
     assert_eq!(asker.cmd(json!({"cmd":"send","to":"nobody","kind":"ping"}))["error"], "peer_not_found");
 
     // And to a client of version 1. shows: IPC-V1-2
@@ -368,4 +372,72 @@ fn what_a_daemon_really_says_is_valid() {
     let told = old.event();
     assert_eq!(told["inbound"], true);
     line(schemas, &told.to_string());
+}
+
+/// Everything that comes until one of these is there is checked.
+fn until(client: &mut Checked<'_>, fits: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let event = client.event();
+        if fits(&event) {
+            return event;
+        }
+    }
+}
+
+#[test]
+fn what_a_daemon_really_says_of_what_it_holds_is_valid() {
+    let schemas = &Schemas::load();
+    let (alice, mut bob) = pair();
+    let (mut asker, mut watcher) = (Checked::new(schemas, &alice), Checked::new(schemas, &alice));
+    let none = watcher.ok(json!({"cmd":"delegations","watch":true,"limit":10}));
+    assert_eq!((&none["delegations"], &none["has_more"]), (&json!([]), &json!(false)));
+    let work =
+        json!({"cmd":"send","to":"bob","kind":"delegate","payload":{"task":"Now.","deadline_ms":60000}});
+    let now = asker.ok(work)["msg_id"].clone();
+    let mut agent = Checked::new(schemas, &bob);
+    agent.ok(json!({"cmd":"advertise","capabilities":{"domains":["family"]},"persist":true}));
+    agent.ok(json!({"cmd":"subscribe","answer":["delegate"]}));
+    agent.event();
+    agent.reply(&now, "progress", json!({"state":"running","percent":5}));
+    agent.reply(&now, "result", json!({"status":"completed","outcome":"Done."}));
+    let is = |id: &Value, state: &str| {
+        let (id, state) = (id.clone(), state.to_owned());
+        move |event: &Value| event["delegation"]["id"] == id && event["delegation"]["state"] == *state
+    };
+    until(&mut watcher, is(&now, "completed"));
+    agent.ok(json!({"cmd":"delegations","direction":"in","state":"completed","peer":"alice"}));
+    agent.ok(json!({"cmd":"outbox","state":"delivered","to":"alice"}));
+
+    // Its peer is away.
+    assert_eq!(bob.terminate().code(), Some(0));
+    alice.wait_peer(&bob, false);
+    let mut held = |kind: &str, payload: Value| {
+        let command = json!({"cmd":"send","to":"bob","kind":kind,"payload":payload,"hold_secs":600});
+        let reply = asker.ok(command);
+        assert_eq!(reply["state"], "held", "{reply}");
+        reply["msg_id"].clone()
+    };
+    let note = held("notify", json!({"topic":"a","data":1}));
+    let back = held("notify", json!({"topic":"a","data":2}));
+    let later = held("delegate", json!({"task":"Later.","deadline_ms":60000}));
+    let never = held("delegate", json!({"task":"Never."}));
+    asker.ok(json!({"cmd":"outbox","cancel":back}));
+    let cancel = json!({"cmd":"send","to":"bob","kind":"cancel","ref":never});
+    assert_eq!(asker.ok(cancel)["state"], "cancelled");
+    let rows = asker.ok(json!({"cmd":"outbox","to":"bob","limit":1000}))["outbox"].clone();
+    let rows: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["state"].as_str().unwrap()).collect();
+    assert_eq!(rows, ["held", "refused", "held", "refused"]);
+    assert_eq!(watcher.ok(json!({"cmd":"outbox","limit":1}))["has_more"], true);
+    let rows = asker.ok(json!({"cmd":"delegations","direction":"out"}))["delegations"].clone();
+    let rows: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["state"].as_str().unwrap()).collect();
+    assert_eq!(rows, ["cancelled", "held", "completed"]);
+    bob.up();
+    for id in [&note, &later] {
+        until(&mut asker, |event| event["id"] == *id && event["state"] == "delivered");
+    }
+    until(&mut watcher, is(&later, "queued"));
+    assert_eq!(asker.cmd(json!({"cmd":"outbox","cancel":note}))["error"], "already_answered");
+    let mut reader = Checked::new(schemas, &bob);
+    let page = reader.ok(json!({"cmd":"inbox"}));
+    assert_eq!(page["messages"].as_array().unwrap().len(), 3, "{page}");
 }

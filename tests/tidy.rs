@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use axon::disk::settings::{Kind as Bounds, Preset, SETTINGS};
 use axon_proto::error::{IpcCode, PeerCode};
 use axon_proto::family::{Kind, Pattern};
 use axon_proto::limits::*;
@@ -405,6 +406,14 @@ fn limits_of_the_wire_are_those_of_the_specification() {
             ("objects and lists inside one another", &[n(DEPTH_MAX)]),
             ("delegations remembered, each direction", &[n(DELEGATIONS_MAX)]),
             ("remembered ids", &[REPLAY_TTL_MS / 1000, n(REPLAY_IDS_MAX)]),
+            ("`resend_until`", &[RESEND_MS_MAX / 1000]),
+            ("ids remembered for `resend_until`", &[n(LONG_IDS_PER_PEER_MAX), n(LONG_IDS_RESTORED_MAX)]),
+            ("messages whose senders wait to hear that they were read", &[n(READ_WAITING_MAX)]),
+            ("`receipt` held for its peer", &[READ_RECEIPT_HOLD_MS / 1000]),
+            // One behind the other: the order is the promise, and no bound that could be another.
+            ("held messages under way to one peer", &[1]),
+            ("a held message refused for now", &[OUTBOX_RETRY_FIRST_MS / 1000, OUTBOX_RETRY_MAX_MS / 1000]),
+            ("changes waiting for the disk", &[n(COMMITS_MAX), n(COMMITS_BYTES_MAX)]),
             ("static peers", &[n(STATIC_PEERS_MAX)]),
             ("found peers / addresses of each", &[n(FOUND_PEERS_MAX), n(ADDRS_PER_PEER_MAX)]),
             ("found peer without news", &[STALE_MS / 1000, SWEEP_INTERVAL_MS / 1000]),
@@ -425,6 +434,13 @@ fn limits_of_the_socket_are_those_of_the_specification() {
             ("a client's line", &[n(LINE_BYTES_MAX)]),
             ("a daemon's line with one envelope", &[n(LINE_OVERHEAD_BYTES_MAX)]),
             ("`inbox` reply", &[n(INBOX_REPLY_BYTES_MAX), 1, INBOX_LIMIT_MAX, INBOX_LIMIT_DEFAULT]),
+            ("`outbox` reply", &[n(INBOX_REPLY_BYTES_MAX), 1, INBOX_LIMIT_MAX, OUTBOX_LIMIT_DEFAULT]),
+            (
+                "`delegations` reply",
+                &[n(INBOX_REPLY_BYTES_MAX), 1, INBOX_LIMIT_MAX, DELEGATIONS_LIMIT_DEFAULT],
+            ),
+            // A result as long as a message may be, the progress before it, and as much again for the rest.
+            ("`delegation` event", &[n(MESSAGE_BYTES_MAX + 2 * PROGRESS_BYTES_MAX)]),
             ("`req_id`", &[n(REQ_ID_BYTES_MAX)]),
             ("consumer", &[n(CONSUMER_BYTES_MAX), n(CONSUMERS_MAX)]),
             ("commands waiting for peers", &[n(CLIENT_PENDING_MAX), n(PENDING_MAX)]),
@@ -437,6 +453,22 @@ fn limits_of_the_socket_are_those_of_the_specification() {
             ("objects and lists inside one another", &[n(DEPTH_MAX) - 1]),
             ("ends of requests remembered", &[n(CLOSED_REQUESTS_MAX)]),
             ("`capabilities` of one client", &[n(CAPABILITIES_BYTES_MAX)]),
+            ("persisted `capabilities`", &[n(PERSISTED_ADVERTS_MAX)]),
+            ("held messages", &[n(preset.outbox.messages_max), n(preset.outbox.bytes_max)]),
+            ("held messages to one peer", &[n(preset.outbox.per_peer_messages_max)]),
+            ("results held where `outbox.messages_max` is lower", &[n(OUTBOX_RESULTS_MAX)]),
+            ("a hold", &[1, preset.outbox.hold_secs_max]),
+            ("a held message refused for now", &[OUTBOX_RETRY_FIRST_MS / 1000, OUTBOX_RETRY_MAX_MS / 1000]),
+            ("row of the outbox after its last change", &[OUTBOX_ROW_TTL_MS / 1000, RESEND_MS_MAX / 1000]),
+            ("delegations remembered, each direction", &[n(DELEGATIONS_MAX), n(LEDGER_BYTES_MAX)]),
+            ("`progress` of a delegation that is kept", &[n(PROGRESS_BYTES_MAX)]),
+            ("rows of the outbox", &[n(OUTBOX_DONE_MAX)]),
+            ("`reason` of a row", &[n(REASON_BYTES_MAX)]),
+            (
+                "commands behind one that reads the disk",
+                &[n(CLIENT_BACKLOG_MAX), n(CLIENT_BACKLOG_BYTES_MAX)],
+            ),
+            ("changes waiting for the disk", &[n(COMMITS_MAX), n(COMMITS_BYTES_MAX)]),
             ("a request's deadline", &[REQUEST_TIMEOUT_MS, DEADLINE_MS_MAX]),
             ("grace of the requester", &[REPLY_GRACE_MS]),
             ("stop", &[SHUTDOWN_MS / 1000]),
@@ -451,9 +483,33 @@ fn settings_are_those_of_the_specification() {
         .flat_map(|row| words(&row[0]).into_iter().map(str::to_owned).collect::<Vec<_>>())
         .filter(|key| !["[[peers]]", "agent.*"].contains(&key.as_str()))
         .collect();
-    let settings = axon::disk::settings::SETTINGS.iter().map(|row| row.key);
+    let settings = SETTINGS.iter().map(|row| row.key);
     let ours = settings.chain(axon::disk::settings::PEER_KEYS.iter().copied()).map(str::to_owned).collect();
     assert_eq!(told, ours);
+}
+
+#[test]
+fn ranges_and_presets_of_settings_are_those_of_the_specification() {
+    let rows = table(&page("spec/SPEC.md"), "## Settings");
+    let mut faults = Vec::new();
+    for setting in SETTINGS {
+        let row = rows.iter().find(|row| words(&row[0]).contains(&setting.key)).unwrap();
+        let range = match setting.kind {
+            Bounds::Int { min, max } => vec![min, max],
+            Bounds::Text { bytes_max } => vec![1, u64::try_from(bytes_max).unwrap()],
+            _ => Vec::new(),
+        };
+        let preset = match setting.preset {
+            Preset::None => None,
+            Preset::Int(number) => Some(number.to_string()),
+            Preset::Bool(flag) => Some(flag.to_string()),
+        };
+        let told = (numbers(&row[1]), row[2].replace(',', ""), row[4] == "yes");
+        if told.0 != range || preset.is_some_and(|preset| told.1 != preset) || told.2 != setting.restart {
+            faults.push(format!("{}: page {told:?}, code {setting:?}", setting.key));
+        }
+    }
+    none("spec/SPEC.md", &faults);
 }
 
 #[test]

@@ -5,17 +5,16 @@
 //! holds nobody up.
 
 use std::collections::VecDeque;
-use std::sync::mpsc as std_mpsc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use axon_proto::node::{Birth, Effect, Entropy, Input, KnownPeer, Level, Node, Now, Seen};
+use axon_proto::node::{Birth, Effect, Entropy, Input, Level, Node, Now};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::discover::Mdns;
 use crate::disk::{
-    Config, ConfigError, DiskError, Identity, KeyError, Lock, LockError, ReplayLog, Root, state, token,
+    Config, ConfigError, Disk, DiskError, Identity, KeyError, Lock, LockError, ReplayLog, Root, StoreError,
+    state, store, token,
 };
 use crate::ipc::{Ipc, IpcEvent};
 use crate::net::{BindError, Net, NetConfig, NetEvent};
@@ -24,8 +23,6 @@ use crate::net::{BindError, Net, NetConfig, NetEvent};
 const INPUTS_MAX: usize = 256;
 /// Inputs of one source that are taken before the others are looked at.
 const BURST_MAX: usize = 64;
-/// Files to be written that wait for the disk.
-const WRITES_MAX: usize = 64;
 /// Threads for name resolution.
 const BLOCKING_THREADS_MAX: usize = 4;
 
@@ -59,6 +56,9 @@ pub enum DriverError {
     /// A file cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// What is kept cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The UDP port cannot be used.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -120,6 +120,8 @@ struct Driver {
     net_events: mpsc::Receiver<NetEvent>,
     ipc_events: mpsc::Receiver<IpcEvent>,
     found: mpsc::Receiver<Input>,
+    /// What the disk has done; bounded by what the node asks of it.
+    stored: mpsc::UnboundedReceiver<Input>,
     config: Config,
     started: Instant,
     /// Inputs that effects led to.
@@ -136,8 +138,14 @@ impl Driver {
         let token = token::load_or_create(&config.token_path(&root))?;
         let (known_peers, warning) = state::load_peers(&root.known_peers());
         warning.into_iter().for_each(|text| tracing::warn!("{text}"));
-        let (replay_log, seen, warning) = ReplayLog::open(&root.replay_log(), now.wall_ms)?;
+        let (replay_log, mut seen, warning) = ReplayLog::open(&root.replay_log(), now.wall_ms)?;
         warning.into_iter().for_each(|text| tracing::warn!("{text}"));
+        let (mut store, opened) = store::open(&root, config.durable, now.wall_ms)?;
+        opened.warnings.iter().for_each(|text| tracing::warn!("store: {text}"));
+        if !config.durable && root.store().exists() {
+            tracing::warn!("ipc.durable is false: what {} holds is not looked at", root.store().display());
+        }
+        seen.extend(opened.seen);
 
         let (net_sender, net_events) = mpsc::channel(INPUTS_MAX);
         let (ipc_sender, ipc_events) = mpsc::channel(INPUTS_MAX);
@@ -162,14 +170,29 @@ impl Driver {
             root: root.dir().to_str().map(str::to_owned),
             known_peers,
             seen,
+            next_seq: opened.next_seq,
+            clean: opened.clean || !opened.had_data,
             entropy: Box::new(Random::default()),
         };
         let mut node = Node::new(birth, config.node_settings(Some(token)), now);
+        store
+            .items(&mut |key, value| node.restore(key, value))
+            .map_err(|error| DiskError::Refused(format!("{}: {error}", root.store().display())))?;
+        // Numbers are claimed before any is used; a full disk must not keep the daemon from starting.
+        if let Some(Err(error)) = store.commit(&[node.first_commit()], now.wall_ms).first() {
+            tracing::warn!("nothing can be kept: {error}. Messages are refused until the disk has room");
+        }
+        store.take_warnings().iter().for_each(|text| tracing::warn!("store: {text}"));
+        let (done, stored) = mpsc::unbounded_channel();
+        let disk = Disk::start(&root, store, replay_log, move |input| {
+            // Who does not listen any more has no use for it.
+            done.send(input).ok();
+        })?;
         let effects = node.take_effects();
         tracing::info!("{} listens on {listen} and on {}", identity.id, socket.display());
         Ok(Self {
             args: args.clone(),
-            disk: Disk::start(&root, replay_log)?,
+            disk,
             root,
             node,
             net,
@@ -178,6 +201,7 @@ impl Driver {
             net_events,
             ipc_events,
             found,
+            stored,
             config,
             started,
             inputs: VecDeque::new(),
@@ -224,6 +248,13 @@ impl Driver {
                     self.ipc_event(event);
                 }
             }
+            Some(input) = self.stored.recv() => {
+                self.feed(input);
+                for _ in 1..BURST_MAX {
+                    let Ok(input) = self.stored.try_recv() else { break };
+                    self.feed(input);
+                }
+            }
             Some(input) = self.found.recv() => self.feed(input),
             () = sleep_until(due) => self.feed(Input::Timer),
             _ = terminate.recv() => self.stop("SIGTERM"),
@@ -264,6 +295,7 @@ impl Driver {
                         self.inputs.push_back(Input::Lagged { client, seq });
                     }
                 }
+                Effect::Pace { client, pause } => self.ipc.pace(client, pause),
                 Effect::CloseClient { client } => self.ipc.close_client(client),
                 Effect::Measure { client, req_id, conns } => {
                     let rtt_us = |conn| {
@@ -272,8 +304,11 @@ impl Driver {
                     let rtts = conns.into_iter().filter_map(|conn| Some((conn, rtt_us(conn)?))).collect();
                     self.inputs.push_back(Input::Measured { client, req_id, rtts });
                 }
-                Effect::Remember(seen) => self.disk.write(Write::Remember(seen)),
-                Effect::SavePeers(peers) => self.disk.write(Write::Peers(peers)),
+                Effect::Commit { id, commit } => self.disk.commit(id, commit),
+                Effect::Read { id, read } => self.disk.read(id, read),
+                Effect::Evict(keep) => self.disk.evict(keep),
+                Effect::Remember(seen) => self.disk.remember(seen),
+                Effect::SavePeers(peers) => self.disk.save_peers(peers),
                 Effect::Log(Level::Warn, text) => tracing::warn!("{text}"),
                 Effect::Log(Level::Info, text) => tracing::info!("{text}"),
                 Effect::Log(Level::Debug, text) => tracing::debug!("{text}"),
@@ -306,8 +341,11 @@ impl Driver {
         };
         if net_config(&config, self.args.port) != net_config(&self.config, self.args.port)
             || config.mdns != self.config.mdns
+            || config.durable != self.config.durable
         {
-            tracing::warn!("SIGHUP: bind, port, mdns and the QUIC timeouts take effect at the next start");
+            tracing::warn!(
+                "SIGHUP: bind, port, mdns, ipc.durable and the QUIC timeouts take effect at the next start"
+            );
         }
         self.ipc.configure(config.max_ipc_clients, config.max_client_queue);
         self.feed(Input::Settings(Box::new(config.node_settings(Some(token)))));
@@ -363,54 +401,5 @@ impl Entropy for Random {
         let end = self.left;
         self.left -= bytes.len();
         bytes.copy_from_slice(&self.pool[self.left..end]);
-    }
-}
-
-/// Something to be written.
-enum Write {
-    Remember(Vec<Seen>),
-    Peers(Vec<KnownPeer>),
-}
-
-/// The thread that writes files.
-struct Disk {
-    writes: std_mpsc::SyncSender<Write>,
-    thread: JoinHandle<()>,
-}
-
-impl Disk {
-    fn start(root: &Root, mut replay_log: ReplayLog) -> Result<Self, DriverError> {
-        let known_peers = root.known_peers();
-        let (writes, jobs) = std_mpsc::sync_channel(WRITES_MAX);
-        let work = move || {
-            for job in jobs {
-                let done = match job {
-                    Write::Remember(seen) => replay_log.append(&seen, crate::disk::files::unix_ms()),
-                    Write::Peers(peers) => state::save_peers(&known_peers, &peers),
-                };
-                if let Err(error) = done {
-                    tracing::warn!("not written: {error}");
-                }
-            }
-            if let Err(error) = replay_log.sync() {
-                tracing::warn!("not written: {error}");
-            }
-        };
-        let thread = std::thread::Builder::new().name("disk".into()).stack_size(256 * 1024).spawn(work)?;
-        Ok(Self { writes, thread })
-    }
-
-    fn write(&self, write: Write) {
-        if self.writes.try_send(write).is_err() {
-            tracing::warn!("the disk does not keep up: seen ids or the peer cache were not written");
-        }
-    }
-
-    /// Waits until all is written.
-    fn stop(self) {
-        drop(self.writes);
-        if self.thread.join().is_err() {
-            tracing::warn!("the disk's thread ended badly");
-        }
     }
 }

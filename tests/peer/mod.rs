@@ -138,6 +138,13 @@ impl RawPeer {
         format!("\n[[peers]]\nagent_id = \"{id}\"\npubkey = \"{key}\"\naddr = \"127.0.0.1:{port}\"\n")
     }
 
+    /// The same with a name, and with an address where nothing answers: nobody dials it for long.
+    pub fn quiet_entry(&self, name: &str) -> String {
+        let (id, key) = (&self.id, &self.pubkey);
+        let head = format!("\n[[peers]]\nname = \"{name}\"\nagent_id = \"{id}\"\n");
+        format!("{head}pubkey = \"{key}\"\naddr = \"127.0.0.1:9\"\n")
+    }
+
     /// A daemon that knows this peer.
     pub fn daemon(&self, config: &str) -> Daemon {
         Daemon::start(&format!("{config}{}", self.entry()))
@@ -342,6 +349,27 @@ impl Link {
         let hello = self.greet().expect("hello is answered");
         assert_eq!(hello["kind"], "hello", "{hello}");
         self
+    }
+
+    /// Says hello as a peer that gives receipts and asks for them; yields what the daemon offers, too.
+    pub fn receipting(self) -> (Self, Value) {
+        let features = [V1, &["progress", "receipt"]].concat();
+        let hello = json!({"protocol_versions":[1],"agent_name":"raw","features":features});
+        let answer = self.ask(&self.envelope("hello", hello)).expect("hello is answered");
+        assert_eq!(answer["kind"], "hello", "{answer}");
+        (self, answer["payload"]["features"].clone())
+    }
+
+    /// Sends one way and asks for the receipt, which must come.
+    pub fn receipted(&self, envelope: &Value) {
+        let answer = self.ask(envelope).expect("a receipt");
+        assert_eq!((&answer["kind"], &answer["ref"]), (&json!("ack"), &envelope["id"]), "{answer}");
+        assert_eq!(answer["payload"], json!({"accepted":true}));
+    }
+
+    /// A notify that carries this number.
+    pub fn note(&self, n: u64) -> Value {
+        self.envelope("notify", json!({"topic":"t","data":n}))
     }
 
     /// Sends a request and awaits the answer.

@@ -200,6 +200,11 @@ impl Daemon {
         self.port.set(port);
     }
 
+    /// Whether it was started and not ended by this test since.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it does not run").id()
@@ -512,6 +517,7 @@ impl RawClient {
 }
 
 pub mod cli;
+pub mod kept;
 
 /// Says by name that a test is skipped, and why.
 ///

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::ClientError;
 use crate::conn::Conn;
+use crate::held::{DelegationFilter, Delegations, Outbox, OutboxFilter, Reported};
 use crate::types::{
     Delegate, Event, Hello, Inbox, Message, Peer, Query, SendOptions, Sent, Status, Subscribed, Subscription,
     Welcome, Whoami,
@@ -129,7 +130,8 @@ impl Client {
     ///
     /// `to` is an agent id, an unambiguous prefix of one (at least 4 hexadecimal digits) or a name; only
     /// `cancel` does without. The payload must become a JSON object; text that is JSON already goes as
-    /// [`RawValue`](serde_json::value::RawValue).
+    /// [`RawValue`](serde_json::value::RawValue). With [`SendOptions::hold_secs`] this returns at the first
+    /// outcome, which may be [`SendState::Held`](crate::SendState::Held).
     pub async fn send(
         &self,
         to: Option<&str>,
@@ -147,6 +149,10 @@ impl Client {
             reference: Option<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
             deadline_ms: Option<u64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            hold_secs: Option<u64>,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            read_receipt: bool,
         }
         let body = Body {
             to,
@@ -154,6 +160,8 @@ impl Client {
             payload,
             reference: options.reference.as_deref(),
             deadline_ms: options.deadline_ms,
+            hold_secs: options.hold_secs,
+            read_receipt: options.read_receipt,
         };
         // A query's own deadline is in its payload, which is not looked into here: no patience for it. The
         // others are bounded by the daemon.
@@ -182,7 +190,17 @@ impl Client {
 
     /// Hands work to a peer; the answer is an `ack` or an `error`. The `result` comes later, as an event.
     pub async fn delegate(&self, to: &str, task: &Delegate<'_>) -> Result<Sent, ClientError> {
-        self.send(Some(to), "delegate", task, SendOptions::default()).await
+        self.delegate_with(to, task, SendOptions::default()).await
+    }
+
+    /// The same with options; one that is held ([`Sent::is_held`]) has no answer yet.
+    pub async fn delegate_with(
+        &self,
+        to: &str,
+        task: &Delegate<'_>,
+        options: SendOptions,
+    ) -> Result<Sent, ClientError> {
+        self.send(Some(to), "delegate", task, options).await
     }
 
     /// Tells a peer something.
@@ -193,6 +211,33 @@ impl Client {
         data: &(impl Serialize + ?Sized),
         importance: Option<&str>,
     ) -> Result<Sent, ClientError> {
+        self.notify_with(to, topic, data, importance, SendOptions::default()).await
+    }
+
+    /// The same with options.
+    ///
+    /// ```no_run
+    /// # async fn example(client: axon_client::Client) -> Result<(), axon_client::ClientError> {
+    /// use std::time::Duration;
+    ///
+    /// use axon_client::{SendOptions, SendState};
+    ///
+    /// let hour = SendOptions::hold(Duration::from_secs(3600));
+    /// let sent = client.notify_with("bob", "door", "open", None, hour).await?;
+    /// if sent.send_state() == Some(SendState::Held) {
+    ///     println!("bob is away; {} goes out when he is back", sent.msg_id);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn notify_with(
+        &self,
+        to: &str,
+        topic: &str,
+        data: &(impl Serialize + ?Sized),
+        importance: Option<&str>,
+        options: SendOptions,
+    ) -> Result<Sent, ClientError> {
         #[derive(Serialize)]
         struct Notify<'a, D: ?Sized> {
             topic: &'a str,
@@ -200,10 +245,34 @@ impl Client {
             #[serde(skip_serializing_if = "Option::is_none")]
             importance: Option<&'a str>,
         }
-        self.send(Some(to), "notify", &Notify { topic, data, importance }, SendOptions::default()).await
+        self.send(Some(to), "notify", &Notify { topic, data, importance }, options).await
     }
 
-    /// Takes a delegation back; the answer is an `ack` or an `error`. The daemon knows whose it is.
+    /// Messages that are held or were, and those whose reading was asked for, oldest first.
+    pub async fn outbox(&self, filter: &OutboxFilter) -> Result<Outbox, ClientError> {
+        self.quick("outbox", filter).await
+    }
+
+    /// Takes a held message out of the outbox before it has left.
+    ///
+    /// `not_found` when there is none with this id, `already_answered` when it is no longer held or just on
+    /// its way.
+    pub async fn cancel_held(&self, message: &str) -> Result<(), ClientError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            cancel: &'a str,
+        }
+        self.quick::<IgnoredAny>("outbox", Body { cancel: message }).await.map(drop)
+    }
+
+    /// Delegations of both directions, newest first; with [`DelegationFilter::watch`] every change from then
+    /// on comes as an event.
+    pub async fn delegations(&self, filter: &DelegationFilter) -> Result<Delegations, ClientError> {
+        self.quick("delegations", filter).await
+    }
+
+    /// Takes a delegation back; the answer is an `ack` or an `error`. The daemon knows whose it is. One that
+    /// is still held has no answer: its `state` is `cancelled`, and it never leaves.
     pub async fn cancel(&self, delegation: &str, reason: Option<&str>) -> Result<Sent, ClientError> {
         #[derive(Serialize)]
         struct Cancel<'a> {
@@ -247,6 +316,31 @@ impl Client {
         self.quick::<Reply>("reply", body).await.map(|reply| reply.msg_id)
     }
 
+    /// Reports what came of a delegation: a `result`, which is kept on disk and sent until it arrives, for so
+    /// long at most, or for as long as the daemon allows.
+    pub async fn report(
+        &self,
+        request: &str,
+        result: &(impl Serialize + ?Sized),
+        hold: Option<Duration>,
+    ) -> Result<Reported, ClientError> {
+        #[derive(Serialize)]
+        struct Body<'a, P: ?Sized> {
+            #[serde(rename = "ref")]
+            reference: &'a str,
+            kind: &'a str,
+            payload: &'a P,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            hold_secs: Option<u64>,
+        }
+        let hold_secs = hold.map(|hold| hold.as_secs().max(1));
+        let body = Body { reference: request, kind: "result", payload: result, hold_secs };
+        // The first outcome may take as long as a delegator may take to answer.
+        let (id, patience) = (self.next_id(), Duration::from_millis(REQUEST_TIMEOUT_MS) + PATIENCE);
+        let line = encode("reply", id, body)?;
+        decode(&patient(patience, call(&self.shared.conn, id, line, &self.shared.quick)).await?)
+    }
+
     /// Asks for messages as they come: see [`next_event`](Self::next_event).
     pub async fn subscribe(&self, subscription: &Subscription) -> Result<Subscribed, ClientError> {
         self.quick("subscribe", subscription).await
@@ -288,11 +382,30 @@ impl Client {
 
     /// Says what this client can do, for peers that ask by `discover`; forgotten when it disconnects.
     pub async fn advertise(&self, capabilities: &(impl Serialize + ?Sized)) -> Result<(), ClientError> {
+        self.advertise_as(capabilities, false).await
+    }
+
+    /// The same for this consumer, kept on disk: it outlives the connection and the daemon, until the
+    /// consumer says otherwise in the same way. An empty object takes it back.
+    pub async fn advertise_persistent(
+        &self,
+        capabilities: &(impl Serialize + ?Sized),
+    ) -> Result<(), ClientError> {
+        self.advertise_as(capabilities, true).await
+    }
+
+    async fn advertise_as(
+        &self,
+        capabilities: &(impl Serialize + ?Sized),
+        persist: bool,
+    ) -> Result<(), ClientError> {
         #[derive(Serialize)]
         struct Body<'a, C: ?Sized> {
             capabilities: &'a C,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            persist: bool,
         }
-        self.quick::<IgnoredAny>("advertise", Body { capabilities }).await.map(drop)
+        self.quick::<IgnoredAny>("advertise", Body { capabilities, persist }).await.map(drop)
     }
 
     /// Shows the token of `<root>/ipc-token`; only needed where the daemon cannot see who connects.

@@ -1,7 +1,8 @@
 //! One connection: lines out, lines in, replies to whom they belong, events into a bounded queue.
 //!
 //! A full event queue never holds up replies: who handles an event usually makes a call to do so. Messages
-//! that do not fit are left in the daemon's inbox, and the consumer reads of it as [`Event::SlowConsumer`].
+//! that do not fit are left in the daemon's inbox, and the consumer reads of it as [`Event::SlowConsumer`];
+//! of changes that do not fit, as [`Event::Missed`].
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -111,6 +112,8 @@ struct State {
     event_bytes: usize,
     answers: usize,
     lagging: bool,
+    /// Whether it stands in the queue that changes were lost.
+    missed: bool,
     /// An error that was addressed to nobody: the likely reason of the close that follows it.
     last_word: Option<ClientError>,
     closed: Option<ClientError>,
@@ -213,6 +216,11 @@ impl State {
                 self.lagging = true;
                 (0, Event::SlowConsumer { resume_from_seq: inbound.seq })
             }
+            Event::Delivery { .. } | Event::Delegation(_) if self.missed => return Ok(()),
+            Event::Delivery { .. } | Event::Delegation(_) if full => {
+                self.missed = true;
+                (0, Event::Missed)
+            }
             Event::Other { .. } if full => return Ok(()),
             event => (bytes, event),
         };
@@ -238,6 +246,7 @@ impl State {
         match &event {
             Event::Inbound(inbound) if inbound.answer => self.answers -= 1,
             Event::SlowConsumer { .. } => self.lagging = false,
+            Event::Missed => self.missed = false,
             _ => {}
         }
         Some(event)

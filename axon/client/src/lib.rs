@@ -3,6 +3,9 @@
 //! [`Client`] is one connection: ask, delegate, notify, read the inbox, subscribe. [`Agent`] turns a closure
 //! into an agent that answers what peers ask. Both need a tokio runtime; a current-thread one will do.
 //!
+//! What must not get lost is kept by the daemon: [`SendOptions::hold`] keeps a message for a peer that cannot
+//! be reached, [`Client::outbox`] tells how far each has come, [`Client::delegations`] what became of work.
+//!
 //! ```no_run
 //! use axon_client::{Agent, Answer, Client, Hello};
 //!
@@ -20,6 +23,7 @@ mod answer;
 mod client;
 mod conn;
 mod error;
+mod held;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -28,6 +32,10 @@ pub use agent::{Agent, End, Request};
 pub use answer::{Answer, PAYLOAD_BYTES_MAX, truncate};
 pub use client::Client;
 pub use error::ClientError;
+pub use held::{
+    Delegation, DelegationFilter, DelegationState, Delegations, Direction, Outbox, OutboxFilter, Outgoing,
+    Reported, SendState,
+};
 pub use types::{
     Delegate, Dropped, Event, Hello, Inbound, Inbox, Kept, Message, Peer, Query, SendOptions, Sent, Status,
     Subscribed, Subscription, Welcome, Whoami,

@@ -10,7 +10,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::{Agent, Answer, Client, ClientError, End, Event, Hello, Query, Subscription};
+use crate::{
+    Agent, Answer, Client, ClientError, Delegate, DelegationFilter, DelegationState, Direction, End, Event,
+    Hello, OutboxFilter, Query, SendOptions, SendState, Subscription,
+};
 
 const ME: &str = "ed25519.00000000000000000000000000000001";
 const BOB: &str = "ed25519.00000000000000000000000000000002";
@@ -330,4 +333,191 @@ async fn work_outlives_the_daemon_and_reports_to_the_next() {
     served.unwrap();
     drop(fake);
     assert_eq!(losses, 1);
+}
+
+#[tokio::test]
+async fn a_message_may_be_held_and_its_state_is_told() {
+    let (_dir, _listener, client, mut fake) = pair().await;
+    let daemon = async {
+        let notify = fake.next().await;
+        assert_eq!((&notify["hold_secs"], &notify["read_receipt"]), (&json!(3600), &json!(true)));
+        assert_eq!(notify["payload"], json!({"topic": "door", "data": "open", "importance": "high"}));
+        fake.ok(&notify, json!({"msg_id": "m", "state": "held"})).await;
+        let delegate = fake.next().await;
+        assert_eq!((&delegate["hold_secs"], delegate.get("read_receipt")), (&json!(2), None));
+        fake.ok(&delegate, json!({"msg_id": "d", "state": "held"})).await;
+        // Without options nothing is said of them.
+        let plain = fake.next().await;
+        assert!(plain.get("hold_secs").is_none() && plain.get("read_receipt").is_none(), "{plain}");
+        fake.ok(&plain, json!({"msg_id": "p", "state": "brand_new"})).await;
+    };
+    let calls = async {
+        let hour = SendOptions::hold(Duration::from_secs(3600)).with_read_receipt();
+        let held = client.notify_with("bob", "door", "open", Some("high"), hour).await.unwrap();
+        assert!(held.is_held() && held.send_state() == Some(SendState::Held));
+        let short = SendOptions::hold(Duration::from_millis(1001));
+        let task = Delegate { task: "t", ..Delegate::default() };
+        let held = client.delegate_with("bob", &task, short).await.unwrap();
+        assert!(held.into_answer().unwrap_err().to_string().contains("held"));
+        let sent = client.notify("bob", "door", "open", None).await.unwrap();
+        assert_eq!(sent.send_state(), Some(SendState::Other("brand_new".to_owned())));
+    };
+    tokio::join!(calls, daemon);
+}
+
+#[tokio::test]
+async fn the_outbox_is_asked_and_emptied() {
+    let (_dir, _listener, client, mut fake) = pair().await;
+    let row = json!({"id": "m", "to": BOB, "kind": "notify", "state": "refused", "since_ms": 5,
+                     "expires_ms": 9, "attempts": 2, "reason": "cancelled by its sender", "new": 1});
+    let daemon = async {
+        let all = fake.next().await;
+        assert_eq!(all, json!({"cmd": "outbox", "req_id": all["req_id"]}));
+        fake.ok(&all, json!({"outbox": [row], "has_more": true})).await;
+        let some = fake.next().await;
+        let wanted = json!({"cmd": "outbox", "req_id": some["req_id"], "to": "bob", "state": "held",
+                            "limit": 7});
+        assert_eq!(some, wanted);
+        fake.ok(&some, json!({"outbox": [], "has_more": false})).await;
+        let cancel = fake.next().await;
+        assert_eq!((&cancel["cmd"], &cancel["cancel"]), (&json!("outbox"), &json!("m")));
+        fake.ok(&cancel, json!({"cancelled": true})).await;
+        let cancel = fake.next().await;
+        let failure = json!({"ok": false, "req_id": cancel["req_id"], "error": "not_found", "message": "no"});
+        fake.say(&failure).await;
+    };
+    let calls = async {
+        let page = client.outbox(&OutboxFilter::default()).await.unwrap();
+        assert!(page.has_more && page.messages.len() == 1);
+        let row = &page.messages[0];
+        assert_eq!((&row.state, row.attempts, row.expires_ms), (&SendState::Refused, 2, 9));
+        assert_eq!(row.reason.as_deref(), Some("cancelled by its sender"));
+        let shown = serde_json::to_value(&page).unwrap();
+        assert_eq!(shown["outbox"][0]["state"], "refused");
+        let some = OutboxFilter {
+            to: Some("bob".to_owned()),
+            state: Some(SendState::Held),
+            limit: Some(7),
+            ..OutboxFilter::default()
+        };
+        assert!(client.outbox(&some).await.unwrap().messages.is_empty());
+        client.cancel_held("m").await.unwrap();
+        assert_eq!(client.cancel_held("x").await.unwrap_err().code(), "not_found");
+    };
+    tokio::join!(calls, daemon);
+}
+
+#[tokio::test]
+async fn delegations_are_asked_and_watched() {
+    let (_dir, _listener, client, mut fake) = pair().await;
+    let row = json!({"id": "d", "peer": BOB, "direction": "out", "task": "t", "priority": "normal",
+                     "state": "running", "since_ms": 5, "deadline_ms": 9,
+                     "progress": {"state": "running", "percent": 50}});
+    let daemon = async {
+        let ask = fake.next().await;
+        let wanted = json!({"cmd": "delegations", "req_id": ask["req_id"], "id": "d", "direction": "out",
+                            "watch": true});
+        assert_eq!(ask, wanted);
+        fake.ok(&ask, json!({"delegations": [row], "has_more": false})).await;
+        for change in [
+            json!({"event": "delegation", "delegation": {"id": "d", "peer": BOB, "direction": "out",
+                   "state": "completed", "since_ms": 6, "result": {"status": "completed", "outcome": "x"}}}),
+            json!({"event": "delivery", "id": "m", "state": "refused", "reason": "no"}),
+            json!({"event": "delivery", "id": "n", "state": "read"}),
+            // What is not as expected is no reason to give up.
+            json!({"event": "delegation", "delegation": "d"}),
+            json!({"event": "delivery", "id": 7, "state": {}}),
+            json!({"event": "brand_new", "state": {}, "delegation": 1}),
+        ] {
+            fake.say(&change).await;
+        }
+    };
+    let calls = async {
+        let filter = DelegationFilter {
+            id: Some("d".to_owned()),
+            direction: Some(Direction::Out),
+            watch: true,
+            ..DelegationFilter::default()
+        };
+        let rows = client.delegations(&filter).await.unwrap().delegations;
+        assert_eq!((rows[0].task.as_deref(), &rows[0].state), (Some("t"), &DelegationState::Running));
+        assert!(!rows[0].state.is_ended() && rows[0].deadline_ms == Some(9));
+        assert!(rows[0].progress.as_ref().unwrap().get().contains("50"));
+        let Event::Delegation(row) = client.next_event().await.unwrap() else { panic!("a delegation") };
+        assert!(row.state.is_ended() && row.task.is_none() && row.result.is_some());
+        let Event::Delivery { id, state, reason } = client.next_event().await.unwrap() else {
+            panic!("a delivery")
+        };
+        assert_eq!((id.as_str(), state, reason.as_deref()), ("m", SendState::Refused, Some("no")));
+        let read = client.next_event().await.unwrap();
+        assert!(matches!(read, Event::Delivery { state: SendState::Read, reason: None, .. }), "{read:?}");
+        for name in ["delegation", "delivery", "brand_new"] {
+            let Event::Other { name: other, .. } = client.next_event().await.unwrap() else { panic!() };
+            assert_eq!(other, name);
+        }
+    };
+    tokio::join!(calls, daemon);
+}
+
+#[tokio::test]
+async fn too_many_changes_are_told_of_as_missed() {
+    let (_dir, _listener, client, mut fake) = pair().await;
+    let daemon = async {
+        let result = json!({"status": "completed", "outcome": "x".repeat(60_000)});
+        let change = json!({"event": "delegation", "delegation": {"id": "d", "peer": BOB, "direction": "out",
+                            "state": "completed", "result": result}});
+        for _ in 0..100 {
+            fake.say(&change).await;
+        }
+        let status = fake.next().await;
+        fake.ok(&status, json!({})).await;
+        // Once that was read, changes are told again.
+        let ask = fake.next().await;
+        fake.ok(&ask, json!({"delegations": []})).await;
+        fake.say(&json!({"event": "delivery", "id": "m", "state": "read"})).await;
+    };
+    let calls = async {
+        client.status().await.unwrap();
+        let mut told = 0;
+        while !matches!(client.next_event().await.unwrap(), Event::Missed) {
+            told += 1;
+        }
+        assert!(told > 10 && told < 100, "{told}");
+        client.delegations(&DelegationFilter::default()).await.unwrap();
+        assert!(matches!(client.next_event().await.unwrap(), Event::Delivery { .. }));
+    };
+    tokio::join!(calls, daemon);
+}
+
+#[tokio::test]
+async fn what_was_lost_is_told_and_adverts_may_stay() {
+    let (_dir, _listener, client, mut fake) = pair().await;
+    let daemon = async {
+        let inbox = fake.next().await;
+        let lost = json!({"messages": [], "next_seq": null, "has_more": false, "lost_before_seq": 9});
+        fake.ok(&inbox, lost).await;
+        let inbox = fake.next().await;
+        fake.ok(&inbox, json!({"messages": [], "next_seq": null, "has_more": false})).await;
+        let subscribe = fake.next().await;
+        let lost = json!({"subscribed": true, "replayed": 0, "replay_to_seq": 0, "lost_before_seq": 4});
+        fake.ok(&subscribe, lost).await;
+        let advertise = fake.next().await;
+        assert_eq!((&advertise["persist"], &advertise["capabilities"]), (&json!(true), &json!({"a": 1})));
+        fake.ok(&advertise, json!({"advertised": true})).await;
+        let advertise = fake.next().await;
+        assert!(advertise.get("persist").is_none(), "{advertise}");
+        fake.ok(&advertise, json!({"advertised": true})).await;
+    };
+    let calls = async {
+        let lost = client.inbox(None, None).await.unwrap();
+        assert_eq!(lost.lost_before_seq, Some(9));
+        assert_eq!(serde_json::to_value(&lost).unwrap()["lost_before_seq"], 9);
+        let none = client.inbox(None, None).await.unwrap();
+        assert!(serde_json::to_value(&none).unwrap().get("lost_before_seq").is_none());
+        let subscribed = client.subscribe(&Subscription::default()).await.unwrap();
+        assert_eq!(subscribed.lost_before_seq, Some(4));
+        client.advertise_persistent(&json!({"a": 1})).await.unwrap();
+        client.advertise(&json!({"a": 1})).await.unwrap();
+    };
+    tokio::join!(calls, daemon);
 }

@@ -1,9 +1,11 @@
 //! What is said over the socket, typed. Names are those of `spec/IPC.md`; unknown fields are passed over.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::ClientError;
+use crate::{ClientError, Delegation, SendState};
 
 /// How a client introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +121,8 @@ pub struct Dropped {
     pub malformed: u64,
     /// Over a bound.
     pub over_limit: u64,
+    /// Not kept, because the disk was full or failing.
+    pub not_kept: u64,
 }
 
 /// A peer that the daemon knows.
@@ -202,6 +206,36 @@ pub struct SendOptions {
     pub reference: Option<String>,
     /// How long to wait for the inline answer (30000 when none is given; a query says it in its payload).
     pub deadline_ms: Option<u64>,
+    /// How long the daemon keeps the message if the peer cannot be reached, and delivers it when it can; only
+    /// for `notify` and `delegate`. Without it an unreachable peer is an error at once.
+    pub hold_secs: Option<u64>,
+    /// Whether to be told when an agent has read it, as [`SendState::Read`]; only for `notify`. The reader's
+    /// configuration may forbid it.
+    pub read_receipt: bool,
+}
+
+impl SendOptions {
+    /// Held for so long if the peer cannot be reached; counted in whole seconds, at least one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use axon_client::SendOptions;
+    ///
+    /// let options = SendOptions::hold(Duration::from_secs(3600)).with_read_receipt();
+    /// assert_eq!((options.hold_secs, options.read_receipt), (Some(3600), true));
+    /// ```
+    pub fn hold(time: Duration) -> Self {
+        let secs = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
+        Self { hold_secs: Some(secs.max(1)), ..Self::default() }
+    }
+
+    /// And told when it was read.
+    #[must_use]
+    pub fn with_read_receipt(mut self) -> Self {
+        self.read_receipt = true;
+        self
+    }
 }
 
 /// What came of a `send`.
@@ -213,12 +247,23 @@ pub struct Sent {
     /// The peer's answer, for a kind that is answered. It may be of kind `error`.
     #[serde(default)]
     pub response: Option<Message>,
-    /// `sent`, for a kind that is not answered.
+    /// How far it has come, for a kind that is not answered and for what may be held: see
+    /// [`send_state`](Self::send_state).
     #[serde(default)]
     pub state: Option<String>,
 }
 
 impl Sent {
+    /// How far the message has come, where the daemon says so.
+    pub fn send_state(&self) -> Option<SendState> {
+        self.state.as_deref().map(SendState::from)
+    }
+
+    /// Whether it waits in the outbox for its peer; it has no answer then.
+    pub fn is_held(&self) -> bool {
+        self.send_state() == Some(SendState::Held)
+    }
+
     /// The peer's answer; an `error` envelope becomes [`ClientError::Peer`].
     pub fn into_answer(self) -> Result<Message, ClientError> {
         #[derive(Deserialize)]
@@ -231,7 +276,12 @@ impl Sent {
             retryable: bool,
         }
         let Some(answer) = self.response else {
-            return Err(ClientError::Protocol("the reply to send has no response".to_owned()));
+            let why = if self.is_held() {
+                "the message is held, and has no answer yet"
+            } else {
+                "the reply to send has no response"
+            };
+            return Err(ClientError::Protocol(why.to_owned()));
         };
         if answer.kind != "error" {
             return Ok(answer);
@@ -324,6 +374,9 @@ pub struct Subscribed {
     pub replayed: u64,
     /// The number of the last of them.
     pub replay_to_seq: u64,
+    /// Something that this consumer had not read went out of the inbox, which is bounded: the oldest that is
+    /// left, or the next to come. Told until an acknowledgement goes past it.
+    pub lost_before_seq: Option<u64>,
 }
 
 /// One kept message.
@@ -350,6 +403,10 @@ pub struct Inbox {
     /// Whether there is more.
     #[serde(default)]
     pub has_more: bool,
+    /// Something that this consumer had not read went out of the inbox, which is bounded: the oldest that is
+    /// left, or the next to come. Told until an acknowledgement goes past it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_before_seq: Option<u64>,
 }
 
 /// What the daemon tells without being asked.
@@ -371,6 +428,21 @@ pub enum Event {
         /// `timeout`, `cancelled` or `peer_gone`.
         reason: String,
     },
+    /// A message of this consumer has come further.
+    Delivery {
+        /// The message.
+        id: String,
+        /// How far it has come.
+        state: SendState,
+        /// Why it was refused.
+        reason: Option<String>,
+    },
+    /// A delegation has changed, without its task; only for those who
+    /// [watch](crate::DelegationFilter::watch).
+    Delegation(Box<Delegation>),
+    /// Events of deliveries or delegations came faster than they were taken, and some are lost: ask for what
+    /// is wanted again. Those that follow are told.
+    Missed,
     /// An event that this crate does not know.
     Other {
         /// Its name.
@@ -428,6 +500,9 @@ pub(crate) struct EventLine {
 
 impl EventLine {
     pub(crate) fn into_event(self, line: &str) -> Event {
+        if let Some(event) = change(&self.event, line) {
+            return event;
+        }
         match (self.event.as_str(), self.envelope, self.reference) {
             ("inbound", Some(envelope), _) => Event::Inbound(Box::new(Inbound {
                 replay: self.replay,
@@ -444,5 +519,31 @@ impl EventLine {
             }
             _ => Event::Other { name: self.event, line: line.to_owned() },
         }
+    }
+}
+
+/// An event that says how far something has come. One that is not as expected is left to those who know it.
+fn change(name: &str, line: &str) -> Option<Event> {
+    #[derive(Deserialize)]
+    struct DeliveryLine {
+        id: String,
+        state: SendState,
+        #[serde(default)]
+        reason: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct DelegationLine {
+        delegation: Box<Delegation>,
+    }
+    match name {
+        "delivery" => {
+            let DeliveryLine { id, state, reason } = serde_json::from_str(line).ok()?;
+            Some(Event::Delivery { id, state, reason })
+        }
+        "delegation" => {
+            let line: DelegationLine = serde_json::from_str(line).ok()?;
+            Some(Event::Delegation(line.delegation))
+        }
+        _ => None,
     }
 }

@@ -80,6 +80,16 @@ pub struct Client {
     pub shown: u64,
     /// Its commands that wait for a peer.
     pub pending: usize,
+    /// Its commands that wait for the disk to take something.
+    pub storing: usize,
+    /// A command of it reads the disk; those after it wait.
+    pub reading: bool,
+    /// Lines that wait for that.
+    pub backlog: VecDeque<Vec<u8>>,
+    /// Their bytes.
+    pub backlog_bytes: usize,
+    /// It is told of every change of a delegation.
+    pub watches: bool,
     /// It will say no more, and waits for the answers to what it has said.
     pub leaving: bool,
 }
@@ -97,6 +107,11 @@ impl Client {
             lagging: false,
             shown: 0,
             pending: 0,
+            storing: 0,
+            reading: false,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+            watches: false,
             leaving: false,
         }
     }
@@ -126,6 +141,8 @@ pub struct Agents {
     pub clients: BTreeMap<ClientId, Client>,
     open: HashMap<MsgId, Open>,
     open_by_peer: HashMap<AgentId, usize>,
+    /// Requests that are being written and will be open then.
+    coming: HashMap<MsgId, AgentId>,
     /// Waiting and parked requests, in the order they came.
     queue: VecDeque<MsgId>,
     closed: HashMap<MsgId, Closed>,
@@ -164,14 +181,31 @@ impl Agents {
     /// No peer gets more than its share, so that one cannot take the places of all.
     pub fn queue_has_room(&self, from: AgentId) -> bool {
         let theirs = |id: &&MsgId| self.open.get(*id).is_some_and(|open| open.inbound.envelope.from == from);
-        self.queue.len() < QUEUED_REQUESTS_MAX
-            && self.queue.iter().filter(theirs).count() < QUEUED_PER_PEER_MAX
+        let coming = self.coming.values().filter(|of| **of == from).count();
+        self.queue.len() + self.coming.len() < QUEUED_REQUESTS_MAX
+            && self.queue.iter().filter(theirs).count() + coming < QUEUED_PER_PEER_MAX
     }
 
     /// Whether a peer may have one more request open.
     pub fn may_open(&self, from: AgentId) -> bool {
-        self.open.len() < OPEN_REQUESTS_MAX
-            && self.open_by_peer.get(&from).is_none_or(|open| *open < OPEN_PER_PEER_MAX)
+        let coming = self.coming.values().filter(|of| **of == from).count();
+        self.open.len() + self.coming.len() < OPEN_REQUESTS_MAX
+            && self.open_by_peer.get(&from).copied().unwrap_or(0) + coming < OPEN_PER_PEER_MAX
+    }
+
+    /// Whether a request of this id is open, or will be once it is written.
+    pub fn is_taken(&self, id: MsgId) -> bool {
+        self.open.contains_key(&id) || self.coming.contains_key(&id)
+    }
+
+    /// A request is being written.
+    pub fn expect(&mut self, id: MsgId, from: AgentId) {
+        self.coming.insert(id, from);
+    }
+
+    /// A request is written, or will never be.
+    pub fn expect_no_more(&mut self, id: MsgId) {
+        self.coming.remove(&id);
     }
 
     /// Adds a request that is neither held nor queued yet.
@@ -289,6 +323,13 @@ impl Agents {
     /// A request that has ended.
     pub fn closed(&self, id: MsgId) -> Option<&Closed> {
         self.closed.get(&id)
+    }
+
+    /// Forgets how a request ended: it may come again.
+    pub fn forget_closed(&mut self, id: MsgId) {
+        if self.closed.remove(&id).is_some() {
+            self.closed_order.retain(|closed| *closed != id);
+        }
     }
 
     /// A client has gone; gives what it held without a lease.

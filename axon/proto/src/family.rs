@@ -11,7 +11,9 @@ use serde_json::value::RawValue;
 
 use crate::error::{IpcError, Refusal};
 use crate::id::{AgentId, MsgId};
+use crate::ipc::Command;
 use crate::node::{ClientId, ConnId, Now, StreamId};
+use crate::store::Write;
 use crate::wire::Envelope;
 
 /// A family's words.
@@ -81,6 +83,21 @@ pub struct Inbound {
     pub conn: ConnId,
     /// Where an answer goes, for one that came on a bidirectional stream.
     pub stream: Option<StreamId>,
+    /// Its number in the inbox, for one that is kept.
+    pub seq: Option<u64>,
+    /// When it came, in Unix milliseconds.
+    pub at_ms: u64,
+}
+
+/// Whether a message that is to be kept is taken.
+#[derive(Debug)]
+pub enum Admit {
+    /// Yes; this is stored with it.
+    Take(Vec<Write>),
+    /// It was taken long ago: it is receipted and not delivered again.
+    Known,
+    /// No.
+    Refuse(Refusal),
 }
 
 /// Why an offered request has no agent.
@@ -113,8 +130,6 @@ pub struct Open {
     pub seq: u64,
     /// When it came (Unix milliseconds).
     pub at_ms: u64,
-    /// When it came (monotonic milliseconds).
-    pub arrived_ms: u64,
     /// It has waited in the inbox for an agent.
     pub queued: bool,
     /// The family has given it back to the queue because its agent vanished at work.
@@ -127,6 +142,14 @@ pub struct Open {
     pub finishing: bool,
     /// The family has named the client that gets it: no other one may.
     pub targeted: bool,
+}
+
+impl Open {
+    /// Whether it ended because every agent was busy for as long as it could wait.
+    pub fn was_turned_away(&self, ended: Ended) -> bool {
+        let waited = matches!(self.state, OpenState::Waiting | OpenState::Parked);
+        ended == Ended::Timeout && self.answered.is_none() && waited
+    }
 }
 
 /// Who works on an open request.
@@ -228,17 +251,36 @@ pub enum Input<'a> {
         /// The reply's payload, checked.
         payload: &'a RawValue,
     },
-    /// A local client's message of one of its kinds is about to leave.
-    Sending {
+    /// A message that was admitted could not be stored.
+    NotStored {
         /// The message.
-        envelope: &'a Envelope,
+        message: &'a Inbound,
+    },
+    /// An open request has ended.
+    Ended {
+        /// The request, as it was.
+        open: &'a Open,
+        /// How.
+        ended: Ended,
+    },
+    /// A request that was open when the daemon ended is open again; who held it without a lease is gone.
+    Restored {
+        /// The request.
+        open: &'a Open,
     },
     /// The peer's answer to a request of ours, or none if there will be none.
     PeerReply {
         /// The request.
         request: &'a Envelope,
-        /// The answer.
-        answer: Option<&'a Envelope>,
+        /// The answer, or why there is none.
+        answer: Result<&'a Envelope, NoAnswer>,
+    },
+    /// A held message of ours will not be sent any more, or was taken out.
+    GivenUp {
+        /// The message.
+        id: MsgId,
+        /// Why not.
+        why: GivenUp,
     },
     /// A client advertises what its agent can do; none when it has gone.
     Advert {
@@ -247,6 +289,52 @@ pub enum Input<'a> {
         /// What.
         capabilities: Option<&'a RawValue>,
     },
+    /// A consumer advertises what outlives its connection, and it is stored.
+    LastingAdvert {
+        /// Whose.
+        consumer: &'a str,
+        /// What; an empty object takes it back.
+        capabilities: &'a RawValue,
+    },
+    /// What [`Act::Fetch`] asked for.
+    Fetched {
+        /// Which client's command it is for.
+        client: ClientId,
+        /// The command's id.
+        req_id: &'a str,
+        /// What the family gave to find its way.
+        note: &'a str,
+        /// The values, in the order of the keys.
+        values: &'a [Option<Arc<[u8]>>],
+    },
+    /// Everything that was stored is restored, and what was open is open again.
+    Started,
+    /// Time has passed (some seconds).
+    Tick,
+}
+
+/// Why a held message of ours will not be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenUp {
+    /// Its time was up.
+    Expired,
+    /// Its sender took it out.
+    Cancelled,
+    /// Its peer is no longer known, or its copy on disk is damaged.
+    Refused,
+    /// It left, and whether it arrived is not known.
+    Unknown,
+}
+
+/// Why a request of ours has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// It has not left.
+    NotSent,
+    /// It has left, and the peer may have it.
+    Unknown,
+    /// It will be sent again.
+    HeldBack,
 }
 
 /// What a family wants done, in order.
@@ -314,6 +402,11 @@ pub enum Act {
         /// The request.
         id: MsgId,
     },
+    /// Take a request that had been turned away, and has come again, as if it were new.
+    Again {
+        /// The message as it came now.
+        message: Inbound,
+    },
     /// End an open request; whoever holds it and did not end it himself is told.
     End {
         /// The request.
@@ -355,8 +448,64 @@ pub enum Act {
         payload: Box<RawValue>,
         /// The command that is answered when it has arrived.
         command: Option<(ClientId, String)>,
-        /// The open request that has ended once this has arrived.
-        ends: Option<MsgId>,
+        /// The open request that has ended so once this is on disk.
+        ends: Option<(MsgId, Ended)>,
+        /// It is stored before anything else, together with these, and sent until it arrives; none: it is
+        /// sent once.
+        held: Option<Vec<Write>>,
+    },
+    /// Store an item of the family's, soon.
+    Put {
+        /// Its key, which begins with the family's name.
+        key: String,
+        /// Its value.
+        value: Arc<[u8]>,
+    },
+    /// Remove an item of the family's, soon.
+    Delete {
+        /// Its key.
+        key: String,
+    },
+    /// Read items of the family's; they come as [`Input::Fetched`].
+    Fetch {
+        /// Which client's command it is for.
+        client: ClientId,
+        /// The command's id.
+        req_id: String,
+        /// What to give back with them.
+        note: String,
+        /// Their keys.
+        keys: Vec<String>,
+    },
+    /// Say a line to a client.
+    Tell {
+        /// Which client.
+        client: ClientId,
+        /// The line.
+        line: Arc<str>,
+    },
+    /// From now on a client is told of every change of a delegation, or no longer.
+    Watch {
+        /// Which client.
+        client: ClientId,
+        /// Whether it is told.
+        on: bool,
+    },
+    /// A delegation has changed: say so to the clients that watch them.
+    TellWatchers {
+        /// The line.
+        line: Arc<str>,
+    },
+    /// A peer says that a message of ours was read there.
+    WasRead {
+        /// The peer.
+        by: AgentId,
+        /// The message.
+        id: MsgId,
+        /// It was read, and not something else that this version does not know.
+        read: bool,
+        /// What said so.
+        message: Inbound,
     },
     /// Answer a client's command: the id of the message it led to, or an error.
     Answer {
@@ -386,6 +535,13 @@ pub trait View {
     fn active_tasks(&self) -> u64;
     /// How many requests the attached agents take at once, together.
     fn capacity(&self) -> u64;
+    /// The peer that a name, prefix or id means.
+    ///
+    /// # Errors
+    /// When it means none or several; the sentence says which.
+    fn resolve(&self, peer: &str) -> Result<AgentId, IpcError>;
+    /// Why one more request of this peer could not wait or be handed over, if so.
+    fn no_room(&self, from: AgentId, kind: &str) -> Option<Unclaimed>;
     /// Whether this client serves requests of this kind.
     fn serves(&self, client: ClientId, kind: &str) -> bool;
     /// Whether the peer is connected and has offered this feature.
@@ -449,6 +605,43 @@ pub trait Family: Send {
     fn vocabulary(&self) -> &'static Vocabulary;
     /// One input, to the end.
     fn handle(&mut self, input: Input<'_>, cx: &mut Cx<'_>);
+    /// Whether a message that is to be kept is taken. [`Input::Message`] follows once it is stored.
+    fn admit(&mut self, message: &Inbound, kind: &'static Kind, cx: &mut Cx<'_>) -> Admit {
+        let _ = (message, kind, cx);
+        Admit::Take(Vec::new())
+    }
+    /// A client's message is about to leave, or to be held: what must be stored before.
+    fn sending(&mut self, envelope: &Envelope, held: bool, cx: &mut Cx<'_>) -> Vec<Write> {
+        let _ = (envelope, held, cx);
+        Vec::new()
+    }
+    /// What is to be stored when a consumer advertises what outlives its connection; an empty object takes it
+    /// back. [`Input::LastingAdvert`] follows once it is.
+    ///
+    /// # Errors
+    /// When there are too many of them.
+    fn lasting_advert(&self, consumer: &str, capabilities: &RawValue) -> Result<Option<Write>, IpcError> {
+        let _ = (consumer, capabilities);
+        Ok(None)
+    }
+    /// Takes over an item of the store whose key begins with the family's name.
+    fn restore(&mut self, key: &str, value: &[u8]) {
+        let _ = (key, value);
+    }
+    /// A client's command that is the family's own.
+    ///
+    /// # Errors
+    /// None when it is no command of the family.
+    fn command(
+        &mut self,
+        client: ClientId,
+        name: &str,
+        command: &Command<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Option<Result<(), IpcError>> {
+        let _ = (client, name, command, cx);
+        None
+    }
     /// Whom a message about `reference` concerns, where its sender need not say (the peer of a delegation).
     fn peer_of(&self, reference: MsgId) -> Option<AgentId> {
         let _ = reference;

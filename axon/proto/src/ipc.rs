@@ -11,8 +11,7 @@ use serde_json::value::RawValue;
 use crate::error::IpcError;
 use crate::family::Open;
 use crate::limits::{DEPTH_MAX, REQ_ID_BYTES_MAX};
-use crate::mailbox::Row;
-use crate::wire::Envelope;
+use crate::store::Row;
 
 /// A client's line, its fields still raw.
 #[derive(Debug, Default, Deserialize)]
@@ -56,6 +55,24 @@ pub struct Command<'a> {
     capabilities: Option<&'a RawValue>,
     #[serde(borrow)]
     token: Option<&'a RawValue>,
+    #[serde(borrow)]
+    hold_secs: Option<&'a RawValue>,
+    #[serde(borrow)]
+    read_receipt: Option<&'a RawValue>,
+    #[serde(borrow)]
+    persist: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cancel: Option<&'a RawValue>,
+    #[serde(borrow)]
+    peer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    state: Option<&'a RawValue>,
+    #[serde(borrow)]
+    direction: Option<&'a RawValue>,
+    #[serde(borrow)]
+    watch: Option<&'a RawValue>,
 }
 
 macro_rules! fields {
@@ -127,6 +144,15 @@ impl<'a> Command<'a> {
         capacity "capacity";
         lease "lease";
         token "token";
+        hold_secs "hold_secs";
+        read_receipt "read_receipt";
+        persist "persist";
+        id "id";
+        cancel "cancel";
+        peer "peer";
+        state "state";
+        direction "direction";
+        watch "watch";
     }
 }
 
@@ -160,6 +186,11 @@ impl Line {
     /// `{"ok":true,"req_id":…`
     pub fn ok(req_id: &str) -> Self {
         Self { text: "{\"ok\":true".into() }.raw_unless_empty("req_id", req_id)
+    }
+
+    /// `{`, for an object within a line.
+    pub fn empty() -> Self {
+        Self { text: "{".into() }
     }
 
     /// `{"event":"…"`
@@ -212,8 +243,8 @@ pub fn error_line(req_id: &str, error: &IpcError) -> Arc<str> {
 }
 
 /// A message as a v1 client gets it.
-pub fn v1_line(envelope: &Envelope) -> Arc<str> {
-    Line { text: "{\"inbound\":true".into() }.raw("envelope", envelope.raw()).end()
+pub fn v1_line(raw: &str) -> Arc<str> {
+    Line { text: "{\"inbound\":true".into() }.raw("envelope", raw).end()
 }
 
 /// A message as a subscriber gets it.
@@ -222,7 +253,7 @@ pub fn inbound_line(row: &Row, replay: bool) -> Arc<str> {
         .field("replay", &replay)
         .field("seq", &row.seq)
         .field("buffered_at_ms", &row.at_ms)
-        .raw("envelope", row.envelope.raw())
+        .raw("envelope", &row.raw)
         .end()
 }
 
@@ -241,8 +272,8 @@ pub fn offered_line(open: &Open, left_ms: Option<u64>) -> Arc<str> {
 
 /// One row of an `inbox` reply.
 pub fn row_json(row: &Row) -> String {
-    let Row { seq, at_ms, envelope } = row;
-    format!("{{\"seq\":{seq},\"buffered_at_ms\":{at_ms},\"envelope\":{}}}", envelope.raw())
+    let Row { seq, at_ms, raw, .. } = row;
+    format!("{{\"seq\":{seq},\"buffered_at_ms\":{at_ms},\"envelope\":{raw}}}")
 }
 
 #[cfg(test)]

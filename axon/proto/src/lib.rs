@@ -12,6 +12,7 @@ pub mod kinds;
 pub mod limits;
 pub mod mailbox;
 pub mod node;
+pub mod outbox;
 pub mod peers;
 pub mod replay;
 pub mod session;

@@ -125,3 +125,46 @@ pub const DEADLINE_MS_MAX: u64 = 3_600_000;
 pub const REPLAY_EVENTS_MAX: usize = 1_024;
 /// Lines that wait for one client, in bytes; one that leaves more unread is closed.
 pub const CLIENT_UNREAD_BYTES_MAX: usize = 33_554_432;
+
+/// Longest time in which a message may be sent again under its id, and its id is remembered.
+pub const RESEND_MS_MAX: u64 = 2_592_000_000;
+/// Ids of one sender that are remembered longer than `REPLAY_TTL_MS`: the newest.
+pub const LONG_IDS_PER_PEER_MAX: usize = 64;
+/// The same, as the disk remembered them at the start.
+pub const LONG_IDS_RESTORED_MAX: usize = 1_024;
+/// Rows of the inbox whose senders wait to hear that they were read.
+pub const READ_WAITING_MAX: usize = 10_000;
+/// How long word that a message was read is held for its sender.
+pub const READ_RECEIPT_HOLD_MS: u64 = 86_400_000;
+/// Adverts that outlive the connection.
+pub const PERSISTED_ADVERTS_MAX: usize = 64;
+/// How long the outbox shows a message after its last change.
+pub const OUTBOX_ROW_TTL_MS: u64 = 3_600_000;
+/// First wait before a held message that its peer could not take is sent again; doubles.
+pub const OUTBOX_RETRY_FIRST_MS: u64 = 1_000;
+/// Longest such wait.
+pub const OUTBOX_RETRY_MAX_MS: u64 = 60_000;
+/// `outbox` rows when no limit is given; `INBOX_LIMIT_MAX` at most.
+pub const OUTBOX_LIMIT_DEFAULT: u64 = 100;
+/// `delegations` rows when no limit is given; `INBOX_LIMIT_MAX` at most.
+pub const DELEGATIONS_LIMIT_DEFAULT: u64 = 50;
+/// The last progress of a delegation that the ledger keeps, in bytes; a longer one is not kept.
+pub const PROGRESS_BYTES_MAX: usize = 4_096;
+/// Tasks and results that the ledger keeps on disk, each direction, in bytes.
+pub const LEDGER_BYTES_MAX: usize = 67_108_864;
+/// Changes that wait for the disk.
+pub const COMMITS_MAX: usize = 4_096;
+/// Bytes of changes that wait for the disk.
+pub const COMMITS_BYTES_MAX: usize = 16_777_216;
+/// Numbers of inbox rows that are claimed ahead, so that none is used twice after a crash.
+pub const SEQ_CLAIM: u64 = 10_000;
+/// Commands of one client that wait while an earlier one of it reads the disk.
+pub const CLIENT_BACKLOG_MAX: usize = 4_096;
+/// Bytes of these.
+pub const CLIENT_BACKLOG_BYTES_MAX: usize = 4_194_304;
+/// Rows of the outbox beyond `outbox.messages_max` that are done with.
+pub const OUTBOX_DONE_MAX: usize = 10_000;
+/// Why a held message or a delegation came to nothing, in bytes; longer texts are cut.
+pub const REASON_BYTES_MAX: usize = 1_024;
+/// Messages that `outbox.messages_max` allows at least where they are results.
+pub const OUTBOX_RESULTS_MAX: usize = 1_000;

@@ -6,15 +6,23 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::id::{AgentId, MsgId};
-use crate::limits::{REPLAY_IDS_MAX, REPLAY_TTL_MS};
+use crate::limits::{
+    LONG_IDS_PER_PEER_MAX, LONG_IDS_RESTORED_MAX, REPLAY_IDS_MAX, REPLAY_TTL_MS, RESEND_MS_MAX,
+};
 use crate::node::Seen;
 
 /// The ids seen, by sender, and those not yet written to disk.
+///
+/// The id of a message that its sender may send again for longer than the usual time is kept that long. A
+/// sender has few such messages under way at a time, and sends them in their order: of older ones it knows
+/// that they have arrived, and their ids are kept for the usual time only.
 #[derive(Debug)]
 pub struct Replay {
     senders: HashMap<AgentId, Sender>,
     count: usize,
     count_max: usize,
+    /// By sender, oldest first.
+    long: HashMap<AgentId, VecDeque<(MsgId, u64)>>,
     unwritten: Vec<Seen>,
 }
 
@@ -28,25 +36,63 @@ struct Sender {
 impl Replay {
     /// Begins with what the disk remembered.
     pub fn new(remembered: &[Seen], wall_ms: u64) -> Self {
-        let mut replay =
-            Self { senders: HashMap::new(), count: 0, count_max: REPLAY_IDS_MAX, unwritten: Vec::new() };
+        let mut replay = Self {
+            senders: HashMap::new(),
+            count: 0,
+            count_max: REPLAY_IDS_MAX,
+            long: HashMap::new(),
+            unwritten: Vec::new(),
+        };
         for seen in remembered.iter().filter(|seen| seen.until_ms > wall_ms) {
             // An id from the future (the clock went back) must not stay for ever.
-            let until_ms = seen.until_ms.min(wall_ms.saturating_add(REPLAY_TTL_MS));
-            replay.insert(Seen { until_ms, ..*seen });
+            let until_ms = seen.until_ms.min(wall_ms.saturating_add(RESEND_MS_MAX));
+            replay.insert(Seen { until_ms, ..*seen }, LONG_IDS_RESTORED_MAX, wall_ms);
         }
         replay
     }
 
-    /// Remembers an id; false when it was seen before.
-    pub fn first_time(&mut self, from: AgentId, id: MsgId, wall_ms: u64) -> bool {
+    /// Whether an id was seen and is still remembered.
+    pub fn knows(&mut self, from: AgentId, id: MsgId, wall_ms: u64) -> bool {
         self.forget_expired(from, wall_ms);
-        let seen = Seen { from, id, until_ms: wall_ms.saturating_add(REPLAY_TTL_MS) };
-        if !self.insert(seen) {
-            return false;
-        }
+        self.senders.get(&from).is_some_and(|sender| sender.seen.contains(&id))
+            || self
+                .long
+                .get(&from)
+                .is_some_and(|ids| ids.iter().any(|(of, until_ms)| *of == id && *until_ms > wall_ms))
+    }
+
+    /// Remembers an id and gives what is to be stored with its message.
+    pub fn remember(&mut self, from: AgentId, id: MsgId, until_ms: u64, wall_ms: u64) -> Seen {
+        let seen = Seen { from, id, until_ms };
+        self.insert(seen, LONG_IDS_PER_PEER_MAX, wall_ms);
+        seen
+    }
+
+    /// Remembers an id for the usual time; it is written with the next batch.
+    pub fn remember_lazily(&mut self, from: AgentId, id: MsgId, wall_ms: u64) {
+        let seen = self.remember(from, id, wall_ms.saturating_add(REPLAY_TTL_MS), wall_ms);
+        self.write_lazily(seen);
+    }
+
+    /// Has an id written with the next batch, where the store does not outlive the daemon.
+    pub fn write_lazily(&mut self, seen: Seen) {
         self.unwritten.push(seen);
-        true
+    }
+
+    /// Forgets an id whose message was refused before it was taken: it may come again.
+    pub fn forget(&mut self, from: AgentId, id: MsgId) {
+        if let Some(sender) = self.senders.get_mut(&from)
+            && sender.seen.remove(&id)
+        {
+            // The newest are at the end, and it is most likely one of them.
+            if let Some(at) = sender.order.iter().rposition(|(_, of)| *of == id) {
+                sender.order.remove(at);
+            }
+            self.count -= 1;
+        }
+        if let Some(ids) = self.long.get_mut(&from) {
+            ids.retain(|(of, _)| *of != id);
+        }
     }
 
     /// What is to be appended to the record on disk.
@@ -65,12 +111,29 @@ impl Replay {
         for sender in senders {
             self.forget_expired(sender, wall_ms);
         }
+        self.long.retain(|_, ids| {
+            ids.retain(|(_, until_ms)| *until_ms > wall_ms);
+            !ids.is_empty()
+        });
     }
 
-    fn insert(&mut self, seen: Seen) -> bool {
+    fn insert(&mut self, seen: Seen, long_max: usize, wall_ms: u64) {
+        if is_long(seen.until_ms, wall_ms) {
+            let ids = self.long.entry(seen.from).or_default();
+            ids.push_back((seen.id, seen.until_ms));
+            let over = ids.len().saturating_sub(long_max);
+            let arrived: Vec<MsgId> = ids.drain(..over).map(|(id, _)| id).collect();
+            let until_ms = wall_ms.saturating_add(REPLAY_TTL_MS);
+            arrived.into_iter().for_each(|id| self.insert_short(Seen { id, until_ms, ..seen }));
+            return;
+        }
+        self.insert_short(seen);
+    }
+
+    fn insert_short(&mut self, seen: Seen) {
         let sender = self.senders.entry(seen.from).or_default();
         if !sender.seen.insert(seen.id) {
-            return false;
+            return;
         }
         sender.order.push_back((seen.until_ms, seen.id));
         self.count += 1;
@@ -81,7 +144,6 @@ impl Replay {
             fullest.seen.remove(&id);
             self.count -= 1;
         }
-        true
     }
 
     fn forget_expired(&mut self, from: AgentId, wall_ms: u64) {
@@ -97,6 +159,11 @@ impl Replay {
     }
 }
 
+/// Whether an id is to be remembered for longer than the usual time.
+fn is_long(until_ms: u64, wall_ms: u64) -> bool {
+    until_ms > wall_ms.saturating_add(REPLAY_TTL_MS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,36 +174,63 @@ mod tests {
     const A: AgentId = AgentId([1; 16]);
     const B: AgentId = AgentId([2; 16]);
 
+    fn first_time(replay: &mut Replay, from: AgentId, id: MsgId, wall_ms: u64) -> bool {
+        let new = !replay.knows(from, id, wall_ms);
+        if new {
+            replay.remember_lazily(from, id, wall_ms);
+        }
+        new
+    }
+
     #[test]
     fn an_id_is_new_once_in_its_time() {
         let mut replay = Replay::new(&[], 0);
-        assert!(replay.first_time(A, id(1), 1_000));
-        assert!(!replay.first_time(A, id(1), 1_001));
-        assert!(replay.first_time(B, id(1), 1_001), "ids are remembered by sender");
-        assert!(!replay.first_time(A, id(1), 1_000 + REPLAY_TTL_MS - 1));
-        assert!(replay.first_time(A, id(1), 1_000 + REPLAY_TTL_MS));
+        assert!(first_time(&mut replay, A, id(1), 1_000));
+        assert!(!first_time(&mut replay, A, id(1), 1_001));
+        assert!(first_time(&mut replay, B, id(1), 1_001), "ids are remembered by sender");
+        assert!(!first_time(&mut replay, A, id(1), 1_000 + REPLAY_TTL_MS - 1));
+        assert!(first_time(&mut replay, A, id(1), 1_000 + REPLAY_TTL_MS));
         assert_eq!(replay.take_unwritten().len(), 3);
+        replay.forget(A, id(1));
+        assert!(first_time(&mut replay, A, id(1), 1_001 + REPLAY_TTL_MS));
     }
 
     #[test]
     fn what_the_disk_kept_counts() {
         let seen = Seen { from: A, id: id(1), until_ms: 500 };
-        assert!(!Replay::new(&[seen], 499).first_time(A, id(1), 499));
-        assert!(Replay::new(&[seen], 500).first_time(A, id(1), 500));
+        assert!(Replay::new(&[seen], 499).knows(A, id(1), 499));
+        assert!(!Replay::new(&[seen], 500).knows(A, id(1), 500));
     }
 
     #[test]
     fn the_fullest_sender_loses_its_oldest() {
         let mut replay = Replay::new(&[], 0);
         replay.count_max = 4;
-        assert!(replay.first_time(B, id(9), 0));
+        assert!(first_time(&mut replay, B, id(9), 0));
         for n in 0..6 {
-            assert!(replay.first_time(A, id(n), 0));
+            assert!(first_time(&mut replay, A, id(n), 0));
         }
         assert_eq!(replay.count, 4);
-        assert!(!replay.first_time(B, id(9), 0), "B's only id is still known");
-        assert!(!replay.first_time(A, id(5), 0));
+        assert!(!first_time(&mut replay, B, id(9), 0), "B's only id is still known");
+        assert!(!first_time(&mut replay, A, id(5), 0));
         replay.sweep(REPLAY_TTL_MS);
         assert_eq!((replay.count, replay.senders.len()), (0, 0));
+    }
+
+    #[test]
+    fn ids_that_may_come_again_for_long_are_kept_so_long_the_newest_of_each_sender() {
+        let mut replay = Replay::new(&[], 0);
+        let until_ms = REPLAY_TTL_MS * 10;
+        let long = |n: usize| MsgId::from_random([u8::try_from(n).unwrap(); 16]);
+        for n in 0..=LONG_IDS_PER_PEER_MAX {
+            replay.remember(A, long(n), until_ms, 0);
+        }
+        assert!(replay.knows(A, long(0), REPLAY_TTL_MS - 1), "the oldest for the usual time");
+        assert!(!replay.knows(A, long(0), REPLAY_TTL_MS));
+        assert!(replay.knows(A, long(1), until_ms - 1) && !replay.knows(A, long(1), until_ms));
+        replay.forget(A, long(2));
+        assert!(!replay.knows(A, long(2), 0));
+        replay.sweep(until_ms);
+        assert!(replay.long.is_empty());
     }
 }

@@ -30,6 +30,10 @@ pub struct Envelope {
     pub kind: Box<str>,
     /// The message that it refers to.
     pub reference: Option<MsgId>,
+    /// Until when its sender may send it again under its id (Unix milliseconds).
+    pub resend_until: Option<u64>,
+    /// Whether its sender asks to be told when it was read.
+    pub read_receipt: bool,
     raw: Arc<str>,
     payload: Range<usize>,
 }
@@ -80,6 +84,10 @@ pub struct Header<'a> {
     pub kind: &'a str,
     /// The message that it refers to.
     pub reference: Option<MsgId>,
+    /// Until when it may be sent again under its id (Unix milliseconds).
+    pub resend_until: Option<u64>,
+    /// Whether word is wanted when it was read.
+    pub read_receipt: bool,
 }
 
 /// An envelope with this header and payload (a JSON object).
@@ -94,10 +102,15 @@ pub fn encode(header: Header<'_>, payload: &RawValue) -> Result<Envelope, TooLar
         kind: &'a str,
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<MsgId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resend_until: Option<u64>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        read_receipt: bool,
         payload: &'a RawValue,
     }
-    let Header { id, from, to, ts, kind, reference } = header;
-    let out = Out { v: PROTOCOL_VERSION, id, from, to, ts, kind, reference, payload };
+    let Header { id, from, to, ts, kind, reference, resend_until, read_receipt } = header;
+    let v = PROTOCOL_VERSION;
+    let out = Out { v, id, from, to, ts, kind, reference, resend_until, read_receipt, payload };
     let text = serde_json::to_string(&out).unwrap_or_default();
     if text.len() > MESSAGE_BYTES_MAX {
         return Err(TooLarge { bytes: text.len() });
@@ -105,7 +118,8 @@ pub fn encode(header: Header<'_>, payload: &RawValue) -> Result<Envelope, TooLar
     let raw: Arc<str> = one_line(text).into();
     let end = raw.len().saturating_sub(1);
     let payload = end.saturating_sub(payload.get().len())..end;
-    Ok(Envelope { v: PROTOCOL_VERSION, id, from, to, ts, kind: kind.into(), reference, raw, payload })
+    let kind = kind.into();
+    Ok(Envelope { v, id, from, to, ts, kind, reference, resend_until, read_receipt, raw, payload })
 }
 
 /// Reads one message. Fields that are not of the envelope are passed over.
@@ -126,6 +140,10 @@ pub fn decode(bytes: Vec<u8>) -> Result<Envelope, Undecodable> {
         kind: Option<&'a RawValue>,
         #[serde(borrow, rename = "ref")]
         reference: Option<&'a RawValue>,
+        #[serde(borrow)]
+        resend_until: Option<&'a RawValue>,
+        #[serde(borrow)]
+        read_receipt: Option<&'a RawValue>,
         #[serde(borrow)]
         payload: Option<&'a RawValue>,
     }
@@ -194,7 +212,11 @@ pub fn decode(bytes: Vec<u8>) -> Result<Envelope, Undecodable> {
         .ok_or_else(|| bad("payload must be a JSON object"))?;
     let start = payload.as_ptr() as usize - raw.as_ptr() as usize;
     let payload = start..start + payload.len();
-    Ok(Envelope { v, id, from, to, ts, kind: kind.into(), reference, raw, payload })
+    // Both are axon's own; in another's envelope they may mean anything, and then mean nothing here.
+    let resend_until = field::<u64>(loose.resend_until);
+    let read_receipt = field::<bool>(loose.read_receipt).unwrap_or(false);
+    let kind = kind.into();
+    Ok(Envelope { v, id, from, to, ts, kind, reference, resend_until, read_receipt, raw, payload })
 }
 
 /// Whether JSON text nests deeper than others can read it.
@@ -233,6 +255,16 @@ pub fn to_raw<T: Serialize>(value: &T) -> Box<RawValue> {
 pub fn plain(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
+}
+
+/// A text cut to so many bytes, between characters.
+pub fn cut(mut text: String, bytes_max: usize) -> String {
+    let mut end = bytes_max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
 }
 
 /// In valid JSON a line break stands only between tokens, where a space is as good.
@@ -278,12 +310,15 @@ mod tests {
             ts: 7,
             kind: "query",
             reference: Some(ID.parse().unwrap()),
+            resend_until: Some(9),
+            read_receipt: true,
         };
         let made = encode(header, &raw_json(r#"{"question":"ü\n"}"#.into())).unwrap();
         assert_eq!(made.payload(), r#"{"question":"ü\n"}"#);
         let read = decode(made.raw().as_bytes().to_vec()).unwrap();
         assert_eq!((read.id, read.ts, &*read.kind), (made.id, 7, "query"));
         assert_eq!(read.reference, made.reference);
+        assert_eq!((read.resend_until, read.read_receipt), (Some(9), true));
         assert_eq!(read.payload(), made.payload());
     }
 

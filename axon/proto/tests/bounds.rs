@@ -356,6 +356,7 @@ fn a_one_way_message_that_overtook_hello_is_not_lost_with_its_connection() {
     assert_eq!((closes(&effects), lines(&effects, client)), (vec![(conn, 4)], vec![]));
 }
 
+// shows: IPC-SEND-2
 #[test]
 fn a_failed_dial_does_not_fail_what_the_peers_own_connection_is_about_to_carry() {
     let mut solo = Solo::new(1, 2);
@@ -372,9 +373,10 @@ fn a_failed_dial_does_not_fail_what_the_peers_own_connection_is_about_to_carry()
     assert!(effects.iter().any(|e| matches!(e, Effect::Request { conn: on, .. } if *on == conn)));
 }
 
+// shows: IPC-REP-7, IPC-ORD-9, IPC-LEASE-1
 #[test]
 fn an_agent_may_go_once_it_has_said_its_last_word() {
-    for arrives in [true, false] {
+    for stored in [true, false] {
         let mut solo = Solo::new(1, 2);
         let conn = solo.greeted(V1, Some("b"));
         let agent = solo.agent();
@@ -382,18 +384,19 @@ fn an_agent_may_go_once_it_has_said_its_last_word() {
         solo.request(conn, &delegate);
         let result = json!({"cmd":"reply","req_id":"6","ref":delegate["id"],"kind":"result",
             "payload":{"status":"completed","outcome":"o"}});
+        solo.disk_full = !stored;
         let effects = solo.say(agent, &result);
-        let token = effects.iter().find_map(|effect| match effect {
-            Effect::OneWay { token, .. } => Some(*token),
-            _ => None,
-        });
+        solo.disk_full = false;
         let next = solo.agent();
+        if stored {
+            assert!(effects.iter().any(|effect| matches!(effect, Effect::OneWay { .. })), "{effects:?}");
+        } else {
+            let refused = &lines(&effects, agent)[0];
+            assert_eq!((&refused["req_id"], &refused["error"]), (&"6".into(), &"overloaded".into()));
+        }
         let effects = solo.feed(Input::ClientGone { client: agent });
-        assert!(lines(&effects, next).is_empty(), "the work is done: {effects:?}");
-        let outcome = if arrives { Ok(()) } else { Err(Lost::Reset) };
-        let effects = solo.feed(Input::Sent { token: token.unwrap(), outcome });
-        if arrives {
-            assert!(lines(&effects, next).is_empty());
+        if stored {
+            assert!(lines(&effects, next).is_empty(), "the work is done: {effects:?}");
             assert_eq!(solo.status()["open_requests"], 0);
         } else {
             // Nobody is left who could say it again: the next one does it.
@@ -477,6 +480,7 @@ fn a_stop_refuses_what_waits_and_gives_what_is_held_five_seconds() {
     assert!(!solo.wait(10_000).contains(&Effect::Stopped));
 }
 
+// shows: WF-STOP-1, IPC-STOP-1
 #[test]
 fn a_stop_ends_at_once_when_nothing_is_in_flight_or_as_soon_as_it_is_done() {
     let mut solo = Solo::new(1, 2);
@@ -494,6 +498,7 @@ fn a_stop_ends_at_once_when_nothing_is_in_flight_or_as_soon_as_it_is_done() {
     assert!(solo.say(agent, &reply).contains(&Effect::Stopped));
 }
 
+// shows: IPC-STOP-1, IPC-ORD-1
 #[test]
 fn a_stop_answers_the_commands_that_wait_for_a_peer() {
     let mut solo = Solo::new(1, 2);

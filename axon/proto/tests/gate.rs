@@ -17,7 +17,8 @@ type Change = Box<dyn Fn(&mut Value)>;
 /// What a plain v1 peer offers.
 const V1: &[&str] = &["delegate", "ack", "result", "cancel", "discover", "capabilities"];
 /// What this daemon offers.
-const ALL: &[&str] = &["delegate", "ack", "progress", "result", "cancel", "discover", "capabilities"];
+const ALL: &[&str] =
+    &["delegate", "ack", "progress", "result", "cancel", "discover", "capabilities", "receipt"];
 
 fn code(answer: &Value) -> &str {
     assert_eq!(answer["kind"], "error", "{answer}");
@@ -351,7 +352,11 @@ fn wrong_streams_and_unknown_kinds() {
     let unknown = solo.envelope("future", json!({"any":["thing"]}));
     let effects = solo.one_way(conn, &unknown);
     assert_eq!(lines(&effects, client)[0]["envelope"], unknown);
-    let receipt = solo.envelope("receipt", json!({}));
+    // One whose inbox ends with it offers no receipts, and so knows none.
+    let mut solo = Solo::with(1, 2, |settings| settings.durable = false);
+    let conn = solo.greeted(V1, None);
+    let mut receipt = solo.envelope("receipt", json!({"state":"read"}));
+    receipt["ref"] = solo.new_id().into();
     assert_eq!(code(&solo.ask(conn, &receipt)), "unknown_kind");
 }
 
@@ -421,6 +426,8 @@ fn seen_ids_are_written_within_a_second() {
     let conn = solo.greeted(V1, None);
     let ping = solo.envelope("ping", json!({}));
     solo.ask(conn, &ping);
+    let notify = solo.envelope("notify", json!({"topic":"t","data":1}));
+    assert_eq!(solo.ask(conn, &notify)["kind"], "ack");
     let effects = solo.wait(limits::REPLAY_FLUSH_MS);
     let id: MsgId = ping["id"].as_str().unwrap().parse().unwrap();
     let seen = effects.into_iter().find_map(|effect| match effect {
@@ -430,6 +437,11 @@ fn seen_ids_are_written_within_a_second() {
     let seen = seen.expect("it is written");
     assert_eq!(seen.iter().map(|one| (one.id, one.from)).collect::<Vec<_>>(), [(id, solo.peer)]);
     assert!(!solo.wait(5_000).iter().any(|effect| matches!(effect, Effect::Remember(_))));
+    // That of what is kept was on disk with it.
+    solo.restart();
+    let conn = solo.greeted(V1, None);
+    assert_eq!(solo.ask(conn, &notify)["kind"], "ack");
+    assert_eq!(solo.dropped("replayed"), 1);
 }
 
 // shows: WF-REP-5
@@ -466,7 +478,8 @@ fn a_repeated_delegation_is_answered_with_its_state_and_delivered_once() {
         Effect::OneWay { token, .. } => Some(*token),
         _ => None,
     });
-    solo.feed(Input::Sent { token: token.unwrap(), outcome: Ok(()) });
+    let token = token.unwrap_or_else(|| panic!("{effects:?}"));
+    solo.feed(Input::Sent { token, outcome: Ok(()) });
     assert_eq!(solo.ask(conn, &work)["payload"]["estimated_ms"], 5);
     assert_eq!(solo.dropped("replayed"), 4);
 }

@@ -1,7 +1,9 @@
 //! `axon cancel`: takes a delegation back.
 
-use super::output::CliResult;
-use super::{Context, link};
+use serde::Serialize;
+
+use super::output::{CliResult, EXIT_DONE};
+use super::{Context, link, wait};
 
 /// Take a delegation back.
 #[derive(Debug, clap::Args)]
@@ -10,12 +12,31 @@ pub struct Args {
     /// Why
     #[arg(long)]
     reason: Option<String>,
-    /// The delegation's id, as `axon delegate` printed it
+    /// The delegation's id, as `axon delegate` printed it, or its first 4 digits or more
     id: String,
 }
 
 pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        ok: bool,
+        id: &'a str,
+        state: &'a str,
+    }
     let client = cx.connect(link::CONSUMER).await?;
-    let sent = client.cancel(&args.id, args.reason.as_deref()).await.map_err(|error| cx.failure(error))?;
-    cx.answered(sent)
+    // What is not even the beginning of an id is told by the daemon.
+    let id = match link::id_or_prefix(&args.id) {
+        Ok(text) => wait::whole(cx, &client, text).await?,
+        Err(_) => args.id,
+    };
+    let sent = client.cancel(&id, args.reason.as_deref()).await.map_err(|error| cx.failure(error))?;
+    match sent.state.as_deref() {
+        // It had not left yet, so that nobody was asked.
+        Some(state) if sent.response.is_none() => {
+            let line = Line { ok: true, id: &sent.msg_id, state };
+            cx.out.result(&line, || "taken back before it left".to_owned())?;
+            Ok(EXIT_DONE)
+        }
+        _ => cx.answered(sent),
+    }
 }

@@ -55,7 +55,10 @@ fn failure(error: DriverError) -> CliError {
         DriverError::Lock(_) => "locked",
         DriverError::Config(_) => "invalid_config",
         DriverError::Bind(_) => "port",
-        DriverError::Disk(_) | DriverError::Socket { .. } | DriverError::System(_) => "io",
+        DriverError::Disk(_)
+        | DriverError::Store(_)
+        | DriverError::Socket { .. }
+        | DriverError::System(_) => "io",
     };
     CliError::local(code, error.to_string())
 }

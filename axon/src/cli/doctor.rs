@@ -24,6 +24,8 @@ use crate::disk::lock::{self, LockError};
 use crate::disk::root::ROOT_MODE;
 use crate::disk::{Config, ConfigError, Identity, KeyError, Lock, Root, state, token};
 
+mod store;
+
 /// How long the daemon has for an answer of its own.
 const DAEMON_WAIT: Duration = Duration::from_secs(3);
 /// How long a peer has for its pong.
@@ -154,6 +156,7 @@ fn examine(root: &Root, fix: bool) -> Report {
     check_token(&mut report, root, config.as_ref());
     check_socket(&mut report, root, &holder);
     check_state(&mut report, root, idle);
+    store::check(&mut report, root);
     match &holder {
         Holder::Daemon => check_daemon(&mut report, root),
         Holder::Somebody => {}

@@ -41,11 +41,20 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
     }
     let client = cx.connect(&args.consumer).await?;
     let inbox = client.inbox(args.limit, args.kinds.as_deref()).await.map_err(|error| cx.failure(error))?;
+    if let Some(seq) = inbox.lost_before_seq {
+        cx.out.note(|| show::lost(seq));
+    }
     cx.out.result(&Line { ok: true, inbox: &inbox }, || {
         let mut lines: Vec<String> =
             inbox.messages.iter().map(|kept| show::entry(&cx.out, kept.seq, &kept.envelope)).collect();
         match (inbox.messages.last(), inbox.has_more) {
-            (None, false) => lines.push("nothing new".to_owned()),
+            (None, false) => {
+                let settle = inbox.lost_before_seq.map(|seq| {
+                    let flags = cx.root.flags();
+                    format!("; `axon{flags} ack {}` settles what was lost", seq.saturating_sub(1))
+                });
+                lines.push(format!("nothing new{}", settle.unwrap_or_default()));
+            }
             (None, true) => lines.push("the next message is of another kind".to_owned()),
             (Some(last), more) => {
                 let flags = cx.root.flags();

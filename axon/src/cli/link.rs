@@ -1,19 +1,24 @@
 //! What the verbs share: the way to the daemon, its failures as ours, and arguments that several verbs take.
 
+use std::collections::HashMap;
 use std::io::Read as _;
 use std::time::Duration;
 
 use axon_client::{Client, ClientError, Hello, Message, Sent};
+use axon_proto::error::IpcCode;
+use axon_proto::id::MsgId;
 use axon_proto::limits::LINE_BYTES_MAX;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Context;
-use super::output::{CliError, CliResult, EXIT_DONE};
+use super::output::{CliError, CliResult, EXIT_DONE, Paint, printable};
 use super::show;
 
 /// The consumer whose cursor a person at the shell reads and moves.
 pub const CONSUMER: &str = "default";
+/// Longest time that any daemon holds a message for.
+const HOLD_SECS_MAX: u64 = 2_592_000;
 /// Exit code of what the peer refused.
 const EXIT_REFUSED: u8 = 4;
 
@@ -81,6 +86,37 @@ impl Context {
         Ok(EXIT_DONE)
     }
 
+    /// Prints that a message waits for its peer.
+    pub fn held(&self, sent: &Sent, peer: &str, hold: Duration) -> CliResult {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            ok: bool,
+            id: &'a str,
+            state: &'a str,
+        }
+        let (id, state) = (sent.msg_id.as_str(), "held");
+        self.out.result(&Line { ok: true, id, state }, || {
+            let (held, id) = (self.out.paint(Paint::Warn, state), self.out.paint(Paint::Dim, id));
+            let peer = printable(peer);
+            let span = show::span(hold.as_secs());
+            format!("{held} for {span} at most, until {peer} can be reached {id}")
+        })?;
+        Ok(EXIT_DONE)
+    }
+
+    /// Names of peers by their ids, for a person; a name that is only claimed has a question mark.
+    pub async fn names(&self, client: &Client) -> Result<HashMap<String, String>, CliError> {
+        if self.out.json {
+            return Ok(HashMap::new());
+        }
+        let peers = client.peers().await.map_err(|error| self.failure(error))?;
+        let named = |peer: axon_client::Peer| {
+            let name = printable(&peer.name?).into_owned();
+            Some((peer.id, if peer.claimed { format!("{name}?") } else { name }))
+        };
+        Ok(peers.into_iter().filter_map(named).collect())
+    }
+
     /// Prints that a peer refused.
     pub fn refused(&self, code: &str, message: &str, from: &str, id: &str, exit: u8) -> CliResult {
         #[derive(Serialize)]
@@ -96,16 +132,67 @@ impl Context {
             return Ok(exit);
         }
         let message = format!("{} answered {code}: {message}", show::short(from));
-        Err(CliError::new(code.to_owned(), super::output::printable(&message).into_owned(), exit))
+        Err(CliError::new(code.to_owned(), printable(&message).into_owned(), exit))
     }
 }
 
-/// A positive number of seconds, such as `2.5`.
+/// A time above 0: seconds, such as `2.5`, or with a unit, such as `90s`, `15m`, `1h` or `2d`.
 pub fn seconds(text: &str) -> Result<Duration, String> {
-    let wrong = || "give a number of seconds above 0, such as 2.5".to_owned();
-    let secs: f64 = text.parse().map_err(|_| wrong())?;
-    let duration = Duration::try_from_secs_f64(secs).map_err(|_| wrong())?;
+    let wrong =
+        || "give a time above 0: seconds, such as 2.5, or with a unit, such as 90s, 15m, 1h".to_owned();
+    let units = [('s', 1.0), ('m', 60.0), ('h', 3_600.0), ('d', 86_400.0)];
+    let unit = units.iter().find_map(|(unit, secs)| text.strip_suffix(*unit).map(|number| (number, *secs)));
+    let (number, unit_secs) = unit.unwrap_or((text, 1.0));
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let duration = Duration::try_from_secs_f64(number * unit_secs).map_err(|_| wrong())?;
     if duration < Duration::from_millis(1) { Err(wrong()) } else { Ok(duration) }
+}
+
+/// How long a message may be held. The daemon's own limit may be lower.
+pub fn hold(text: &str) -> Result<Duration, String> {
+    let wrong = || "give a time of 1s to 30d, such as 90s, 15m, 1h or 2d".to_owned();
+    let time = seconds(text).map_err(|_| wrong())?;
+    let longest = Duration::from_secs(HOLD_SECS_MAX);
+    if (Duration::from_secs(1)..=longest).contains(&time) { Ok(time) } else { Err(wrong()) }
+}
+
+/// The one of these ids that begins with the text; whether there are more ids than these is for the message.
+pub fn pick<'a>(
+    text: &str,
+    what: &str,
+    ids: impl IntoIterator<Item = &'a str>,
+    more: bool,
+) -> Result<String, CliError> {
+    let mut fitting: Vec<&str> = ids.into_iter().filter(|id| id.starts_with(text)).collect();
+    fitting.sort_unstable();
+    fitting.dedup();
+    match fitting.as_slice() {
+        [id] => Ok((*id).to_owned()),
+        [] => {
+            let more = if more { " among the newest: give the whole id" } else { "" };
+            Err(CliError::ipc(IpcCode::NotFound, format!("no {what} here begins with {text}{more}")))
+        }
+        several => {
+            let some = several.iter().take(4).copied().collect::<Vec<_>>().join(", ");
+            Err(CliError::usage(format!("{text} could be any of {some}: give more of it")))
+        }
+    }
+}
+
+/// A message's id, whole or its first digits, 4 at least; in small letters.
+pub fn id_or_prefix(text: &str) -> Result<String, String> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.bytes().filter(u8::is_ascii_hexdigit).count();
+    let shaped = lower.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') && lower.len() <= 36;
+    if shaped && digits >= 4 {
+        return Ok(lower);
+    }
+    Err("give the id as it was printed, or its first digits, 4 at least".to_owned())
+}
+
+/// Whether this is all of an id.
+pub fn is_whole_id(text: &str) -> bool {
+    text.parse::<MsgId>().is_ok()
 }
 
 /// Whole milliseconds, as the protocol counts.
@@ -160,10 +247,47 @@ mod tests {
 
     #[test]
     fn seconds_are_positive_numbers() {
-        assert_eq!(seconds("2.5"), Ok(Duration::from_millis(2500)));
-        for bad in ["0", "-1", "x", "", "inf", "nan", "1e300", "0.0001"] {
+        for (text, secs) in [
+            ("2.5", 2.5),
+            ("90s", 90.0),
+            ("15m", 900.0),
+            ("1h", 3_600.0),
+            ("1.5h", 5_400.0),
+            ("2d", 172_800.0),
+        ] {
+            assert_eq!(seconds(text), Ok(Duration::from_secs_f64(secs)), "{text}");
+        }
+        for bad in
+            ["0", "-1", "x", "", "inf", "nan", "1e300", "0.0001", "h", "-1h", "1w", "1 h", "1hh", "infd"]
+        {
             assert!(seconds(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_message_is_held_for_a_second_to_thirty_days() {
+        assert_eq!(hold("30d"), Ok(Duration::from_secs(2_592_000)));
+        assert_eq!(hold("1"), Ok(Duration::from_secs(1)));
+        for bad in ["31d", "0.5", "0", "soon"] {
+            assert!(hold(bad).unwrap_err().contains("15m"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_found_by_its_beginning() {
+        const IDS: [&str; 3] = ["12ab34cd-0000", "12ab34ce-0000", "ffff0000-0000"];
+        let pick = |text: &str, more| pick(text, "delegation", IDS, more);
+        assert_eq!(pick("ffff", false).unwrap(), IDS[2]);
+        let several = pick("12ab", false).unwrap_err();
+        assert!(several.exit == 2 && several.message.contains(IDS[1]), "{several}");
+        let none = pick("0000", true).unwrap_err();
+        assert_eq!((none.exit, none.code.as_ref()), (2, "not_found"));
+        assert!(none.message.contains("whole id"), "{none}");
+        assert_eq!(id_or_prefix("12AB").unwrap(), "12ab");
+        for bad in ["12a", "wxyz", "", "----", "12ab 34", &"a".repeat(37)] {
+            assert!(id_or_prefix(bad).is_err(), "{bad}");
+        }
+        assert!(is_whole_id("5f2c1e9a-6d0b-4f0e-9a53-0c3a8f1f2b7d") && !is_whole_id("5f2c1e9a"));
     }
 
     #[test]

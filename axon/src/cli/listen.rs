@@ -49,7 +49,8 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
         (None, None) => link::CONSUMER.to_owned(),
     };
     let client = cx.connect(&consumer).await?;
-    let mut listener = Listener { cx, client, kinds: None, ack: !args.no_ack, printed: 0, last_seq: 0 };
+    let ack = !args.no_ack;
+    let mut listener = Listener { cx, client, kinds: None, ack, printed: 0, last_seq: 0, lost: None };
     let subscription = subscription(&args);
     listener.kinds.clone_from(&subscription.kinds);
     let listening = listener.listen(&subscription, args.count);
@@ -77,12 +78,21 @@ struct Listener<'a> {
     ack: bool,
     printed: u64,
     last_seq: u64,
+    /// What is to be said beside the next message: those before this number are lost.
+    lost: Option<u64>,
 }
 
 impl Listener<'_> {
     async fn listen(&mut self, subscription: &Subscription, count: Option<u64>) -> Result<(), CliError> {
         // Replayed messages come before the reply; they are taken from the queue below.
-        self.client.subscribe(subscription).await.map_err(|error| self.cx.failure(error))?;
+        let subscribed = self.client.subscribe(subscription).await.map_err(|error| self.cx.failure(error))?;
+        self.tell_lost(subscribed.lost_before_seq);
+        // With nothing left of it to acknowledge, what was lost is settled by its own number.
+        if let (Some(seq @ 1..), 0, true) =
+            (subscribed.lost_before_seq, subscribed.replayed, subscription.answer.is_empty())
+        {
+            self.acknowledge(seq - 1).await?;
+        }
         while count.is_none_or(|count| self.printed < count) {
             match self.client.next_event().await.map_err(|error| self.cx.failure(error))? {
                 Event::Inbound(inbound) => self.take(&inbound).await?,
@@ -113,6 +123,8 @@ impl Listener<'_> {
         let limit = if self.ack { 100 } else { INBOX_LIMIT_MAX };
         loop {
             let page = self.client.inbox(Some(limit), None).await.map_err(|error| self.cx.failure(error))?;
+            // Where nothing is acknowledged, every page tells of what was lost before the first.
+            self.tell_lost(page.lost_before_seq.filter(|seq| *seq > self.last_seq));
             let before = self.last_seq;
             for kept in &page.messages {
                 if count.is_some_and(|count| self.printed >= count) {
@@ -147,8 +159,16 @@ impl Listener<'_> {
         }
     }
 
+    fn tell_lost(&mut self, before_seq: Option<u64>) {
+        if let Some(seq) = before_seq {
+            self.cx.out.note(|| show::lost(seq));
+            self.lost = Some(seq);
+        }
+    }
+
     fn print(&mut self, seq: u64, message: &Message, request: Option<&Inbound>) -> Result<(), CliError> {
-        let line = Line::new(seq, message, request);
+        let mut line = Line::new(seq, message, request);
+        line.lost_before_seq = self.lost.take();
         let out = &self.cx.out;
         out.result(&line, || {
             let mut text = show::entry(out, seq, message);
@@ -179,6 +199,9 @@ struct Line<'a> {
     deadline_ms: Option<u64>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     queued: bool,
+    /// Messages before this number went before they were printed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_before_seq: Option<u64>,
 }
 
 impl<'a> Line<'a> {
@@ -193,6 +216,7 @@ impl<'a> Line<'a> {
             answer: request.is_some(),
             deadline_ms: request.and_then(|request| request.deadline_ms),
             queued: request.is_some_and(|request| request.queued),
+            lost_before_seq: None,
         }
     }
 }

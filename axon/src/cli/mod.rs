@@ -21,6 +21,7 @@ mod completions;
 mod config;
 mod daemon;
 mod delegate;
+mod delegations;
 mod demo;
 mod discover;
 mod doctor;
@@ -31,6 +32,7 @@ mod instances;
 mod link;
 mod listen;
 mod notify;
+mod outbox;
 pub mod output;
 mod peers;
 mod ping;
@@ -39,6 +41,7 @@ mod reply;
 mod send;
 mod show;
 mod status;
+mod wait;
 mod whoami;
 
 /// Runs the command that these arguments name, and gives the exit code that tells how it went.
@@ -117,6 +120,9 @@ enum Verb {
     Delegate(delegate::Args),
     Notify(notify::Args),
     Cancel(cancel::Args),
+    Wait(wait::Args),
+    Delegations(delegations::Args),
+    Outbox(outbox::Args),
     Discover(discover::Args),
     Ping(ping::Args),
     Inbox(inbox::Args),
@@ -147,7 +153,7 @@ impl Cli {
         let Globals { root, name, .. } = self.globals;
         let verb = match self.verb {
             // These need no root, so that they work where there is none.
-            Verb::Demo(args) => return wait(demo::run(&out, args)),
+            Verb::Demo(args) => return drive(demo::run(&out, args)),
             Verb::Examples(args) => return examples::run(&out, &args),
             Verb::Completions(args) => return completions::run(&out, &args),
             Verb::Instances => return instances::run(&out),
@@ -160,21 +166,24 @@ impl Cli {
             Verb::Identity => identity::run(&cx.out, &cx.root),
             Verb::Config(args) => config::run(&cx.out, &cx.root, &args),
             Verb::Doctor { fix } => doctor::run(&cx.out, &cx.root, fix),
-            Verb::Whoami(args) => wait(whoami::run(cx, args)),
-            Verb::Peers(args) => wait(peers::run(cx, args)),
-            Verb::Status(args) => wait(status::run(cx, args)),
-            Verb::Send(args) => wait(send::run(cx, args)),
-            Verb::Delegate(args) => wait(delegate::run(cx, args)),
-            Verb::Notify(args) => wait(notify::run(cx, args)),
-            Verb::Cancel(args) => wait(cancel::run(cx, args)),
-            Verb::Discover(args) => wait(discover::run(cx, args)),
-            Verb::Ping(args) => wait(ping::run(cx, args)),
-            Verb::Inbox(args) => wait(inbox::run(cx, args)),
-            Verb::Ack(args) => wait(inbox::ack(cx, args)),
-            Verb::Listen(args) => wait(listen::run(cx, args)),
-            Verb::Reply(args) => wait(reply::run(cx, args)),
-            Verb::Result(args) => wait(reply::result(cx, args)),
-            Verb::Answer(args) => wait(answer::run(cx, args)),
+            Verb::Whoami(args) => drive(whoami::run(cx, args)),
+            Verb::Peers(args) => drive(peers::run(cx, args)),
+            Verb::Status(args) => drive(status::run(cx, args)),
+            Verb::Send(args) => drive(send::run(cx, args)),
+            Verb::Delegate(args) => drive(delegate::run(cx, args)),
+            Verb::Notify(args) => drive(notify::run(cx, args)),
+            Verb::Cancel(args) => drive(cancel::run(cx, args)),
+            Verb::Wait(args) => drive(wait::run(cx, args)),
+            Verb::Delegations(args) => drive(delegations::run(cx, args)),
+            Verb::Outbox(args) => drive(outbox::run(cx, args)),
+            Verb::Discover(args) => drive(discover::run(cx, args)),
+            Verb::Ping(args) => drive(ping::run(cx, args)),
+            Verb::Inbox(args) => drive(inbox::run(cx, args)),
+            Verb::Ack(args) => drive(inbox::ack(cx, args)),
+            Verb::Listen(args) => drive(listen::run(cx, args)),
+            Verb::Reply(args) => drive(reply::run(cx, args)),
+            Verb::Result(args) => drive(reply::result(cx, args)),
+            Verb::Answer(args) => drive(answer::run(cx, args)),
             Verb::Demo(_) | Verb::Examples(_) | Verb::Completions(_) | Verb::Instances => Ok(EXIT_DONE),
         }
     }
@@ -206,7 +215,7 @@ fn root_error(error: RootError) -> CliError {
 }
 
 /// Runs a verb that talks to the daemon, on one thread and without anything that it does not need.
-fn wait(verb: impl Future<Output = CliResult>) -> CliResult {
+fn drive(verb: impl Future<Output = CliResult>) -> CliResult {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

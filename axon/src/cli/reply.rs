@@ -1,5 +1,8 @@
 //! `axon reply` and `axon result`: answers from the shell to requests that `axon listen --answer` printed.
 
+use std::time::Duration;
+
+use axon_client::SendState;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -67,6 +70,9 @@ pub struct ResultArgs {
     /// The same for programs, as JSON
     #[arg(long, value_name = "JSON", value_parser = link::json)]
     data: Option<Box<RawValue>>,
+    /// Keep it so long for a delegator that is away: 90s, 15m, 1h, 2d; as long as may be without it
+    #[arg(long, value_name = "TIME", value_parser = link::hold)]
+    hold: Option<Duration>,
 }
 
 pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
@@ -95,7 +101,16 @@ pub(super) async fn result(cx: &Context, args: ResultArgs) -> CliResult {
         (false, false) => "completed",
     };
     let text = link::text_or_stdin(args.text)?;
-    deliver(cx, &args.id, "result", &Outcome { status, outcome: &text, data: args.data.as_deref() }).await
+    let outcome = Outcome { status, outcome: &text, data: args.data.as_deref() };
+    let client = cx.connect(link::CONSUMER).await?;
+    let said = client.report(&args.id, &outcome, args.hold).await.map_err(|error| cx.failure(error))?;
+    let state = said.state.as_ref().map(SendState::as_str);
+    let line = Line { ok: true, id: &said.msg_id, reference: &args.id, kind: "result", state };
+    cx.out.result(&line, || match said.state {
+        Some(SendState::Held) => "held (result): it is sent when the delegator can be reached".to_owned(),
+        _ => "sent (result)".to_owned(),
+    })?;
+    Ok(EXIT_DONE)
 }
 
 /// clap does not insist on a flag that another flag rules out.
@@ -149,18 +164,23 @@ fn compose(args: Args) -> Result<(&'static str, Value), CliError> {
     Ok((kind, Value::Object(more)))
 }
 
+#[derive(Serialize)]
+struct Line<'a> {
+    ok: bool,
+    id: &'a str,
+    #[serde(rename = "ref")]
+    reference: &'a str,
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'a str>,
+}
+
 async fn deliver(cx: &Context, id: &str, kind: &str, payload: &(impl Serialize + ?Sized)) -> CliResult {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        ok: bool,
-        id: &'a str,
-        #[serde(rename = "ref")]
-        reference: &'a str,
-        kind: &'a str,
-    }
     let client = cx.connect(link::CONSUMER).await?;
     let said = client.reply(id, kind, payload).await.map_err(|error| cx.failure(error))?;
-    cx.out.result(&Line { ok: true, id: &said, reference: id, kind }, || format!("sent ({kind})"))?;
+    cx.out.result(&Line { ok: true, id: &said, reference: id, kind, state: None }, || {
+        format!("sent ({kind})")
+    })?;
     Ok(EXIT_DONE)
 }
 

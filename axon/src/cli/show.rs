@@ -1,7 +1,10 @@
 //! Messages and figures as a person reads them. Everything that a peer wrote goes through `printable`.
 
-use axon_client::Message;
+use std::collections::HashMap;
+
+use axon_client::{Delegation, Message};
 use axon_proto::id::AgentId;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::output::{Out, Paint, printable};
@@ -12,14 +15,58 @@ pub fn short(agent: &str) -> &str {
     hex.get(..8).unwrap_or(hex)
 }
 
+/// A message's id as a person tells it from another: what is before its first dash.
+pub fn short_id(id: &str) -> &str {
+    id.split('-').next().unwrap_or(id)
+}
+
+/// A peer's name where it has one, else the beginning of its id.
+pub fn who<'a>(names: &'a HashMap<String, String>, agent: &'a str) -> &'a str {
+    names.get(agent).map_or_else(|| short(agent), String::as_str)
+}
+
 /// A time span in one or two units.
 pub fn span(secs: u64) -> String {
-    match secs {
-        0..60 => format!("{secs} s"),
-        60..3600 => format!("{} min {} s", secs / 60, secs % 60),
-        3600..86_400 => format!("{} h {} min", secs / 3600, secs % 3600 / 60),
-        _ => format!("{} d {} h", secs / 86_400, secs % 86_400 / 3600),
-    }
+    let (great, small, word, small_word) = match secs {
+        0..60 => return format!("{secs} s"),
+        60..3600 => (secs / 60, secs % 60, "min", "s"),
+        3600..86_400 => (secs / 3600, secs % 3600 / 60, "h", "min"),
+        _ => (secs / 86_400, secs % 86_400 / 3600, "d", "h"),
+    };
+    if small == 0 { format!("{great} {word}") } else { format!("{great} {word} {small} {small_word}") }
+}
+
+/// How long it is since, or until, a time; both in Unix milliseconds.
+pub fn between(one_ms: u64, other_ms: u64) -> String {
+    span(one_ms.abs_diff(other_ms) / 1000)
+}
+
+/// That messages went out of the inbox unread.
+pub fn lost(before_seq: u64) -> String {
+    format!(
+        "messages before number {before_seq} are gone unread: the inbox has bounds (ipc.buffer_size, \
+         ipc.buffer_byte_cap, ipc.buffer_ttl_secs), or its store was damaged (see `axon doctor`)"
+    )
+}
+
+/// The last that was told of a delegation's progress, in a line.
+pub fn progress(row: &Delegation) -> Option<String> {
+    let fields: Map<String, Value> = serde_json::from_str(row.progress.as_ref()?.get()).ok()?;
+    let percent = fields.get("percent").map(|percent| format!("{}%", plain(percent)));
+    let note = fields.get("note").map(plain);
+    let eta = fields.get("eta_ms").and_then(Value::as_u64).map(|ms| format!("{} left", span(ms / 1000)));
+    let parts: Vec<String> = [percent, note, eta].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// The first line of a text, cut where it is long.
+pub fn head(text: &str) -> String {
+    const CHARS: usize = 100;
+    let line = text.trim_start().lines().next().unwrap_or_default().trim_end();
+    let more = text.trim().len() > line.len();
+    let cut: String = line.chars().take(CHARS).collect();
+    let more = if more || cut.len() < line.len() { "…" } else { "" };
+    format!("{}{more}", printable(&cut))
 }
 
 /// An answer to the message with this id: its text first, and what is needed to go on.
@@ -54,8 +101,13 @@ pub fn entry(out: &Out, seq: u64, message: &Message) -> String {
 
 /// What a message says.
 pub fn body(out: &Out, message: &Message) -> String {
-    let fields = fields(message);
-    let (main, rest): (String, &[&str]) = match message.kind.as_str() {
+    said(out, &message.kind, &message.payload)
+}
+
+/// What a payload of this kind says.
+pub fn said(out: &Out, kind: &str, payload: &RawValue) -> String {
+    let fields: Map<String, Value> = serde_json::from_str(payload.get()).unwrap_or_default();
+    let (main, rest): (String, &[&str]) = match kind {
         "response" => (text(&fields, "summary"), &["data"]),
         "result" => {
             let status = text(&fields, "status");
@@ -152,8 +204,20 @@ mod tests {
 
     #[test]
     fn spans_have_two_units() {
-        for (secs, text) in [(5, "5 s"), (3700, "1 h 1 min"), (90_000, "1 d 1 h")] {
+        for (secs, text) in
+            [(0, "0 s"), (5, "5 s"), (60, "1 min"), (3600, "1 h"), (3700, "1 h 1 min"), (90_000, "1 d 1 h")]
+        {
             assert_eq!(span(secs), text);
         }
+        assert_eq!((between(5_000, 65_000), between(65_000, 5_000)), ("1 min".into(), "1 min".into()));
+    }
+
+    #[test]
+    fn texts_are_shown_by_their_first_line() {
+        assert_eq!(head(" one line \n"), "one line");
+        assert_eq!(head("two\nlines"), "two…");
+        assert_eq!(head(&"x".repeat(101)), format!("{}…", "x".repeat(100)));
+        assert_eq!(head("\u{1b}[2J"), "\u{fffd}[2J");
+        assert_eq!(head(""), "");
     }
 }

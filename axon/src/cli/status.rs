@@ -55,6 +55,7 @@ fn text(status: &Status) -> String {
         ("before hello", dropped.before_hello),
         ("malformed", dropped.malformed),
         ("over a limit", dropped.over_limit),
+        ("could not be kept: see `axon doctor`", dropped.not_kept),
     ];
     let reasons: Vec<String> =
         reasons.iter().filter(|(_, n)| *n > 0).map(|(why, n)| format!("{n} {why}")).collect();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits;
-use axon_proto::node::{Settings, StaticPeer};
+use axon_proto::node::{OutboxSettings, Settings, StaticPeer};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use toml_edit::{Document, Item, TableLike, Value};
@@ -58,6 +58,12 @@ pub struct Config {
     pub buffer_ttl_secs: u64,
     /// `ipc.buffer_byte_cap`.
     pub buffer_byte_cap: usize,
+    /// `ipc.durable`.
+    pub durable: bool,
+    /// `ipc.read_receipts`.
+    pub read_receipts: bool,
+    /// `[outbox]`.
+    pub outbox: OutboxSettings,
     /// `ipc.max_client_queue`, in lines.
     pub max_client_queue: usize,
     /// `ipc.token_path`, as written.
@@ -164,6 +170,9 @@ impl Config {
             buffer_size: self.buffer_size,
             buffer_ttl_secs: self.buffer_ttl_secs,
             buffer_byte_cap: self.buffer_byte_cap,
+            durable: self.durable,
+            read_receipts: self.read_receipts,
+            outbox: self.outbox,
             agent: self.agent.clone(),
             ipc_token,
         }
@@ -207,6 +216,12 @@ impl Config {
             ("ipc.buffer_size", Taken::Int(n)) => self.buffer_size = size(n),
             ("ipc.buffer_ttl_secs", Taken::Int(n)) => self.buffer_ttl_secs = n,
             ("ipc.buffer_byte_cap", Taken::Int(n)) => self.buffer_byte_cap = size(n),
+            ("ipc.durable", Taken::Bool(yes)) => self.durable = yes,
+            ("ipc.read_receipts", Taken::Bool(yes)) => self.read_receipts = yes,
+            ("outbox.messages_max", Taken::Int(n)) => self.outbox.messages_max = size(n),
+            ("outbox.bytes_max", Taken::Int(n)) => self.outbox.bytes_max = size(n),
+            ("outbox.per_peer_messages_max", Taken::Int(n)) => self.outbox.per_peer_messages_max = size(n),
+            ("outbox.hold_secs_max", Taken::Int(n)) => self.outbox.hold_secs_max = n,
             ("ipc.max_client_queue", Taken::Int(n)) => self.max_client_queue = size(n),
             ("ipc.token_path", Taken::Text(text)) => self.token_path = Some(text.into()),
             // `[agent]` is taken as a whole.
@@ -235,6 +250,9 @@ impl Default for Config {
             buffer_size: node.buffer_size,
             buffer_ttl_secs: node.buffer_ttl_secs,
             buffer_byte_cap: node.buffer_byte_cap,
+            durable: node.durable,
+            read_receipts: node.read_receipts,
+            outbox: node.outbox,
             max_client_queue: 1_024,
             token_path: None,
             agent: None,
@@ -681,7 +699,9 @@ mod tests {
         // Writing every default down changes nothing, and every row reaches its field.
         for row in settings::SETTINGS {
             let (same, other) = match row.preset {
-                settings::Preset::Int(n) => (n.to_string(), (n + 1).min(65_535).to_string()),
+                settings::Preset::Int(n) => {
+                    (n.to_string(), if n < 65_535 { n + 1 } else { n - 1 }.to_string())
+                }
                 settings::Preset::Bool(yes) => (yes.to_string(), (!yes).to_string()),
                 settings::Preset::None => continue,
             };
@@ -745,7 +765,8 @@ mod tests {
         refused("max_conections = 3", 1, 1, "max_conections", "\"max_connections\"");
         refused("buffer_size = 3", 1, 1, "buffer_size", "\"ipc.buffer_size\"");
         refused("port = 1\n[ipc]\nallow_v2 = true", 3, 1, "ipc.allow_v2", "\"ipc.allow_v1\"");
-        refused("ipc.durable = true", 1, 5, "ipc.durable", "--list");
+        refused("ipc.haste = true", 1, 5, "ipc.haste", "--list");
+        refused("[outbox]\nmesages_max = 1", 2, 1, "outbox.mesages_max", "\"outbox.messages_max\"");
         refused("[knock]\nx = 1", 1, 2, "knock", "no such key");
         refused("[policy.friend]\nx = 1", 1, 2, "policy", "no such key");
         refused(&block(1, "a:1", "pub_key = \"x\""), 5, 1, "peers.pub_key", "\"pubkey\"");

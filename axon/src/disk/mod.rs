@@ -6,7 +6,8 @@
 //! | `config.toml` | settings and static peers ([`config`]) | as it was, 0600 when made |
 //! | `axon.lock` | one daemon a root ([`lock`]) | 0600 |
 //! | `ipc-token` | shown by clients whose uid cannot be read ([`token`]) | 0600 |
-//! | `known_peers.json`, `replay.log` | what survives a restart ([`state`]) | 0600 |
+//! | `known_peers.json`, `replay.log` | found peers, and ids of what is not kept ([`state`]) | 0600 |
+//! | `store/` | inbox, held messages, delegations, cursors ([`store`]) | 0700 |
 //!
 //! Whole files are written beside their place and renamed into it, so that a crash leaves the old or the new
 //! one ([`files`]). Private files are never opened through a link.
@@ -19,6 +20,7 @@ pub mod lock;
 pub mod root;
 pub mod settings;
 pub mod state;
+pub mod store;
 pub mod token;
 
 pub use config::{Config, ConfigError};
@@ -27,3 +29,4 @@ pub use keys::{Identity, KeyError};
 pub use lock::{Lock, LockError};
 pub use root::Root;
 pub use state::ReplayLog;
+pub use store::{Disk, StoreError};

@@ -206,6 +206,11 @@ impl Root {
     pub fn replay_log(&self) -> PathBuf {
         self.dir.join("replay.log")
     }
+
+    /// `store`: the directory of what is kept: inbox, held messages, delegations.
+    pub fn store(&self) -> PathBuf {
+        self.dir.join("store")
+    }
 }
 
 /// Whether a text may name an instance.

@@ -122,6 +122,20 @@ pub const SETTINGS: &[Setting] = &[
         "how long a message is kept in the inbox",
     ),
     int("ipc.buffer_byte_cap", (1, 1_073_741_824), 4_194_304, "bytes", false, "bytes kept in the inbox"),
+    row(
+        "ipc.durable",
+        Kind::Bool,
+        Preset::Bool(true),
+        true,
+        "keep the inbox, held messages and delegations on disk; false: in memory, until the daemon ends",
+    ),
+    row(
+        "ipc.read_receipts",
+        Kind::Bool,
+        Preset::Bool(true),
+        false,
+        "tell senders that ask for it when a message was acknowledged here",
+    ),
     int(
         "ipc.max_client_queue",
         (1, 65_536),
@@ -136,6 +150,24 @@ pub const SETTINGS: &[Setting] = &[
         Preset::None,
         false,
         "the file with the client token; <root>/ipc-token without it",
+    ),
+    int("outbox.messages_max", (0, 1_000_000), 10_000, "messages", false, "messages held for all peers"),
+    int("outbox.bytes_max", (65_536, 1_073_741_824), 67_108_864, "bytes", false, "their bytes"),
+    int(
+        "outbox.per_peer_messages_max",
+        (1, 1_000_000),
+        1_000,
+        "messages",
+        false,
+        "messages held for one peer",
+    ),
+    int(
+        "outbox.hold_secs_max",
+        (1, 2_592_000),
+        2_592_000,
+        "seconds",
+        false,
+        "longest time that a message may be held for",
     ),
     row(
         "agent.agent_name",
@@ -167,7 +199,7 @@ pub const SETTINGS: &[Setting] = &[
 pub const PEER_KEYS: &[&str] = &["agent_id", "addr", "pubkey", "name"];
 
 /// The tables that the file may have, apart from `[[peers]]`.
-pub const TABLES: &[&str] = &["ipc", "agent"];
+pub const TABLES: &[&str] = &["ipc", "outbox", "agent"];
 
 /// The table whose unknown keys are told to peers as they are.
 pub const FREE_TABLE: &str = "agent";
@@ -189,7 +221,7 @@ pub fn find(key: &str) -> Option<&'static Setting> {
 pub fn nearest(unknown: &str) -> Option<&'static str> {
     let leaf = |key: &'static str| key.rsplit_once('.').map_or(key, |(_, leaf)| leaf);
     let unknown_leaf = unknown.rsplit_once('.').map_or(unknown, |(_, leaf)| leaf);
-    let known = || SETTINGS.iter().map(|row| row.key).chain(["peers", "ipc", "agent"]);
+    let known = || SETTINGS.iter().map(|row| row.key).chain(["peers"]).chain(TABLES.iter().copied());
     // A right key in the wrong table is the nearest of all.
     if let Some(key) = known().find(|key| leaf(key) == unknown_leaf && *key != unknown) {
         return Some(key);
@@ -292,6 +324,11 @@ mod tests {
             ("buffer_size", Some("ipc.buffer_size")),
             ("ipc.bufer_size", Some("ipc.buffer_size")),
             ("ipc.port", Some("port")),
+            ("outbox.messages", Some("outbox.messages_max")),
+            ("hold_secs", Some("outbox.hold_secs_max")),
+            ("outbux", Some("outbox")),
+            ("ipc.read_receipt", Some("ipc.read_receipts")),
+            ("durable", Some("ipc.durable")),
             ("peer", Some("peers")),
             ("policy", None),
             ("knock", None),

@@ -76,6 +76,8 @@ struct Queue {
     closing: bool,
     /// The client has gone: nothing is written any more.
     gone: bool,
+    /// Its commands wait for an earlier one: no more are read.
+    paused: bool,
 }
 
 impl Outbox {
@@ -122,6 +124,12 @@ impl Outbox {
     fn fill(&self) -> Option<usize> {
         let queue = self.lock();
         (!queue.gone).then_some(queue.bytes)
+    }
+
+    /// Whether more may be read of the client; none when it has gone.
+    fn has_room(&self) -> Option<bool> {
+        let queue = self.lock();
+        (!queue.gone).then_some(queue.bytes <= BACKPRESSURE_BYTES && !queue.paused)
     }
 
     fn is_done(&self) -> bool {
@@ -224,6 +232,14 @@ impl Ipc {
             outbox.push(line);
         }
         !full
+    }
+
+    /// Reads no more lines of a client for now, or reads them again.
+    pub fn pace(&self, client: ClientId, pause: bool) {
+        if let Some(outbox) = self.clients.get(&client) {
+            outbox.lock().paused = pause;
+            outbox.drained.notify_one();
+        }
     }
 
     /// Closes a client once its lines are written.
@@ -360,14 +376,14 @@ async fn hung_up(stream: &UnixStream) {
     }
 }
 
-/// Waits until a client has read enough of its answers; false when it has gone.
+/// Waits until a client has read enough of its answers, and its commands are done; false when it has gone.
 async fn room(outbox: &Outbox) -> bool {
     loop {
         let drained = outbox.drained.notified();
-        match outbox.fill() {
+        match outbox.has_room() {
             None => return false,
-            Some(bytes) if bytes <= BACKPRESSURE_BYTES => return true,
-            Some(_) => {}
+            Some(true) => return true,
+            Some(false) => {}
         }
         drained.await;
     }

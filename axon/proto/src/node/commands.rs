@@ -2,28 +2,20 @@
 //!
 //! Source: `spec/IPC.md`. Everything here ends within one input; only `send` and `reply` may wait for a peer.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
-use super::outgoing::Origin;
+use super::storing::Reading;
 use super::{ClientId, ConnId, Effect, Node, Now};
-use crate::agents::{Answers, Client, Speaks, Wants};
+use crate::agents::{Client, Speaks, Wants};
 use crate::error::{IpcCode, IpcError};
-use crate::family::{Ended, Input as FamilyInput, Pattern, Sendable};
-use crate::id::{AgentId, MsgId};
-use crate::ipc::{Command, Line, error_line, inbound_line, row_json};
-use crate::kinds::core::wait_ms;
-use crate::limits::{
-    CAPABILITIES_BYTES_MAX, CAPACITY_DEFAULT, CAPACITY_MAX, CLIENT_PENDING_MAX, CLIENT_QUEUE_BYTES_MAX,
-    CONSUMER_BYTES_MAX, DOMAIN_BYTES_MAX, INBOX_LIMIT_DEFAULT, INBOX_LIMIT_MAX, INBOX_REPLY_BYTES_MAX,
-    IPC_VERSION, KIND_BYTES_MAX, LINE_BYTES_MAX, PENDING_MAX, REPLAY_EVENTS_MAX, REPLY_GRACE_MS,
-    REQUEST_TIMEOUT_MS, SUBSCRIPTION_NAMES_MAX,
-};
+use crate::family::Input as FamilyInput;
+use crate::id::AgentId;
+use crate::ipc::{Command, Line, error_line};
+use crate::limits::{CONSUMER_BYTES_MAX, IPC_VERSION, LINE_BYTES_MAX};
 use crate::peers::Dial;
 use crate::session::Phase;
-use crate::wire::{raw_json, to_raw};
+use crate::store::Read;
+use crate::wire::to_raw;
 
 type Answer = Result<Arc<str>, IpcError>;
 
@@ -48,6 +40,14 @@ impl Node {
     }
 
     pub(super) fn client_gone(&mut self, now: Now, client: ClientId) {
+        // What it said before it went is done, whoever hears the answers.
+        while let Some(state) = self.agents.clients.get_mut(&client)
+            && let Some(line) = state.backlog.pop_front()
+        {
+            state.backlog_bytes -= line.len();
+            state.reading = false;
+            self.line(now, client, line);
+        }
         if !self.agents.clients.contains_key(&client) {
             return;
         }
@@ -65,7 +65,8 @@ impl Node {
         let Some(state) = self.agents.clients.get_mut(&client) else { return };
         state.leaving = true;
         let listens = state.answers.is_some() || state.wants != Wants::Nothing;
-        if state.pending == 0 || listens {
+        let waits = state.pending > 0 || state.storing > 0 || state.reading;
+        if !waits || (listens && !state.reading) {
             self.out.push(Effect::CloseClient { client });
             self.client_gone(now, client);
         }
@@ -97,17 +98,19 @@ impl Node {
         self.out.push(Effect::Line { client, line: error_line("", &IpcError::new(code, message)) });
     }
 
-    pub(super) fn line(&mut self, now: Now, client: ClientId, line: &[u8]) {
+    pub(super) fn line(&mut self, now: Now, client: ClientId, line: Vec<u8>) {
         if line.iter().all(u8::is_ascii_whitespace) || !self.agents.clients.contains_key(&client) {
             return;
         }
-        let command = match Command::parse(line) {
+        let Some(line) = self.hold_line(client, line) else { return };
+        let command = match Command::parse(&line) {
             Ok(command) => command,
             Err(error) => return self.answer_line(client, "", Err(error)),
         };
         let req_id = command.req_id();
         match self.command(now, client, &command) {
             Ok(Some(line)) => self.out.push(Effect::Line { client, line }),
+            // It is answered, or will be.
             Ok(None) => {}
             Err(error) => {
                 let closes = matches!(error.code, IpcCode::HelloRequired | IpcCode::UnsupportedVersion)
@@ -170,14 +173,25 @@ impl Node {
                 self.out.push(Effect::Measure { client, req_id, conns });
                 Ok(None)
             }
-            "status" => Ok(Some(self.status(now, client, command.req_id()))),
+            "status" => {
+                let consumer = self.agents.clients.get(&client).map(|client| client.consumer.clone());
+                let acked = self.mailbox.acked(&consumer.unwrap_or_default());
+                self.begin_reading(client);
+                let req_id = command.req_id().to_owned();
+                self.read(Read::Count { after: acked }, Reading::Status { client, req_id, acked });
+                Ok(None)
+            }
             "whoami" => Ok(Some(self.whoami(now, command.req_id()))),
             "reply" => self.reply(now, client, command).map(|()| None),
             "subscribe" => self.subscribe(now, client, command).map(|()| None),
-            "inbox" => self.inbox(now, client, command).map(Some),
-            "ack" => self.ack(client, command).map(Some),
-            "advertise" => self.advertise(now, client, command).map(Some),
+            "inbox" => self.inbox(client, command).map(|()| None),
+            "ack" => self.ack(client, command).map(|()| None),
+            "advertise" => self.advertise(now, client, command).map(|()| None),
+            "outbox" => self.outbox_command(now, client, command).map(|()| None),
             other => {
+                if let Some(answer) = self.family_command(now, client, other, command) {
+                    return answer.map(|()| None);
+                }
                 let other: String = other.chars().take(40).collect();
                 let known = V2_COMMANDS.join(", ");
                 Err(IpcError::invalid(format!(
@@ -185,6 +199,21 @@ impl Node {
                 )))
             }
         }
+    }
+
+    /// A command that is a family's own.
+    fn family_command(
+        &mut self,
+        now: Now,
+        client: ClientId,
+        name: &str,
+        command: &Command<'_>,
+    ) -> Option<Result<(), IpcError>> {
+        (0..self.families.len()).find_map(|index| {
+            let mut answer = None;
+            self.with_family(now, index, |family, cx| answer = family.command(client, name, command, cx));
+            answer
+        })
     }
 
     // --- who the client is ---
@@ -218,17 +247,20 @@ impl Node {
         let version = version.min(IPC_VERSION);
         let names: Vec<Arc<str>> =
             self.agents.clients.values().map(|client| client.consumer.clone()).collect();
-        let acked = self.mailbox.open(&consumer, |name| names.iter().any(|used| &**used == name));
+        let (acked, gone) = self.mailbox.open(&consumer, |name| names.iter().any(|used| &**used == name));
+        self.note(gone);
         if let Some(state) = self.agents.clients.get_mut(&client) {
             state.speaks = if version >= 2 { Speaks::V2 } else { Speaks::V1 };
             state.consumer = consumer.into();
             state.shown = acked;
         }
+        let durable = self.settings.durable.then_some(&"durable");
+        let features: Vec<&str> = IPC_FEATURES.iter().chain(durable).copied().collect();
         Ok(Line::ok(command.req_id())
             .field("version", &version)
             .field("daemon_max_version", &IPC_VERSION)
             .field("agent_id", &self.me)
-            .field("features", IPC_FEATURES)
+            .field("features", &features)
             .field("daemon_version", self.version)
             .end())
     }
@@ -253,10 +285,7 @@ impl Node {
         self.started.map_or(0, |started| now.mono_ms.saturating_sub(started.mono_ms) / 1_000)
     }
 
-    fn status(&self, now: Now, client: ClientId, req_id: &str) -> Arc<str> {
-        let consumer =
-            self.agents.clients.get(&client).map(|client| client.consumer.clone()).unwrap_or_default();
-        let unread = self.mailbox.after(self.mailbox.acked(&consumer)).count();
+    pub(super) fn status(&self, now: Now, unread: u64, req_id: &str) -> Arc<str> {
         let mut up: Vec<AgentId> =
             self.sessions.values().filter(|s| s.phase == Phase::Up).map(|session| session.peer).collect();
         up.sort_unstable();
@@ -320,366 +349,18 @@ impl Node {
         }
         to_raw(&row).get().to_owned()
     }
-
-    // --- messages out ---
-
-    fn send(&mut self, now: Now, client: ClientId, command: &Command<'_>, v1: bool) -> Result<(), IpcError> {
-        let name = required("kind", command.kind::<String>()?)?;
-        let Some((index, kind)) =
-            self.kinds.get(&*name).copied().filter(|(_, k)| k.sendable == Sendable::Yes)
-        else {
-            return Err(self.not_sendable(&name));
-        };
-        let reference = msg_id("ref", command.reference::<String>()?)?;
-        if kind.name == "cancel" && reference.is_none() {
-            return Err(IpcError::invalid(
-                "the field `ref` is missing: give the id of the delegation to cancel",
-            ));
-        }
-        let to = match (command.to::<String>()?, reference) {
-            (Some(to), _) => self.peers.resolve(&to).map_err(|error| {
-                let own = self.settings.name.as_ref() == Some(&to) && error.code == IpcCode::PeerNotFound;
-                let message =
-                    "this is your own agent's name: send to another, `axon peers` lists those known";
-                if own { IpcError::new(IpcCode::SelfSend, message) } else { error }
-            })?,
-            (None, Some(id)) if kind.name == "cancel" => {
-                let family = self.families.get(index);
-                family.and_then(|family| family.peer_of(id)).ok_or_else(|| {
-                    IpcError::new(
-                        IpcCode::NotFound,
-                        "no delegation of that id was sent from here: check the id",
-                    )
-                })?
-            }
-            _ => {
-                return Err(IpcError::invalid("the field `to` is missing: give a peer's id, prefix or name"));
-            }
-        };
-        let work_at = reference.and_then(|id| self.families.get(index)?.peer_of(id));
-        if kind.name == "cancel" && work_at.is_some_and(|peer| peer != to) {
-            return Err(IpcError::invalid("that delegation went to another peer: leave out the field `to`"));
-        }
-        let payload = command.payload()?;
-        (kind.check)(payload.get()).map_err(IpcError::invalid)?;
-        if self.stopping {
-            let message = "this daemon is shutting down: try again in a moment";
-            return Err(IpcError::new(IpcCode::Overloaded, message));
-        }
-        self.room_for_pending(client)?;
-        let asked = command.deadline_ms::<u64>()?.filter(|ms| *ms > 0);
-        let own = payload_deadline(payload.get());
-        let wait = match kind.name {
-            "query" => asked.unwrap_or(u64::MAX).min(wait_ms(own)),
-            _ => asked.unwrap_or(REQUEST_TIMEOUT_MS).min(own.unwrap_or(u64::MAX)).min(REQUEST_TIMEOUT_MS),
-        };
-        let envelope = self
-            .envelope(now, to, kind.name, reference, &payload)
-            .map_err(|error| IpcError::new(IpcCode::MessageTooLarge, error.to_string()))?;
-        self.tell_family(now, index, FamilyInput::Sending { envelope: &envelope });
-        let origin = Origin::Command { client, req_id: command.req_id().to_owned(), v1 };
-        self.submit(now, envelope, kind, origin, wait.saturating_add(REPLY_GRACE_MS));
-        Ok(())
-    }
-
-    fn room_for_pending(&self, client: ClientId) -> Result<(), IpcError> {
-        let own = self.agents.clients.get(&client).map_or(0, |client| client.pending);
-        if own >= CLIENT_PENDING_MAX || self.pending_count() >= PENDING_MAX {
-            let message =
-                format!("{own} commands of yours wait for a peer already: wait for an answer first");
-            return Err(IpcError::new(IpcCode::Overloaded, message));
-        }
-        Ok(())
-    }
-
-    fn not_sendable(&self, name: &str) -> IpcError {
-        let kinds = self.families.iter().flat_map(|family| family.vocabulary().kinds);
-        let sendable: Vec<&str> =
-            kinds.filter(|kind| kind.sendable == Sendable::Yes).map(|kind| kind.name).collect();
-        let known = self.kinds.contains_key(name);
-        let what = if known { "is never begun by `send`: answers go by `reply`" } else { "is not known" };
-        let name: String = name.chars().take(KIND_BYTES_MAX).collect();
-        IpcError::invalid(format!("the kind \"{name}\" {what}; kinds to send: {}", sendable.join(", ")))
-    }
-
-    fn reply(&mut self, now: Now, client: ClientId, command: &Command<'_>) -> Result<(), IpcError> {
-        let id = msg_id("ref", command.reference::<String>()?)?;
-        let id =
-            id.ok_or_else(|| IpcError::invalid("the field `ref` is missing: give the id of the request"))?;
-        let kind = required("kind", command.kind::<String>()?)?;
-        let payload = command.payload()?;
-        let Some(open) = self.agents.get(id).cloned() else {
-            return Err(match self.agents.closed(id).map(|closed| closed.ended) {
-                Some(Ended::Answered) => IpcError::new(
-                    IpcCode::AlreadyAnswered,
-                    "this request has been answered: nothing is left to do",
-                ),
-                Some(Ended::Timeout) => {
-                    IpcError::new(IpcCode::Timeout, "the deadline of this request has passed: drop it")
-                }
-                Some(Ended::Cancelled | Ended::PeerGone) => IpcError::new(
-                    IpcCode::NotFound,
-                    "this request was cancelled or its sender went away: drop it",
-                ),
-                None => IpcError::new(IpcCode::NotFound, "no request of that id is open here: check the id"),
-            });
-        };
-        let Pattern::Request { replies, later } = open.kind.pattern else {
-            return Err(IpcError::invalid("that message takes no reply"));
-        };
-        if !replies.contains(&&*kind) && !later.contains(&&*kind) {
-            let allowed: Vec<&str> = replies.iter().chain(later).copied().collect();
-            let message =
-                format!("a {} is answered by {}, not by \"{kind}\"", open.kind.name, allowed.join(", "));
-            return Err(IpcError::invalid(message));
-        }
-        if open.finishing {
-            let message = "the last word on this request is on its way: nothing is left to do";
-            return Err(IpcError::new(IpcCode::AlreadyAnswered, message));
-        }
-        self.room_for_pending(client)?;
-        let payload = complete(&kind, &payload);
-        if let Some((_, spec)) = self.kinds.get(&*kind) {
-            (spec.check)(payload.get()).map_err(IpcError::invalid)?;
-        }
-        let from = open.inbound.envelope.from;
-        self.envelope(now, from, &kind, Some(id), &payload)
-            .map_err(|error| IpcError::new(IpcCode::MessageTooLarge, error.to_string()))?;
-        if let Some((index, _)) = self.kinds.get(open.kind.name).copied() {
-            let req_id = command.req_id();
-            let said =
-                FamilyInput::AgentReply { client, req_id, open: &open, kind: &kind, payload: &payload };
-            self.tell_family(now, index, said);
-        }
-        Ok(())
-    }
-
-    // --- messages in ---
-
-    fn subscribe(&mut self, now: Now, client: ClientId, command: &Command<'_>) -> Result<(), IpcError> {
-        let kinds = names("kinds", command.kinds::<Vec<String>>()?, KIND_BYTES_MAX)?;
-        let answer = names("answer", command.answer::<Vec<String>>()?, KIND_BYTES_MAX)?;
-        let domains = names("domains", command.domains::<Vec<String>>()?, DOMAIN_BYTES_MAX)?;
-        let capacity = command.capacity::<u32>()?.unwrap_or(CAPACITY_DEFAULT);
-        let lease = command.lease::<bool>()?.unwrap_or(false);
-        let replay = command.replay::<bool>()?.unwrap_or(true);
-        if !(1..=CAPACITY_MAX).contains(&capacity) {
-            return Err(IpcError::invalid(format!(
-                "the field `capacity` is a number from 1 to {CAPACITY_MAX}"
-            )));
-        }
-        for kind in answer.iter().flatten() {
-            if !ANSWERABLE.contains(&kind.as_str()) {
-                let message =
-                    format!("the field `answer` lists any of {}, not \"{kind}\"", ANSWERABLE.join(", "));
-                return Err(IpcError::invalid(message));
-            }
-        }
-        let answers = answer.map(|kinds| Answers { kinds, domains, capacity, lease });
-        let wants = match (kinds, &answers) {
-            (Some(kinds), _) => Wants::Kinds(kinds),
-            (None, Some(_)) => Wants::Nothing,
-            (None, None) => Wants::All,
-        };
-        let Some(state) = self.agents.clients.get_mut(&client) else { return Ok(()) };
-        state.answers = answers;
-        state.wants = wants;
-        state.lagging = false;
-        self.replay(client, command.req_id(), replay);
-        let mut acts = VecDeque::new();
-        self.recheck_waiting(now, &mut acts);
-        while let Some(act) = acts.pop_front() {
-            self.carry_out(now, act, &mut acts);
-        }
-        self.hand_over(now);
-        Ok(())
-    }
-
-    /// Shows a new subscriber what it has not read, then says that live events follow.
-    fn replay(&mut self, client: ClientId, req_id: &str, replay: bool) {
-        let Some(state) = self.agents.clients.get_mut(&client) else { return };
-        let acked = self.mailbox.acked(&state.consumer);
-        let newest = self.mailbox.next_seq() - 1;
-        let mut replayed = 0;
-        let mut replayed_to = acked;
-        let mut rest = None;
-        let mut bytes = 0;
-        if replay {
-            for row in self.mailbox.after(acked).filter(|row| state.wants.wants(&row.envelope.kind)) {
-                bytes += row.envelope.raw().len();
-                if replayed >= REPLAY_EVENTS_MAX || (replayed > 0 && bytes > CLIENT_QUEUE_BYTES_MAX) {
-                    rest = Some(row.seq);
-                    break;
-                }
-                let line = inbound_line(row, true);
-                self.out.push(Effect::Line { client, line });
-                replayed += 1;
-                replayed_to = row.seq;
-            }
-        }
-        state.shown = if rest.is_some() { replayed_to } else { newest };
-        if replayed > 0 {
-            self.mailbox.note_delivered(&state.consumer, replayed_to);
-        }
-        let line = Line::ok(req_id).field("subscribed", &true).field("replayed", &replayed);
-        self.out.push(Effect::Line { client, line: line.field("replay_to_seq", &replayed_to).end() });
-        if let Some(seq) = rest {
-            state.lagging = true;
-            let line = Line::event("slow_consumer").field("resume_from_seq", &seq).end();
-            self.out.push(Effect::Line { client, line });
-        }
-    }
-
-    fn inbox(&mut self, now: Now, client: ClientId, command: &Command<'_>) -> Answer {
-        let limit = command.limit::<u64>()?.unwrap_or(INBOX_LIMIT_DEFAULT);
-        if !(1..=INBOX_LIMIT_MAX).contains(&limit) {
-            return Err(IpcError::invalid(format!(
-                "the field `limit` is a number from 1 to {INBOX_LIMIT_MAX}"
-            )));
-        }
-        let kinds = names("kinds", command.kinds::<Vec<String>>()?, KIND_BYTES_MAX)?;
-        self.mailbox.evict(now.wall_ms);
-        let Some(state) = self.agents.clients.get_mut(&client) else {
-            return Err(IpcError::invalid("no client"));
-        };
-        let acked = self.mailbox.acked(&state.consumer);
-        let wanted =
-            |kind: &str| kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|wanted| wanted == kind));
-        let mut rows = String::from("[");
-        let (mut count, mut last, mut has_more) = (0, acked, false);
-        for row in self.mailbox.after(acked) {
-            // It stops at the first of another kind, so that an ack cannot jump over it.
-            if !wanted(&row.envelope.kind) {
-                break;
-            }
-            let full = count > 0 && rows.len() + row.envelope.raw().len() > INBOX_REPLY_BYTES_MAX;
-            if count >= limit || full {
-                has_more = true;
-                break;
-            }
-            if count > 0 {
-                rows.push(',');
-            }
-            rows.push_str(&row_json(row));
-            count += 1;
-            last = row.seq;
-        }
-        rows.push(']');
-        if count > 0 {
-            self.mailbox.note_delivered(&state.consumer, last);
-            state.shown = state.shown.max(last);
-        }
-        self.catch_up(client);
-        let line =
-            Line::ok(command.req_id()).raw("messages", &rows).field("next_seq", &(count > 0).then_some(last));
-        Ok(line.field("has_more", &has_more).end())
-    }
-
-    fn ack(&mut self, client: ClientId, command: &Command<'_>) -> Answer {
-        let up_to = command.up_to_seq::<u64>()?;
-        let up_to = up_to
-            .ok_or_else(|| IpcError::invalid("the field `up_to_seq` is missing: give a message's seq"))?;
-        let consumer =
-            self.agents.clients.get(&client).map(|client| client.consumer.clone()).unwrap_or_default();
-        match self.mailbox.ack(&consumer, up_to) {
-            Ok(acked) => {
-                self.catch_up(client);
-                Ok(Line::ok(command.req_id()).field("acked_seq", &acked).end())
-            }
-            Err(error) => {
-                let message = format!(
-                    "up_to_seq is past {}, the last message that this consumer was given: read the inbox first",
-                    error.delivered
-                );
-                Err(IpcError::new(IpcCode::AckOutOfRange, message))
-            }
-        }
-    }
-
-    /// A client that lagged and has now been given everything that it wants is live again.
-    fn catch_up(&mut self, client: ClientId) {
-        let Some(state) = self.agents.clients.get_mut(&client).filter(|state| state.lagging) else { return };
-        // What another client of the same consumer has acked is missed by nobody.
-        let mut missed = self.mailbox.after(state.shown.max(self.mailbox.acked(&state.consumer)));
-        if !missed.any(|row| state.wants.wants(&row.envelope.kind)) {
-            state.lagging = false;
-        }
-    }
-
-    fn advertise(&mut self, now: Now, client: ClientId, command: &Command<'_>) -> Answer {
-        let capabilities = command.capabilities()?;
-        if capabilities.get().len() > CAPABILITIES_BYTES_MAX {
-            return Err(IpcError::invalid(format!(
-                "`capabilities` is at most {CAPABILITIES_BYTES_MAX} bytes long"
-            )));
-        }
-        if let Some((_, kind)) = self.kinds.get("capabilities") {
-            (kind.check)(capabilities.get()).map_err(IpcError::invalid)?;
-        }
-        for index in 0..self.families.len() {
-            let advert = FamilyInput::Advert { client, capabilities: Some(&capabilities) };
-            self.tell_family(now, index, advert);
-        }
-        Ok(Line::ok(command.req_id()).field("advertised", &true).end())
-    }
 }
 
 /// Commands that need no hello.
 const V1_COMMANDS: &[&str] = &["send", "peers", "status"];
 
 /// Commands that need a hello of version 2.
-const V2_COMMANDS: &[&str] = &["whoami", "reply", "subscribe", "inbox", "ack", "advertise", "auth", "hello"];
+const V2_COMMANDS: &[&str] =
+    &["whoami", "reply", "subscribe", "inbox", "ack", "outbox", "delegations", "advertise", "auth", "hello"];
 
 /// What this socket can do beyond version 1.
-const IPC_FEATURES: &[&str] = &["buffer", "subscribe", "auth", "answer", "advertise"];
-
-/// Kinds that agents answer.
-const ANSWERABLE: &[&str] = &["query", "delegate", "cancel"];
-
-fn required<T>(name: &str, value: Option<T>) -> Result<T, IpcError> {
-    value.ok_or_else(|| IpcError::invalid(format!("the field `{name}` is missing")))
-}
-
-fn msg_id(name: &str, text: Option<String>) -> Result<Option<MsgId>, IpcError> {
-    let parsed = text.map(|text| text.parse::<MsgId>()).transpose();
-    parsed.map_err(|error| IpcError::invalid(format!("the field `{name}` is wrong: {error}")))
-}
-
-fn names(name: &str, list: Option<Vec<String>>, bytes_max: usize) -> Result<Option<Vec<String>>, IpcError> {
-    let fits = |list: &Vec<String>| {
-        list.len() <= SUBSCRIPTION_NAMES_MAX
-            && list.iter().all(|item| !item.is_empty() && item.len() <= bytes_max)
-    };
-    if list.as_ref().is_some_and(|list| !fits(list)) {
-        let message = format!(
-            "the field `{name}` lists at most {SUBSCRIPTION_NAMES_MAX} names of 1 to {bytes_max} bytes"
-        );
-        return Err(IpcError::invalid(message));
-    }
-    Ok(list)
-}
-
-/// `deadline_ms` of a payload; 0 is none.
-fn payload_deadline(payload: &str) -> Option<u64> {
-    #[derive(serde::Deserialize)]
-    struct Deadline {
-        deadline_ms: Option<u64>,
-    }
-    serde_json::from_str::<Deadline>(payload).ok()?.deadline_ms.filter(|ms| *ms > 0)
-}
-
-/// A response's `data` is required on the wire; an agent that has only text need not write it.
-fn complete(kind: &str, payload: &RawValue) -> Box<RawValue> {
-    if kind == "response"
-        && let Ok(mut map) =
-            serde_json::from_str::<std::collections::BTreeMap<String, Box<RawValue>>>(payload.get())
-        && !map.contains_key("data")
-    {
-        map.insert("data".into(), raw_json("null".into()));
-        return to_raw(&map);
-    }
-    payload.to_owned()
-}
+const IPC_FEATURES: &[&str] =
+    &["buffer", "subscribe", "auth", "answer", "advertise", "outbox", "delegations"];
 
 /// Compares two texts in a time that depends on their length only.
 fn same(a: &str, b: &str) -> bool {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::id::{AgentId, MsgId, PublicKey};
+use crate::store::{Commit, CommitError, Keep, Read, ReadOut};
 
 /// Both clocks at the time of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,14 @@ pub enum Lost {
     /// The answer was longer than a message may be.
     TooLarge,
 }
+
+/// One change of what is stored, named by the node; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CommitId(pub u64);
+
+/// One reading of what is stored, named by the node; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReadId(pub u64);
 
 /// What the shell tells the node.
 #[derive(Debug)]
@@ -209,6 +218,21 @@ pub enum Input {
         /// Which.
         client: ClientId,
     },
+    /// The end of an `Effect::Commit`: it is on disk, or nothing of it is.
+    Committed {
+        /// Which.
+        id: CommitId,
+        /// What came of it.
+        outcome: Result<(), CommitError>,
+    },
+    /// The end of an `Effect::Read`.
+    ReadDone {
+        /// Which.
+        id: ReadId,
+        /// What was read.
+        out: ReadOut,
+    },
+
     /// The answer to `Effect::Measure`.
     Measured {
         /// Which client asked.
@@ -312,12 +336,36 @@ pub enum Effect {
         /// Of which connections.
         conns: Vec<ConnId>,
     },
+    /// Take no more lines from a client for now, or take them again. Some that were on their way still come.
+    Pace {
+        /// Which.
+        client: ClientId,
+        /// Whether to pause.
+        pause: bool,
+    },
     /// Close a client once its lines are written.
     CloseClient {
         /// Which.
         client: ClientId,
     },
 
+    /// Store this; the node is told `Input::Committed` when it will outlive a power cut. Commits and readings
+    /// are carried out in the order in which they are given.
+    Commit {
+        /// Names the end.
+        id: CommitId,
+        /// What.
+        commit: Commit,
+    },
+    /// Read this, and tell the node `Input::ReadDone`.
+    Read {
+        /// Names the end.
+        id: ReadId,
+        /// What.
+        read: Read,
+    },
+    /// Let what is too old for these bounds go.
+    Evict(Keep),
     /// Append these to the replay record on disk.
     Remember(Vec<Seen>),
     /// Replace the peer cache on disk.

@@ -172,7 +172,9 @@ impl Node {
     /// A message of a peer whose session is up.
     fn message(&mut self, now: Now, conn: ConnId, stream: Option<StreamId>, envelope: Envelope) {
         self.received += 1;
-        let known = self.kinds.get(&*envelope.kind).copied();
+        // A kind whose feature this daemon has not offered is unknown to it.
+        let offered = |kind: &Kind| kind.feature.is_none_or(|feature| self.features.contains(&feature));
+        let known = self.kinds.get(&*envelope.kind).copied().filter(|(_, kind)| offered(kind));
         let refusal = match (known, stream) {
             (Some((_, kind)), Some(_)) if matches!(kind.pattern, Pattern::Reply) => {
                 let what =
@@ -200,24 +202,35 @@ impl Node {
             return self.refuse(now, stream, from, Some(envelope.id), &refusal);
         }
         let id = envelope.id;
-        let message = Inbound { envelope: Arc::new(envelope), conn, stream };
+        let at_ms = now.wall_ms;
+        let message = Inbound { envelope: Arc::new(envelope), conn, stream, seq: None, at_ms };
         let one_way = known.is_none_or(|(_, kind)| kind.pattern == Pattern::OneWay);
-        if !self.replay.first_time(from, id, now.wall_ms) {
+        if self.replay.knows(from, id, now.wall_ms) {
+            if self.is_arriving(&message) {
+                self.dropped.replayed += 1;
+                return;
+            }
             return self.repeated(now, &message, known.map(|(index, _)| index), one_way);
         }
         match known {
-            None => self.deliver(now, &message),
-            Some((index, kind)) => {
+            Some((index, kind)) if !kind.kept => {
+                self.replay.remember_lazily(from, id, now.wall_ms);
                 if kind.is_request() && !self.may_open(now, &message) {
                     return;
                 }
                 self.tell_family(now, index, FamilyInput::Message { message: &message, kind });
             }
+            _ if self.stopping => {
+                let why = "this daemon is shutting down: try again in a moment";
+                let refusal = Refusal::new(PeerCode::Overloaded, why);
+                self.refuse(now, stream, from, Some(id), &refusal);
+            }
+            known => self.arrive(now, message, known),
         }
     }
 
     /// A message that was seen before: answered again where that is safe, else dropped, always counted.
-    fn repeated(&mut self, now: Now, message: &Inbound, family: Option<usize>, one_way: bool) {
+    pub(super) fn repeated(&mut self, now: Now, message: &Inbound, family: Option<usize>, one_way: bool) {
         self.dropped.replayed += 1;
         if one_way {
             return self.receipt(now, message);
@@ -230,12 +243,12 @@ impl Node {
     }
 
     /// Whether one more request may be open; says why not.
-    fn may_open(&mut self, now: Now, message: &Inbound) -> bool {
+    pub(super) fn may_open(&mut self, now: Now, message: &Inbound) -> bool {
         let refusal = if self.stopping {
             Refusal::new(PeerCode::Overloaded, "this daemon is shutting down: try again in a moment")
         } else if !self.agents.may_open(message.envelope.from) {
             Refusal::new(PeerCode::Overloaded, "too many requests are open here: try again in a moment")
-        } else if self.agents.get(message.envelope.id).is_some() {
+        } else if self.agents.is_taken(message.envelope.id) {
             Refusal::new(PeerCode::InvalidEnvelope, "id is in use by another request: make a new UUID v4")
         } else {
             return true;
@@ -250,7 +263,7 @@ impl Node {
     }
 
     /// Says on the stream why not; without a valid id nothing can be answered, so the stream is reset.
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         now: Now,
         stream: Option<StreamId>,
@@ -420,6 +433,8 @@ impl Node {
         let who = if side == Side::Dialer { "dialled" } else { "accepted" };
         self.info(format!("connected to {peer} at {addr} ({who}{how})"));
         self.flush_pending(now, peer);
+        self.outbox.hurry(peer);
+        self.pump(now, peer);
         for (stream, envelope) in self.early.remove(&conn).unwrap_or_default() {
             self.gate(now, conn, stream, envelope);
         }
@@ -498,6 +513,7 @@ impl Node {
         self.timers.clear(Key::Dial(peer));
         self.end_requests_of(now, peer);
         self.end_pending(now, peer, "it is no longer among the known peers");
+        self.refuse_held_of(now, peer);
         for conn in self.conns_of(peer) {
             self.early.remove(&conn);
             self.out.push(Effect::Close { conn, code: 0, reason });

@@ -1,37 +1,47 @@
 //! The node: owns all state, one [`Node::handle`].
 //!
-//! `link` is the way in from peers, `outgoing` the way out to them, `requests` carries out what families
-//! decide, `commands` serves the clients of the socket. All of it runs to the end within one input; nothing
-//! waits.
+//! `link` is the way in from peers, `storing` what waits for the disk, `outgoing` and `held` the way out to
+//! peers; `requests` carries out what families decide; `commands`, `send` and `inbox` serve the clients of
+//! the socket. All of it runs to the end within one input; nothing waits.
 
+mod answer;
 mod commands;
+mod held;
+mod inbox;
 mod io;
 mod link;
 mod outgoing;
 mod requests;
+mod send;
 mod settings;
+mod storing;
 mod timers;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use crate::agents::Agents;
-use crate::family::{Act, Closed, Cx, Family, Input as FamilyInput, Kind, Open, Pattern, View};
+use crate::error::IpcError;
+use crate::family::{Act, Closed, Cx, Family, Input as FamilyInput, Kind, Open, Pattern, Unclaimed, View};
 use crate::id::{AgentId, MsgId, PublicKey};
 use crate::limits::{REPLAY_FLUSH_MS, SAVE_INTERVAL_MS, SHUTDOWN_MS, SWEEP_INTERVAL_MS};
-use crate::mailbox::{Caps, Mailbox};
+use crate::mailbox::Mailbox;
+use crate::outbox::Outbox;
 use crate::peers::Peers;
 use crate::replay::Replay;
 use crate::session::{Phase, Session};
+use crate::store::Commit;
 use crate::wire::{Envelope, Header, TooLarge, encode};
 
 pub use io::{
-    ClientId, ConnId, DialId, Effect, Input, KnownPeer, Level, Lost, Now, Pins, Seen, Side, StreamId, Token,
+    ClientId, CommitId, ConnId, DialId, Effect, Input, KnownPeer, Level, Lost, Now, Pins, ReadId, Seen, Side,
+    StreamId, Token,
 };
 use outgoing::Pending;
-pub use settings::{Settings, StaticPeer};
+pub use settings::{OutboxSettings, Settings, StaticPeer};
+use storing::{After, Reading, Unread};
 use timers::{Key, Timers};
 
 /// Where random bytes come from; an argument, so that a run can be repeated.
@@ -54,8 +64,12 @@ pub struct Birth {
     pub root: Option<String>,
     /// The peer cache.
     pub known_peers: Vec<KnownPeer>,
-    /// The replay record.
+    /// The replay record, and the ids of what is kept.
     pub seen: Vec<Seen>,
+    /// The number of the next row of the inbox, as the store knows it.
+    pub next_seq: u64,
+    /// Whether the daemon before was ended properly.
+    pub clean: bool,
     /// Randomness.
     pub entropy: Box<dyn Entropy>,
 }
@@ -75,6 +89,7 @@ struct Dropped {
     before_hello: u64,
     malformed: u64,
     over_limit: u64,
+    not_kept: u64,
 }
 
 /// The whole state of one daemon.
@@ -104,6 +119,28 @@ pub struct Node {
     next_dial: u64,
 
     mailbox: Mailbox,
+    outbox: Outbox,
+    /// Rows whose senders wait to hear that they were read.
+    unread: BTreeMap<u64, Unread>,
+    commits: BTreeMap<CommitId, (After, usize)>,
+    commit_bytes: usize,
+    next_commit: u64,
+    /// Messages that are being written.
+    arriving: HashMap<(AgentId, MsgId), CommitId>,
+    arriving_bytes: HashMap<AgentId, usize>,
+    /// Rows of delegations that have ended.
+    ended_rows: BTreeSet<u64>,
+    /// How long the result is to be held that an agent is just giving.
+    reply_hold_ms: Option<u64>,
+    reads: BTreeMap<ReadId, Reading>,
+    next_read: u64,
+    /// Items that have changed and that nobody waits for.
+    items: BTreeMap<String, Option<Arc<[u8]>>>,
+    items_under_way: usize,
+    items_not_before_ms: u64,
+    disk_fails: bool,
+    /// Requests that were open when the daemon ended.
+    restored: Vec<requests::Restored>,
     agents: Agents,
     streams: HashMap<StreamId, MsgId>,
 
@@ -120,7 +157,8 @@ pub struct Node {
 impl Node {
     /// A node with these settings that knows nobody but the cache's and the settings' peers.
     pub fn new(birth: Birth, settings: Settings, now: Now) -> Self {
-        let Birth { key, version, pid, listen, root, known_peers, seen, mut entropy } = birth;
+        let Birth { key, version, pid, listen, root, known_peers, seen, next_seq, clean, mut entropy } =
+            birth;
         let me = key.agent_id();
         let families = crate::kinds::all();
         let mut kinds = HashMap::new();
@@ -130,6 +168,10 @@ impl Node {
                 kinds.insert(kind.name, (index, kind));
                 features.extend(kind.feature);
             }
+        }
+        // Without a disk under it, nobody can promise that a message will be there tomorrow.
+        if !settings.durable || settings.buffer_size == 0 {
+            features.retain(|feature| *feature != "receipt");
         }
         let mut random = [0; 16];
         entropy.fill(&mut random);
@@ -143,7 +185,23 @@ impl Node {
             pid,
             listen,
             root,
-            mailbox: Mailbox::new(caps(&settings)),
+            mailbox: Mailbox::new(next_seq, clean),
+            outbox: Outbox::default(),
+            unread: BTreeMap::new(),
+            commits: BTreeMap::new(),
+            commit_bytes: 0,
+            next_commit: 1,
+            arriving: HashMap::new(),
+            arriving_bytes: HashMap::new(),
+            ended_rows: BTreeSet::new(),
+            reply_hold_ms: None,
+            reads: BTreeMap::new(),
+            next_read: 1,
+            items: BTreeMap::new(),
+            items_under_way: 0,
+            items_not_before_ms: 0,
+            disk_fails: false,
+            restored: Vec::new(),
             settings,
             entropy,
             families,
@@ -180,6 +238,11 @@ impl Node {
         self.me
     }
 
+    /// What must be stored before the first input, once everything is restored.
+    pub fn first_commit(&mut self) -> Commit {
+        Commit { writes: self.mailbox.claim().into_iter().collect(), keep: self.keep() }
+    }
+
     /// When to feed `Input::Timer` at the latest, on the monotonic clock.
     pub fn next_timeout(&self) -> Option<u64> {
         self.timers.next()
@@ -194,6 +257,10 @@ impl Node {
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         std::mem::swap(&mut self.out, effects);
         self.dispatch(now, input);
+        if self.mailbox.has_changed() {
+            self.timers.set_if_sooner(Key::Cursors, now.mono_ms + REPLAY_FLUSH_MS);
+        }
+        self.flush_items_soon(now);
         self.stop_if_idle(now);
         if self.replay.has_unwritten() {
             self.timers.set_if_sooner(Key::FlushReplay, now.mono_ms + REPLAY_FLUSH_MS);
@@ -231,25 +298,36 @@ impl Node {
             }
             Input::Found { id, key, addrs } => self.found(now, id, key, &addrs),
             Input::ClientUp { client, trusted } => self.client_up(client, trusted),
-            Input::Line { client, line } => self.line(now, client, &line),
+            Input::Line { client, line } => self.line(now, client, line),
             Input::LineTooLong { client } => self.line_too_long(client),
             Input::Lagged { client, seq } => self.lagged(client, seq),
             Input::ClientEof { client } => self.client_eof(now, client),
             Input::ClientGone { client } => self.client_gone(now, client),
+            Input::Committed { id, outcome } => self.committed(now, id, outcome),
+            Input::ReadDone { id, out } => self.read_done(now, id, out),
             Input::Measured { client, req_id, rtts } => self.measured(client, &req_id, &rtts),
         }
     }
 
     fn start(&mut self, now: Now) {
         self.started = Some(now);
+        self.reopen(now);
+        for index in 0..self.families.len() {
+            self.tell_family(now, index, FamilyInput::Started);
+        }
+        self.expire_held(now);
+        // What was read, and not told any more before the end.
+        self.were_read(now, self.mailbox.read_up_to());
         let ids: Vec<AgentId> = self.peers.iter().map(|peer| peer.id).collect();
         ids.into_iter().for_each(|id| self.keep_connected(now, id));
     }
 
     fn configure(&mut self, now: Now, settings: Settings) {
         let out = self.peers.configure(&settings.peers);
-        self.mailbox.set_caps(caps(&settings), now.wall_ms);
-        self.settings = settings;
+        // Whether receipts are given was said in hello, and holds until the end.
+        let durable = self.settings.durable;
+        self.settings = Settings { durable, ..settings };
+        self.out.push(Effect::Evict(self.keep()));
         self.publish_pins();
         if !out.is_empty() {
             self.peers_changed = true;
@@ -275,6 +353,13 @@ impl Node {
                     self.sweep(now);
                     self.timers.set(Key::Sweep, now.mono_ms + SWEEP_INTERVAL_MS);
                 }
+                Key::Items => {}
+                Key::Cursors => {
+                    let cursors = self.mailbox.changed_cursors();
+                    self.note(cursors);
+                }
+                Key::Outbox(peer) => self.pump(now, peer),
+                Key::Expire => self.expire_held(now),
                 Key::FlushReplay => {
                     let seen = self.replay.take_unwritten();
                     self.out.push(Effect::Remember(seen));
@@ -289,7 +374,15 @@ impl Node {
     }
 
     fn sweep(&mut self, now: Now) {
-        self.mailbox.evict(now.wall_ms);
+        self.out.push(Effect::Evict(self.keep()));
+        self.forget_unread(now);
+        self.were_read(now, self.mailbox.read_up_to());
+        self.expire_held(now);
+        let swept = self.outbox.sweep(now.wall_ms);
+        self.note(swept);
+        for index in 0..self.families.len() {
+            self.tell_family(now, index, FamilyInput::Tick);
+        }
         self.replay.sweep(now.wall_ms);
         let sessions = &self.sessions;
         let gone = self.peers.sweep(now.mono_ms, |id| sessions.values().any(|session| session.peer == id));
@@ -325,7 +418,8 @@ impl Node {
     /// Whether anything is in flight whose end somebody awaits.
     fn has_work(&self) -> bool {
         let open = self.agents.iter().any(|open| open.answered.is_none() || open.finishing);
-        open || self.pending.values().any(Pending::is_awaited)
+        // A held message is safe whatever comes of its sending.
+        open || !self.commits.is_empty() || self.pending.values().any(Pending::is_awaited)
     }
 
     fn stop_now(&mut self, now: Now) {
@@ -335,6 +429,12 @@ impl Node {
         self.stopping = true;
         self.refuse_open(now);
         self.fail_all_pending(now);
+        self.all_held_for_later(now);
+        let cursors = self.mailbox.changed_cursors();
+        self.note(cursors);
+        let unclaim = self.mailbox.unclaim();
+        self.note([unclaim]);
+        self.commit(Vec::new(), After::Retry(BTreeMap::new()));
         let seen = self.replay.take_unwritten();
         if !seen.is_empty() {
             self.out.push(Effect::Remember(seen));
@@ -369,7 +469,10 @@ impl Node {
         payload: &RawValue,
     ) -> Result<Envelope, TooLarge> {
         let id = self.random_id();
-        encode(Header { id, from: self.me, to, ts: now.wall_ms.max(1), kind, reference }, payload)
+        let ts = now.wall_ms.max(1);
+        let header =
+            Header { id, from: self.me, to, ts, kind, reference, resend_until: None, read_receipt: false };
+        encode(header, payload)
     }
 
     /// The connection to use for a peer: up, not draining, the newest if there were two.
@@ -391,12 +494,29 @@ impl Node {
 
     /// Lets a family handle an input; what it decides is appended to `acts`.
     fn ask_family(&mut self, now: Now, index: usize, input: FamilyInput<'_>, acts: &mut VecDeque<Act>) {
+        self.borrow_family(now, index, acts, |family, cx| family.handle(input, cx));
+    }
+
+    /// Lets a family do something else than handle an input, and carries out what it decided.
+    fn with_family(&mut self, now: Now, index: usize, work: impl FnOnce(&mut Box<dyn Family>, &mut Cx<'_>)) {
+        let mut acts = VecDeque::new();
+        self.borrow_family(now, index, &mut acts, work);
+        self.carry_out_all(now, acts);
+    }
+
+    fn borrow_family(
+        &mut self,
+        now: Now,
+        index: usize,
+        acts: &mut VecDeque<Act>,
+        work: impl FnOnce(&mut Box<dyn Family>, &mut Cx<'_>),
+    ) {
         // The families are taken out while one of them looks at the rest of the node.
         let mut families = std::mem::take(&mut self.families);
         if let Some(family) = families.get_mut(index) {
             let uptime_ms = self.started.map_or(0, |started| now.mono_ms.saturating_sub(started.mono_ms));
             let view = NodeView { node: self, uptime_secs: uptime_ms / 1_000 };
-            family.handle(input, &mut Cx { now, me: self.me, view: &view, acts });
+            work(family, &mut Cx { now, me: self.me, view: &view, acts });
         }
         self.families = families;
     }
@@ -405,7 +525,9 @@ impl Node {
     fn answers(request: &Kind, kind: &str) -> bool {
         match request.pattern {
             Pattern::Request { replies, .. } => replies.contains(&kind),
-            _ => false,
+            // The receipt of a one-way message.
+            Pattern::OneWay => matches!(kind, "ack" | "error"),
+            Pattern::Reply => false,
         }
     }
 
@@ -415,14 +537,6 @@ impl Node {
 
     fn info(&mut self, text: String) {
         self.out.push(Effect::Log(Level::Info, text));
-    }
-}
-
-fn caps(settings: &Settings) -> Caps {
-    Caps {
-        rows_max: settings.buffer_size,
-        bytes_max: settings.buffer_byte_cap,
-        ttl_ms: settings.buffer_ttl_secs.saturating_mul(1_000),
     }
 }
 
@@ -443,6 +557,14 @@ impl View for NodeView<'_> {
     }
     fn capacity(&self) -> u64 {
         self.node.agents.capacity()
+    }
+    fn resolve(&self, peer: &str) -> Result<AgentId, IpcError> {
+        self.node.peers.resolve(peer)
+    }
+    fn no_room(&self, from: AgentId, kind: &str) -> Option<Unclaimed> {
+        let agents = &self.node.agents;
+        let free = matches!(agents.pick(kind, None), Ok(Some(_)));
+        (!free && !agents.queue_has_room(from)).then_some(Unclaimed::QueueFull)
     }
     fn serves(&self, client: ClientId, kind: &str) -> bool {
         let client = self.node.agents.clients.get(&client);

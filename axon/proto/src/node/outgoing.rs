@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::answer::peer_refusal;
 use super::timers::Key;
 use super::{ClientId, ConnId, DialId, Effect, Lost, Node, Now, StreamId, Token};
 use crate::error::{IpcCode, IpcError, PeerCode, Refusal};
-use crate::family::{Input as FamilyInput, Kind, error_payload};
+use crate::family::{Input as FamilyInput, Kind, NoAnswer, error_payload};
 use crate::id::{AgentId, MsgId, PublicKey};
 use crate::ipc::{Line, v1_line};
 use crate::limits::{BACKOFF_FIRST_MS, DOUBT_DIAL_MS, INITIATOR_WAIT_MS, WORK_TO_PEER_MAX};
@@ -32,8 +33,13 @@ pub(super) enum Origin {
         /// A v1 client is told at once that it has left, and gets the answer as an inbound line.
         v1: bool,
     },
-    /// A family; perhaps on a client's `reply`, perhaps as the last word on an open request.
-    Family { command: Option<(ClientId, String)>, ends: Option<MsgId> },
+    /// A family; perhaps on a client's `reply`.
+    Family { command: Option<(ClientId, String)> },
+    /// The outbox.
+    Held {
+        /// Its place there.
+        n: u64,
+    },
 }
 
 /// A message of ours on its way.
@@ -45,6 +51,10 @@ pub(super) struct Pending {
     /// Where it was sent, if it was.
     conn: Option<ConnId>,
     sends: u8,
+    /// It counts against what may be under way on its connection.
+    work: bool,
+    /// It must be on disk before it leaves, and is not yet.
+    unstored: bool,
     /// When its answer is due (monotonic milliseconds).
     due_ms: u64,
 }
@@ -59,22 +69,32 @@ impl Pending {
     pub(super) fn is_awaited(&self) -> bool {
         match &self.origin {
             Origin::Command { .. } => true,
-            Origin::Family { command, ends } => command.is_some() || ends.is_some(),
+            Origin::Family { command } => command.is_some(),
+            // It is safe here, and will be sent again.
+            Origin::Held { .. } => false,
         }
     }
 
     fn client(&self) -> Option<ClientId> {
         match &self.origin {
             Origin::Command { client, .. } => Some(*client),
-            Origin::Family { command, .. } => command.as_ref().map(|(client, _)| *client),
+            Origin::Family { command } => command.as_ref().map(|(client, _)| *client),
+            Origin::Held { .. } => None,
         }
     }
 }
 
 /// What came of a message.
-enum Fate {
+pub(super) enum Fate {
+    /// A request was answered.
     Answered(Envelope),
+    /// A one-way message is on the peer's disk.
+    Delivered,
+    /// The peer has said that it does not take a one-way message.
+    Refused(IpcError),
+    /// A one-way message is with the peer's transport.
     Arrived,
+    /// It is not known to have arrived.
     Failed(IpcError),
 }
 
@@ -85,20 +105,41 @@ impl Node {
     pub(super) fn submit(
         &mut self,
         now: Now,
-        envelope: Envelope,
+        envelope: Arc<Envelope>,
         kind: &'static Kind,
         origin: Origin,
         wait_ms: u64,
     ) {
+        let token = self.prepare(now, envelope, kind, origin, wait_ms);
+        self.leave(now, token);
+    }
+
+    /// Takes a message on that leaves when [`Self::leave`] says so.
+    pub(super) fn prepare(
+        &mut self,
+        now: Now,
+        envelope: Arc<Envelope>,
+        kind: &'static Kind,
+        origin: Origin,
+        wait_ms: u64,
+    ) -> Token {
         let token = self.new_token();
-        let peer = envelope.to;
         let due_ms = now.mono_ms.saturating_add(wait_ms);
-        let pending = Pending { envelope: Arc::new(envelope), kind, origin, conn: None, sends: 0, due_ms };
+        let pending =
+            Pending { envelope, kind, origin, conn: None, sends: 0, work: false, unstored: true, due_ms };
         if let Some(client) = pending.client().and_then(|client| self.agents.clients.get_mut(&client)) {
             client.pending += 1;
         }
         self.pending.insert(token, pending);
         self.timers.set(Key::Pending(token), due_ms);
+        token
+    }
+
+    /// A message may leave: it does so now or as soon as there is a connection.
+    pub(super) fn leave(&mut self, now: Now, token: Token) {
+        let Some(pending) = self.pending.get_mut(&token) else { return };
+        pending.unstored = false;
+        let peer = pending.envelope.to;
         self.dispatch_pending(now, token);
         if self.pending.get(&token).is_some_and(|pending| pending.conn.is_none())
             && self.best_session(peer).is_none()
@@ -117,7 +158,7 @@ impl Node {
         let Some(pending) = self
             .pending
             .get_mut(&token)
-            .filter(|pending| pending.conn.is_none() && pending.due_ms > now.mono_ms)
+            .filter(|p| p.conn.is_none() && !p.unstored && p.due_ms > now.mono_ms)
         else {
             return;
         };
@@ -125,7 +166,9 @@ impl Node {
         let up = self.sessions.iter().filter(|(_, s)| s.peer == peer && s.phase == Phase::Up);
         let Some((conn, session)) = up.max_by_key(|(_, session)| session.order) else { return };
         let conn = *conn;
-        let work = is_work(pending.kind);
+        // Between daemons that both offer receipts, a one-way message is answered when it is on disk.
+        let receipted = session.offers("receipt") && self.features.contains(&"receipt");
+        let work = is_work(pending.kind, receipted);
         if work && session.work >= WORK_TO_PEER_MAX {
             return;
         }
@@ -135,10 +178,11 @@ impl Node {
             let error = IpcError::new(IpcCode::NotOffered, message);
             return self.settle(now, token, Fate::Failed(error));
         }
+        pending.work = work;
         pending.conn = Some(conn);
         pending.sends += 1;
         let bytes = pending.envelope.raw().clone();
-        self.out.push(if pending.kind.is_request() {
+        self.out.push(if pending.kind.is_request() || receipted {
             Effect::Request { conn, token, bytes }
         } else {
             Effect::OneWay { conn, token, bytes }
@@ -258,7 +302,18 @@ impl Node {
         match outcome {
             Ok(bytes) => {
                 let fate = match self.read_answer(&request, kind, bytes) {
-                    Ok(answer) => Fate::Answered(answer),
+                    Ok(answer) if kind.is_request() => Fate::Answered(answer),
+                    Ok(answer) => match peer_refusal(&answer) {
+                        None => Fate::Delivered,
+                        // It may come again under its id: it was not taken.
+                        Some((Some(PeerCode::Overloaded), why)) => {
+                            Fate::Failed(IpcError::new(IpcCode::Overloaded, why))
+                        }
+                        Some((Some(PeerCode::NotAuthorized), why)) => {
+                            Fate::Refused(IpcError::new(IpcCode::NotAuthorized, why))
+                        }
+                        Some((_, why)) => Fate::Refused(IpcError::new(IpcCode::InternalError, why)),
+                    },
                     Err(what) => Fate::Failed(unreachable_error(request.to, &what)),
                 };
                 self.settle(now, token, fate);
@@ -310,16 +365,29 @@ impl Node {
     }
 
     /// The end of a message: whoever waits for it is told.
-    fn settle(&mut self, now: Now, token: Token, fate: Fate) {
+    pub(super) fn settle(&mut self, now: Now, token: Token, fate: Fate) {
         let Some(pending) = self.pending.remove(&token) else { return };
         self.timers.clear(Key::Pending(token));
         if let Some(client) = pending.client().and_then(|client| self.agents.clients.get_mut(&client)) {
             client.pending = client.pending.saturating_sub(1);
         }
         if let Some((index, _)) = self.kinds.get(pending.kind.name).copied() {
+            let held = matches!(pending.origin, Origin::Held { .. });
             let answer = match &fate {
-                Fate::Answered(answer) => Some(answer),
-                Fate::Arrived | Fate::Failed(_) => None,
+                // It stays held and is sent again.
+                Fate::Answered(answer)
+                    if held
+                        && peer_refusal(answer)
+                            .is_some_and(|(code, _)| code == Some(PeerCode::Overloaded)) =>
+                {
+                    Err(NoAnswer::HeldBack)
+                }
+                Fate::Answered(answer) => Ok(answer),
+                Fate::Failed(error) if held && error.code != IpcCode::NotOffered => Err(NoAnswer::HeldBack),
+                Fate::Failed(_) if pending.sends == 0 => Err(NoAnswer::NotSent),
+                Fate::Delivered | Fate::Refused(_) | Fate::Arrived | Fate::Failed(_) => {
+                    Err(NoAnswer::Unknown)
+                }
             };
             self.tell_family(now, index, FamilyInput::PeerReply { request: &pending.envelope, answer });
         }
@@ -330,26 +398,28 @@ impl Node {
                         let line = Line::ok(req_id).field("msg_id", &pending.envelope.id);
                         Ok(line.raw("response", answer.raw()).end())
                     }
-                    Fate::Arrived => Ok(Line::ok(req_id)
-                        .field("msg_id", &pending.envelope.id)
-                        .field("state", "sent")
-                        .end()),
-                    Fate::Failed(error) => Err(error),
+                    Fate::Delivered | Fate::Arrived => {
+                        let delivered = matches!(fate, Fate::Delivered);
+                        if delivered && pending.envelope.read_receipt {
+                            self.await_read(now, *client, &pending.envelope);
+                        }
+                        let state = if delivered { "delivered" } else { "sent" };
+                        let line = Line::ok(req_id).field("msg_id", &pending.envelope.id);
+                        Ok(line.field("state", state).end())
+                    }
+                    Fate::Refused(error) | Fate::Failed(error) => Err(error),
                 };
                 self.answer_line(*client, req_id, line);
             }
             (Origin::Command { client, req_id, v1: true }, fate) => {
                 self.settle_v1(now, *client, req_id, &pending, fate);
             }
-            (Origin::Family { command, ends }, fate) => {
+            (Origin::Family { command }, fate) => {
                 let id = pending.envelope.id;
                 let failed = match fate {
-                    Fate::Failed(error) => Some(error),
-                    Fate::Answered(_) | Fate::Arrived => None,
+                    Fate::Refused(error) | Fate::Failed(error) => Some(error),
+                    Fate::Answered(_) | Fate::Delivered | Fate::Arrived => None,
                 };
-                if let Some(open) = ends {
-                    self.last_word(now, *open, failed.is_none(), command.as_ref().map(|(client, _)| *client));
-                }
                 if let Some((client, req_id)) = command {
                     let line = failed.map_or_else(|| Ok(Line::ok(req_id).field("msg_id", &id).end()), Err);
                     self.answer_line(*client, req_id, line);
@@ -359,6 +429,7 @@ impl Node {
                     self.info(text);
                 }
             }
+            (Origin::Held { n }, fate) => self.held_settled(now, *n, fate),
         }
         self.work_done(now, &pending);
         if let Some(client) = pending.client()
@@ -370,8 +441,7 @@ impl Node {
 
     /// A query or delegation is no longer under way: another that waited for that may leave.
     fn work_done(&mut self, now: Now, pending: &Pending) {
-        let session =
-            pending.conn.filter(|_| is_work(pending.kind)).and_then(|conn| self.sessions.get_mut(&conn));
+        let session = pending.conn.filter(|_| pending.work).and_then(|conn| self.sessions.get_mut(&conn));
         let Some(session) = session else { return };
         let was_full = session.work >= WORK_TO_PEER_MAX;
         session.work = session.work.saturating_sub(1);
@@ -383,10 +453,13 @@ impl Node {
     fn settle_v1(&mut self, now: Now, client: ClientId, req_id: &str, pending: &Pending, fate: Fate) {
         let id = pending.envelope.id;
         match fate {
-            Fate::Answered(answer) => self.out.push(Effect::Line { client, line: v1_line(&answer) }),
-            Fate::Arrived => {
+            Fate::Answered(answer) => {
+                self.out.push(Effect::Line { client, line: v1_line(answer.raw()) });
+            }
+            Fate::Delivered | Fate::Arrived => {
                 self.out.push(Effect::Line { client, line: Line::ok(req_id).field("msg_id", &id).end() });
             }
+            Fate::Refused(error) => self.answer_line(client, req_id, Err(error)),
             Fate::Failed(error) if pending.sends == 0 || !pending.kind.is_request() => {
                 self.answer_line(client, req_id, Err(error));
             }
@@ -398,7 +471,7 @@ impl Node {
                 };
                 let payload = error_payload(&Refusal::new(code, error.message));
                 if let Ok(envelope) = self.envelope(now, self.me, "error", Some(id), &payload) {
-                    self.out.push(Effect::Line { client, line: v1_line(&envelope) });
+                    self.out.push(Effect::Line { client, line: v1_line(envelope.raw()) });
                 }
             }
         }
@@ -468,7 +541,7 @@ impl Node {
     }
 
     /// A message waits for this peer: dials it now, whatever the backoff says.
-    fn dial_for_sending(&mut self, now: Now, id: AgentId) {
+    pub(super) fn dial_for_sending(&mut self, now: Now, id: AgentId) {
         let idle = self.peers.get(id).is_some_and(|peer| matches!(peer.dial, Dial::Idle { .. }));
         if idle && !self.is_greeting(id) {
             self.dial(now, id, self.settings.handshake_timeout_secs * 1_000);
@@ -533,6 +606,7 @@ impl Node {
             self.flush_pending(now, id);
         } else if !self.is_greeting(id) {
             self.fail_pending(now, id, why);
+            self.held_for_later(now, id);
         }
     }
 
@@ -557,7 +631,8 @@ impl Node {
             return;
         }
         let me = self.me;
-        let waits = self.pending.values().any(|pending| pending.conn.is_none() && pending.envelope.to == id);
+        let waits = self.pending.values().any(|pending| pending.conn.is_none() && pending.envelope.to == id)
+            || self.is_awaited_in_outbox(id);
         let Some(peer) = self.peers.get_mut(id) else { return };
         let Dial::Idle { not_before_ms } = peer.dial else { return };
         if let Some(up_ms) = up_ms {
@@ -593,9 +668,9 @@ impl Node {
     }
 }
 
-/// Whether it may stay with an agent for long, and so counts against what may be under way to one peer.
-fn is_work(kind: &Kind) -> bool {
-    matches!(kind.name, "query" | "delegate")
+/// Whether it may take its peer long to answer, and so counts against what may be under way to one peer.
+fn is_work(kind: &Kind, receipted: bool) -> bool {
+    if kind.is_request() { matches!(kind.name, "query" | "delegate") } else { receipted }
 }
 
 /// The peer cannot be reached: why, and what to do.

@@ -5,19 +5,28 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::held::ToHold;
 use super::outgoing::Origin;
+use super::storing::{Reading, row_of};
 use super::timers::Key;
-use super::{ClientId, Effect, Node, Now, StreamId};
-use crate::agents::Speaks;
+use super::{ClientId, ConnId, Effect, Node, Now, StreamId};
 use crate::error::{IpcCode, IpcError, PeerCode, Refusal};
 use crate::family::{
     Act, Ended, Inbound, Input as FamilyInput, Kind, Open, OpenState, Unclaimed, error_payload,
 };
 use crate::id::{AgentId, MsgId};
-use crate::ipc::{Line, inbound_line, offered_line, v1_line};
+use crate::ipc::{Line, offered_line};
 use crate::limits::{QUEUED_REQUESTS_MAX, REQUEST_TIMEOUT_MS};
-use crate::mailbox::Row;
-use crate::wire::to_raw;
+use crate::mailbox::Shown;
+use crate::store::{Read, Write};
+use crate::wire::{Envelope, decode, to_raw};
+
+/// How the keys of open requests begin that are open again after a restart.
+const OPEN: &str = "open/";
+/// How long this daemon waits before it tries again to keep a word of its own.
+const SAY_AGAIN_MS: u64 = 5_000;
+/// The client that holds what it held with a lease before a restart: it has gone, and may come back.
+const GONE: ClientId = ClientId(0);
 
 /// What a request is when it is first offered.
 struct Fresh {
@@ -26,6 +35,33 @@ struct Fresh {
     domain: Option<String>,
     due_ms: Option<u64>,
     parkable: bool,
+}
+
+/// What an open request is on disk; its envelope follows on the next line.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct KeptOpen {
+    seq: u64,
+    at_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answered: Option<Box<str>>,
+    #[serde(default)]
+    queued: bool,
+    #[serde(default)]
+    requeued: bool,
+    #[serde(default)]
+    taken: bool,
+    #[serde(default)]
+    lease: bool,
+    /// When the answer or the work is due, in Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    due_ms: Option<u64>,
+}
+
+/// A request that was open when the daemon ended.
+#[derive(Debug)]
+pub(super) struct Restored {
+    kept: KeptOpen,
+    envelope: Envelope,
 }
 
 impl Node {
@@ -41,12 +77,12 @@ impl Node {
             }
             Act::Offer { message, kind, domain, due_ms, parkable } => {
                 let id = message.envelope.id;
-                self.open(now, Fresh { message, kind, domain, due_ms, parkable }, None);
+                self.open(Fresh { message, kind, domain, due_ms, parkable }, None);
                 self.offer(now, id, acts);
             }
             Act::OfferTo { message, kind, client, lease, due_ms } => {
                 let id = message.envelope.id;
-                self.open(now, Fresh { message, kind, domain: None, due_ms, parkable: false }, Some(client));
+                self.open(Fresh { message, kind, domain: None, due_ms, parkable: false }, Some(client));
                 self.hand(now, id, client, lease);
             }
             Act::Answered { id, payload, taken, due_ms } => {
@@ -57,22 +93,31 @@ impl Node {
                     self.timers.clear(Key::Due(id));
                     due_ms.into_iter().for_each(|at| self.timers.set(Key::Due(id), at));
                 }
+                self.note_open(now, id);
             }
-            Act::Park { id } => self.agents.enqueue(id, OpenState::Parked),
+            Act::Park { id } => {
+                self.agents.enqueue(id, OpenState::Parked);
+                self.note_open(now, id);
+            }
             Act::Requeue { id } => {
                 if let Some(open) = self.agents.get_mut(id) {
                     open.requeued = true;
                     open.taken = false;
                     open.queued = true;
                 }
+                self.note_open(now, id);
                 self.offer(now, id, acts);
             }
-            Act::Adopt { id, client } => self.agents.hold(id, client, true),
+            Act::Adopt { id, client } => {
+                self.agents.hold(id, client, true);
+                self.note_open(now, id);
+            }
             Act::Restream { id, message } => {
                 if let Some(open) = self.agents.get_mut(id) {
                     let older = open.inbound.stream;
                     let newer = message.stream;
-                    open.inbound = message;
+                    // What was stored and offered stays what it was.
+                    (open.inbound.stream, open.inbound.conn) = (message.stream, message.conn);
                     if let Some(stream) = older {
                         self.streams.remove(&stream);
                     }
@@ -81,24 +126,77 @@ impl Node {
                     }
                 }
             }
+            Act::Again { message } => {
+                self.replay.forget(message.envelope.from, message.envelope.id);
+                let known = self.kinds.get(&*message.envelope.kind).copied();
+                self.arrive(now, message, known);
+            }
             Act::End { id, ended, by } => self.end(now, id, ended, by),
             Act::Deliver { message } => self.deliver(now, &message),
-            Act::Send { to, kind, reference, payload, command, ends } => {
+            Act::Send { to, kind, reference, payload, command, ends, held } => {
                 let Some((_, kind)) = self.kinds.get(kind).copied() else { return };
-                match self.envelope(now, to, kind.name, reference, &payload) {
+                let mut finishing = false;
+                let sent = match self.held_envelope(now, to, kind.name, reference, &payload, held.is_some()) {
+                    Ok(envelope) if held.is_some() => {
+                        let mut writes = held.unwrap_or_default();
+                        writes.extend(ends.map(|(id, _)| Self::no_longer_open(id)));
+                        let consumer = command.as_ref().and_then(|(client, _)| {
+                            Some(Box::from(&*self.agents.clients.get(client)?.consumer))
+                        });
+                        let hold_ms = self.result_hold_ms();
+                        let waiter = command.clone();
+                        finishing = true;
+                        self.hold(now, ToHold { envelope, hold_ms, consumer, waiter, ends, writes })
+                    }
                     Ok(envelope) => {
-                        if let Some(open) = ends.and_then(|id| self.agents.get_mut(id)) {
-                            open.finishing = true;
-                        }
-                        let origin = Origin::Family { command, ends };
-                        self.submit(now, envelope, kind, origin, REQUEST_TIMEOUT_MS);
+                        let origin = Origin::Family { command: command.clone() };
+                        self.submit(now, Arc::new(envelope), kind, origin, REQUEST_TIMEOUT_MS);
+                        Ok(())
                     }
-                    Err(error) => {
-                        if let Some((client, req_id)) = command {
-                            let error = IpcError::new(IpcCode::MessageTooLarge, error.to_string());
-                            self.answer_line(client, &req_id, Err(error));
-                        }
+                    Err(error) => Err(IpcError::new(IpcCode::MessageTooLarge, error.to_string())),
+                };
+                match (sent, ends.and_then(|(id, _)| self.agents.get_mut(id)), command) {
+                    (Ok(()), open, _) => open.into_iter().for_each(|open| open.finishing = finishing),
+                    (Err(error), _, Some((client, req_id))) => {
+                        self.answer_line(client, &req_id, Err(error));
                     }
+                    (Err(error), open, None) => {
+                        let again = open.map(|open| open.inbound.envelope.id);
+                        self.info(format!("a {} for {to} could not be kept: {error}", kind.name));
+                        again.into_iter().for_each(|id| self.say_again(now, id));
+                    }
+                }
+            }
+            Act::Put { key, value } => self.note([Write::Put { key, value }]),
+            Act::Delete { key } => self.note([Write::Delete { key }]),
+            Act::Fetch { client, req_id, note, keys } => {
+                self.begin_reading(client);
+                // The family whose command it was; there is one with commands of its own.
+                let reading = Reading::Fetch { family: 0, client, req_id, note };
+                self.read(Read::Items { keys }, reading);
+            }
+            Act::Tell { client, line } => {
+                if self.agents.clients.contains_key(&client) {
+                    self.out.push(Effect::Line { client, line });
+                }
+            }
+            Act::Watch { client, on } => {
+                if let Some(state) = self.agents.clients.get_mut(&client) {
+                    state.watches = on;
+                }
+            }
+            Act::TellWatchers { line } => {
+                for (client, _) in self.agents.clients.iter().filter(|(_, state)| state.watches) {
+                    self.out.push(Effect::Line { client: *client, line: line.clone() });
+                }
+            }
+            Act::WasRead { by, id, read, message } => {
+                if self.was_read(now, by, id, read) {
+                    self.receipt(now, &message);
+                } else {
+                    let why = "ref is no message that was sent to you";
+                    let refusal = Refusal::new(PeerCode::NotAuthorized, why);
+                    acts.push_back(Act::Drop { message, refusal });
                 }
             }
             Act::Answer { client, req_id, result } => {
@@ -107,6 +205,10 @@ impl Node {
             }
             Act::Drop { message, refusal } => {
                 self.dropped.not_authorized += 1;
+                if let Some(seq) = message.seq {
+                    self.decide(seq, None);
+                    self.gone(seq);
+                }
                 if let Some(stream) = message.stream {
                     let (to, id) = (message.envelope.from, message.envelope.id);
                     self.respond(now, stream, to, id, "error", &error_payload(&refusal));
@@ -123,10 +225,11 @@ impl Node {
 
     // --- one-way messages ---
 
-    /// Puts a one-way message into the inbox, shows it, and receipts it where that was asked for.
+    /// Shows a one-way message that is in the inbox, and receipts it where that was asked for.
     pub(super) fn deliver(&mut self, now: Now, message: &Inbound) {
-        let row = self.mailbox.push(message.envelope.clone(), now.wall_ms);
-        self.show(&row, None);
+        if let Some(seq) = message.seq {
+            self.decide(seq, Some(Shown { row: row_of(message), except: None }));
+        }
         self.receipt(now, message);
     }
 
@@ -139,33 +242,10 @@ impl Node {
         }
     }
 
-    /// Shows a message to everyone who wants to see it, but for the client that gets it to answer.
-    fn show(&mut self, row: &Row, answerer: Option<ClientId>) {
-        let mut line: Option<Arc<str>> = None;
-        let kind = &row.envelope.kind;
-        let v1_too = self.settings.allow_v1;
-        for (client, state) in &mut self.agents.clients {
-            match state.speaks {
-                // A v1 client says no hello: one that only listens has said nothing at all.
-                Speaks::V1 | Speaks::Unknown if v1_too && state.trusted => {
-                    let line = v1_line(&row.envelope);
-                    self.out.push(Effect::Event { client: *client, seq: row.seq, line });
-                }
-                Speaks::V2 if state.wants.wants(kind) && !state.lagging && answerer != Some(*client) => {
-                    let line = line.get_or_insert_with(|| inbound_line(row, false)).clone();
-                    state.shown = row.seq;
-                    self.mailbox.note_delivered(&state.consumer, row.seq);
-                    self.out.push(Effect::Event { client: *client, seq: row.seq, line });
-                }
-                Speaks::V1 | Speaks::V2 | Speaks::Unknown => {}
-            }
-        }
-    }
-
     // --- requests that agents answer ---
 
     /// Notes a new request, puts it into the inbox and shows it.
-    fn open(&mut self, now: Now, fresh: Fresh, answerer: Option<ClientId>) {
+    fn open(&mut self, fresh: Fresh, answerer: Option<ClientId>) {
         let Fresh { message, kind, domain, due_ms, parkable } = fresh;
         let id = message.envelope.id;
         let targeted = answerer.is_some();
@@ -175,11 +255,20 @@ impl Node {
             || parkable
             || matches!(picked, Ok(Some(_)))
             || self.agents.queue_has_room(message.envelope.from) && picked.is_ok();
-        let mut seq = 0;
+        let except = answerer.or(picked.ok().flatten());
+        let at_ms = message.at_ms;
+        // One that is kept has its number and is on disk; another is here as long as it is open.
+        let seq = match message.seq {
+            Some(seq) => seq,
+            None if taken => self.mailbox.number(),
+            None => 0,
+        };
         if taken {
-            let row = self.mailbox.push(message.envelope.clone(), now.wall_ms);
-            self.show(&row, answerer.or(picked.ok().flatten()));
-            seq = row.seq;
+            let row = row_of(&Inbound { seq: Some(seq), ..message.clone() });
+            if message.seq.is_none() {
+                self.mailbox.hold(row.clone());
+            }
+            self.decide(seq, Some(Shown { row, except }));
         }
         if let Some(stream) = message.stream {
             self.streams.insert(stream, id);
@@ -193,8 +282,7 @@ impl Node {
             answered: None,
             state: OpenState::Waiting,
             seq,
-            at_ms: now.wall_ms,
-            arrived_ms: now.mono_ms,
+            at_ms,
             queued: false,
             requeued: false,
             parkable,
@@ -246,6 +334,7 @@ impl Node {
             let left_ms = open.due_ms.map(|due| due.saturating_sub(now.mono_ms));
             self.out.push(Effect::Line { client, line: offered_line(open, left_ms) });
         }
+        self.note_open(now, id);
     }
 
     /// Hands over what waits, as far as there is capacity.
@@ -264,8 +353,21 @@ impl Node {
         if let Some(stream) = open.inbound.stream {
             self.streams.remove(&stream);
         }
-        if !open.kind.kept {
-            self.mailbox.remove(open.seq);
+        if open.kind.kept {
+            self.note([Self::no_longer_open(id)]);
+            if open.was_turned_away(ended) {
+                // Nobody had room for it. It may come again under its id, and is in nobody's inbox.
+                self.replay.forget(open.inbound.envelope.from, id);
+                self.agents.forget_closed(id);
+                self.gone(open.seq);
+            } else {
+                self.may_go(open.seq);
+            }
+        } else {
+            self.mailbox.release(open.seq);
+        }
+        if let Some((index, _)) = self.kinds.get(open.kind.name).copied() {
+            self.tell_family(now, index, FamilyInput::Ended { open: &open, ended });
         }
         if let OpenState::Held { client, .. } = open.state
             && by != Some(client)
@@ -277,13 +379,23 @@ impl Node {
         self.hand_over(now);
     }
 
-    /// The last word on a request has arrived at the peer, or has not.
-    pub(super) fn last_word(&mut self, now: Now, id: MsgId, arrived: bool, by: Option<ClientId>) {
-        if arrived {
-            return self.end(now, id, Ended::Answered, by);
+    /// The last word on a request is on disk, to be sent until it arrives; or could not be stored.
+    pub(super) fn last_word(
+        &mut self,
+        now: Now,
+        (id, ended): (MsgId, Ended),
+        stored: bool,
+        by: Option<ClientId>,
+    ) {
+        if stored {
+            return self.end(now, id, ended, by);
         }
         let Some(open) = self.agents.get_mut(id) else { return };
         open.finishing = false;
+        if by.is_none() {
+            // This daemon's own word.
+            return self.say_again(now, id);
+        }
         // Whoever said it has gone since, and cannot say it again.
         let open = open.clone();
         if let OpenState::Held { client, lease: false } = open.state
@@ -294,8 +406,14 @@ impl Node {
         }
     }
 
+    /// This daemon's own last word could not be kept: it says it again in a while.
+    fn say_again(&mut self, now: Now, id: MsgId) {
+        self.timers.set(Key::Due(id), now.mono_ms + SAY_AGAIN_MS);
+    }
+
     pub(super) fn due(&mut self, now: Now, id: MsgId) {
-        let Some(open) = self.agents.get(id).cloned() else { return };
+        // One whose last word is being stored has been in time.
+        let Some(open) = self.agents.get(id).filter(|open| !open.finishing).cloned() else { return };
         if let Some((index, _)) = self.kinds.get(open.kind.name).copied() {
             self.tell_family(now, index, FamilyInput::Due { open: &open });
         }
@@ -322,14 +440,10 @@ impl Node {
                 self.ask_family(now, index, FamilyInput::Abandoned { open: &open }, &mut acts);
             }
             // What becomes of one may end another.
-            while let Some(act) = acts.pop_front() {
-                self.carry_out(now, act, &mut acts);
-            }
+            self.carry_out_all(now, std::mem::take(&mut acts));
         }
         self.recheck_waiting(now, &mut acts);
-        while let Some(act) = acts.pop_front() {
-            self.carry_out(now, act, &mut acts);
-        }
+        self.carry_out_all(now, acts);
     }
 
     /// Requests that waited for capacity when the last client that could take them went.
@@ -338,6 +452,100 @@ impl Node {
             let Some(open) = self.agents.get(id) else { continue };
             if let Err(why) = self.agents.pick(open.kind.name, open.domain.as_deref()) {
                 self.unclaimed(now, id, why, acts);
+            }
+        }
+    }
+
+    // --- requests that outlive the daemon ---
+
+    /// A delegation as it is first stored, with the message itself.
+    pub(super) fn first_open(message: &Inbound) -> Write {
+        let kept = KeptOpen {
+            seq: message.seq.unwrap_or(0),
+            at_ms: message.at_ms,
+            answered: None,
+            queued: false,
+            requeued: false,
+            taken: false,
+            lease: false,
+            due_ms: None,
+        };
+        open_item(&kept, &message.envelope)
+    }
+
+    /// What is stored when a request is not open any more.
+    pub(super) fn no_longer_open(id: MsgId) -> Write {
+        Write::delete(format!("{OPEN}{id}"))
+    }
+
+    /// Stores how an open request stands now.
+    fn note_open(&mut self, now: Now, id: MsgId) {
+        let Some(open) = self.agents.get(id).filter(|open| open.kind.kept) else { return };
+        let wall = |due_ms: u64| due_ms.saturating_sub(now.mono_ms).saturating_add(now.wall_ms);
+        let kept = KeptOpen {
+            seq: open.seq,
+            at_ms: open.at_ms,
+            answered: open.answered.as_deref().map(Box::from),
+            queued: open.queued,
+            requeued: open.requeued,
+            taken: open.taken,
+            lease: matches!(open.state, OpenState::Held { lease: true, .. }),
+            due_ms: open.due_ms.map(wall),
+        };
+        let item = open_item(&kept, &open.inbound.envelope);
+        self.note([item]);
+    }
+
+    /// Takes over an item of the store; false if it is no open request.
+    pub(super) fn restore_open(&mut self, key: &str, value: &[u8]) -> bool {
+        if !key.starts_with(OPEN) {
+            return false;
+        }
+        let end = value.iter().position(|byte| *byte == b'\n').unwrap_or(value.len());
+        let (state, envelope) = value.split_at(end);
+        if let (Ok(kept), Ok(envelope)) = (serde_json::from_slice(state), decode(envelope.to_vec())) {
+            self.restored.push(Restored { kept, envelope });
+        }
+        true
+    }
+
+    /// Opens again what was open when the daemon ended, in the order in which it came.
+    pub(super) fn reopen(&mut self, now: Now) {
+        let mut restored = std::mem::take(&mut self.restored);
+        restored.sort_by_key(|one| one.kept.seq);
+        for Restored { kept, envelope } in restored {
+            let Some((index, kind)) = self.kinds.get(&*envelope.kind).copied() else { continue };
+            let id = envelope.id;
+            // Its sender may have been taken out of the configuration meanwhile.
+            let known = self.peers.get(envelope.from).is_some();
+            let left = |due_ms: u64| due_ms.saturating_sub(now.wall_ms).saturating_add(now.mono_ms);
+            let due_ms = kept.due_ms.map(left);
+            let (seq, at_ms) = (Some(kept.seq), kept.at_ms);
+            let inbound = Inbound { envelope: Arc::new(envelope), conn: ConnId(0), stream: None, seq, at_ms };
+            self.agents.insert(Open {
+                inbound,
+                kind,
+                domain: None,
+                due_ms,
+                answered: kept.answered.map(Arc::from),
+                state: OpenState::Parked,
+                seq: kept.seq,
+                at_ms,
+                queued: kept.queued,
+                requeued: kept.requeued,
+                parkable: true,
+                taken: kept.taken,
+                finishing: false,
+                targeted: false,
+            });
+            if kept.taken && kept.lease {
+                self.agents.hold(id, GONE, true);
+            }
+            due_ms.into_iter().for_each(|at| self.timers.set(Key::Due(id), at));
+            if !known {
+                self.end(now, id, Ended::PeerGone, None);
+            } else if let Some(open) = self.agents.get(id).cloned() {
+                self.tell_family(now, index, FamilyInput::Restored { open: &open });
             }
         }
     }
@@ -359,6 +567,19 @@ impl Node {
     fn refuse_one(&mut self, now: Now, id: MsgId) {
         let Some(open) = self.agents.get(id) else { return };
         let (stream, from) = (open.inbound.stream, open.inbound.envelope.from);
+        if open.kind.kept {
+            // It is on disk and goes on after the next start. Its sender hears that it is kept.
+            let queued = to_raw(&serde_json::json!({ "accepted": true, "state": "queued" }));
+            let unanswered = open.answered.is_none();
+            if let Some(open) = self.agents.get_mut(id).filter(|_| unanswered) {
+                open.answered = Some(queued.get().into());
+                self.note_open(now, id);
+            }
+            if let Some(stream) = stream.filter(|_| unanswered) {
+                self.respond(now, stream, from, id, "ack", &queued);
+            }
+            return;
+        }
         let refusal =
             Refusal::new(PeerCode::Overloaded, "this daemon is shutting down: try again in a moment");
         if let Some(stream) = stream {
@@ -373,4 +594,11 @@ impl Node {
         let ids: Vec<MsgId> = theirs.map(|open| open.inbound.envelope.id).collect();
         ids.into_iter().for_each(|id| self.end(now, id, Ended::PeerGone, None));
     }
+}
+
+fn open_item(kept: &KeptOpen, envelope: &Envelope) -> Write {
+    let mut value = serde_json::to_vec(kept).unwrap_or_default();
+    value.push(b'\n');
+    value.extend_from_slice(envelope.raw().as_bytes());
+    Write::put(format!("{OPEN}{}", envelope.id), value)
 }

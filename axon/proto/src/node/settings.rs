@@ -17,6 +17,30 @@ pub struct StaticPeer {
     pub name: Option<String>,
 }
 
+/// `[outbox]`: what is held for peers that cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxSettings {
+    /// `messages_max`.
+    pub messages_max: usize,
+    /// `bytes_max`, of envelopes.
+    pub bytes_max: usize,
+    /// `per_peer_messages_max`.
+    pub per_peer_messages_max: usize,
+    /// `hold_secs_max`.
+    pub hold_secs_max: u64,
+}
+
+impl Default for OutboxSettings {
+    fn default() -> Self {
+        Self {
+            messages_max: 10_000,
+            bytes_max: 67_108_864,
+            per_peer_messages_max: 1_000,
+            hold_secs_max: 2_592_000,
+        }
+    }
+}
+
 /// What the node needs to know of `config.toml`. Units are in the names.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -40,6 +64,12 @@ pub struct Settings {
     pub buffer_ttl_secs: u64,
     /// `ipc.buffer_byte_cap`.
     pub buffer_byte_cap: usize,
+    /// `ipc.durable`: whether the store outlives the daemon, so that receipts may be given.
+    pub durable: bool,
+    /// `ipc.read_receipts`: whether senders that ask are told when a message was read.
+    pub read_receipts: bool,
+    /// `[outbox]`.
+    pub outbox: OutboxSettings,
     /// `[agent]` as one JSON object: what discover says where no attached client says otherwise.
     pub agent: Option<Box<RawValue>>,
     /// `ipc-token`: 64 hexadecimal digits, where a client must show it.
@@ -59,6 +89,9 @@ impl Default for Settings {
             buffer_size: 1000,
             buffer_ttl_secs: 86_400,
             buffer_byte_cap: 4_194_304,
+            durable: true,
+            read_receipts: true,
+            outbox: OutboxSettings::default(),
             agent: None,
             ipc_token: None,
         }

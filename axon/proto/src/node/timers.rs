@@ -22,6 +22,14 @@ pub enum Key {
     Dial(AgentId),
     /// Look for what is stale.
     Sweep,
+    /// Store items that could not be stored before.
+    Items,
+    /// Store cursors that have moved.
+    Cursors,
+    /// Send what is held for a peer.
+    Outbox(AgentId),
+    /// Give up what has been held long enough.
+    Expire,
     /// Write seen ids to disk.
     FlushReplay,
     /// Write the peer cache to disk.

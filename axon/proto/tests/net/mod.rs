@@ -17,7 +17,7 @@
 mod shell;
 mod solo;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use axon_proto::id::{AgentId, MsgId, PublicKey};
@@ -26,6 +26,9 @@ use axon_proto::node::{
     Birth, ClientId, ConnId, DialId, Effect, Entropy, Input, KnownPeer, Lost, Node, Now, Pins, Seen,
     Settings, Side, StaticPeer, StreamId, Token,
 };
+use axon_proto::store::Store;
+use axon_proto::store::log::Options;
+use axon_proto::store::memory::Memory;
 use serde_json::{Value, json};
 
 #[allow(unused_imports)]
@@ -82,6 +85,11 @@ pub struct Host {
     pub id: AgentId,
     pub node: Option<Node>,
     pub settings: Settings,
+    /// What outlives a crash of this host.
+    pub disk: Memory,
+    store: Option<Store<Memory>>,
+    /// What waits for the disk, in order.
+    jobs: VecDeque<Effect>,
     /// Counts its starts.
     pub life: u32,
     pub pins: Arc<Pins>,
@@ -136,6 +144,10 @@ struct Exchange {
 
 #[derive(Clone)]
 enum Ev {
+    Disk {
+        host: usize,
+        life: u32,
+    },
     DialTry {
         // Which start of the host it belongs to.
         host: usize,
@@ -206,6 +218,13 @@ pub struct World {
     pub latency_ms: (u64, u64),
     /// Requests handed to agents: which node, which request; in which life, when, to which client.
     pub offered: HashMap<(usize, String), Vec<Shown>>,
+    /// Kinds of requests that were handed to agents.
+    pub kinds: HashMap<String, String>,
+    /// Results of delegations that were taken from agents: at which node, for which delegation, when, and
+    /// the id of the message.
+    pub results: Vec<(usize, String, u64, String)>,
+    /// One-way messages shown to agents that were not there when they came.
+    pub replayed: BTreeSet<(usize, String)>,
     /// One-way messages shown to agents.
     pub shown: HashMap<(usize, String), Vec<Shown>>,
     wires: Vec<Wire>,
@@ -237,6 +256,9 @@ impl World {
                 peers: keys.iter().filter(|other| *other != key).map(peer).collect(),
                 ..Settings::default()
             },
+            disk: Memory::new(),
+            store: None,
+            jobs: VecDeque::new(),
             life: 0,
             pins: Arc::default(),
             seen: Vec::new(),
@@ -258,6 +280,9 @@ impl World {
             latency_ms: (1, 20),
             offered: HashMap::new(),
             shown: HashMap::new(),
+            kinds: HashMap::new(),
+            results: Vec::new(),
+            replayed: BTreeSet::new(),
             wires: Vec::new(),
             exchanges: Vec::new(),
             queue: BTreeMap::new(),
@@ -293,6 +318,7 @@ impl World {
         let host = &mut self.hosts[at];
         assert!(host.node.is_none());
         host.life += 1;
+        let (mut store, opened) = Store::open(host.disk.clone(), Options::default(), now.wall_ms).unwrap();
         let birth = Birth {
             key: host.key,
             version: "0",
@@ -300,10 +326,15 @@ impl World {
             listen: Vec::new(),
             root: None,
             known_peers: host.known.clone(),
-            seen: host.seen.clone(),
+            seen: host.seen.iter().copied().chain(opened.seen).collect(),
+            next_seq: opened.next_seq,
+            clean: opened.clean || !opened.had_data,
             entropy: Box::new(entropy),
         };
         let mut node = Node::new(birth, host.settings.clone(), now);
+        store.items(&mut |key, value| node.restore(key, value)).unwrap();
+        assert_eq!(store.commit(&[node.first_commit()], WALL_MS), [Ok(())]);
+        host.store = Some(store);
         let effects = node.take_effects();
         host.node = Some(node);
         effects.into_iter().for_each(|effect| self.carry_out(at, effect));
@@ -316,6 +347,8 @@ impl World {
         self.note(format!("crash {at}"));
         let host = &mut self.hosts[at];
         host.node = None;
+        host.store = None;
+        host.jobs.clear();
         host.conns.clear();
         host.streams.clear();
         host.tokens.clear();
@@ -403,7 +436,16 @@ impl World {
     /// Drops what was noted of the past; only for long runs.
     pub fn forget(&mut self) {
         assert!(self.exchanges.iter().all(|ex| ex.done));
-        assert!(self.queue.values().all(|event| matches!(event, Ev::Silence { .. } | Ev::Idle { .. })));
+        let idle = |event: &Ev| {
+            matches!(event, Ev::Silence { .. } | Ev::Idle { .. } | Ev::Disk { .. } | Ev::Lost { .. })
+        };
+        let busy: Vec<&Ev> = self.queue.values().filter(|event| !idle(event)).collect();
+        assert!(
+            busy.is_empty(),
+            "{} events are to come, of kinds {:?}",
+            busy.len(),
+            busy.iter().map(|ev| std::mem::discriminant(*ev)).collect::<Vec<_>>()
+        );
         self.exchanges.clear();
         for host in &mut self.hosts {
             host.clients.values_mut().for_each(|cli| cli.lines.clear());
@@ -438,6 +480,15 @@ impl World {
             &json!({"cmd":"subscribe","req_id":"s","answer":["query","delegate","cancel"],
                     "kinds":["notify","result","progress"],"capacity":1000}),
         );
+        self.finish_disk(at);
+    }
+
+    /// Lets a node's disk do at once all that waits for it.
+    pub fn finish_disk(&mut self, at: usize) {
+        let life = self.hosts[at].life;
+        while !self.hosts[at].jobs.is_empty() {
+            self.happen(Ev::Disk { host: at, life });
+        }
     }
 
     pub fn leave(&mut self, at: usize, client: ClientId) {
@@ -498,6 +549,7 @@ impl World {
     pub fn status(&mut self, at: usize) -> Value {
         let client = self.client(at);
         self.say(at, client, &json!({"cmd":"status","req_id":"st"}));
+        self.finish_disk(at);
         let status = self.replies(at, client, "st")[0].clone();
         self.leave(at, client);
         status

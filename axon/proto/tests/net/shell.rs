@@ -4,6 +4,22 @@ use std::sync::Arc;
 
 use super::*;
 
+/// What the disk's thread does with one effect.
+pub(super) fn do_job(store: &mut Store<Memory>, job: Effect, wall_ms: u64) -> Option<Input> {
+    match job {
+        Effect::Commit { id, commit } => {
+            let outcome = store.commit(&[commit], wall_ms).remove(0);
+            Some(Input::Committed { id, outcome })
+        }
+        Effect::Read { id, read } => Some(Input::ReadDone { id, out: store.read(&read) }),
+        Effect::Evict(keep) => {
+            store.evict(&keep, wall_ms).unwrap();
+            None
+        }
+        other => panic!("the disk is asked for {other:?}"),
+    }
+}
+
 impl World {
     // --- what the network does ---
 
@@ -95,6 +111,17 @@ impl World {
                 if end.open && end.known && !end.silent && waits && !self.path_ok(wire) {
                     self.wires[wire].ends[side].silent = true;
                     self.feed(host, Input::Silent { conn });
+                }
+            }
+            Ev::Disk { host, life } => {
+                if !self.alive(host, life) {
+                    return;
+                }
+                let wall_ms = self.clock().wall_ms;
+                let at = &mut self.hosts[host];
+                let (Some(job), Some(store)) = (at.jobs.pop_front(), at.store.as_mut()) else { return };
+                if let Some(input) = do_job(store, job, wall_ms) {
+                    self.feed(host, input);
                 }
             }
             Ev::Over { wire, side } => {
@@ -350,6 +377,11 @@ impl World {
                     cli.closed = true;
                 }
             }
+            effect @ (Effect::Commit { .. } | Effect::Read { .. } | Effect::Evict(_)) => {
+                self.hosts[at].jobs.push_back(effect);
+                let delay = self.rng.range(0, 4);
+                self.after(delay, Ev::Disk { host: at, life });
+            }
             Effect::Remember(seen) => self.hosts[at].seen.extend(seen),
             Effect::SavePeers(known) => self.hosts[at].known = known,
             Effect::Log(_, text) => {
@@ -358,6 +390,7 @@ impl World {
                 }
                 self.note(format!("{at} log {text}"));
             }
+            Effect::Pace { .. } => {}
             Effect::Stopped => self.hosts[at].stopped += 1,
         }
     }
@@ -381,20 +414,25 @@ impl World {
         cli.lines.push(value.clone());
         let think = cli.think_ms;
         if let Some(id) = value["req_id"].as_str().and_then(|req_id| req_id.strip_prefix("a-result-"))
-            && (value["error"] == "peer_unreachable" || value["error"] == "timeout")
+            && value["ok"] == true
         {
-            // An agent that has done the work tries again to say so.
-            let line = reply_line(id, "result", &json!({"status":"completed","outcome":id}));
-            return self.after(2_000, Ev::Say { host: at, life, client, line });
+            let message = value["msg_id"].as_str().unwrap().to_owned();
+            self.results.push((at, id.to_owned(), now, message));
         }
         if value["event"] != "inbound" {
             return;
         }
         let id = value["envelope"]["id"].as_str().unwrap().to_owned();
         if value["answer"] != true {
-            self.shown.entry((at, id)).or_default().push((life, now, client));
+            if value["replay"] == true {
+                self.replayed.insert((at, id));
+            } else {
+                self.shown.entry((at, id)).or_default().push((life, now, client));
+            }
             return;
         }
+        let kind = value["envelope"]["kind"].as_str().unwrap().to_owned();
+        self.kinds.insert(id.clone(), kind);
         self.offered.entry((at, id.clone())).or_default().push((life, now, client));
         let Some((from, to)) = think else { return };
         let mut wait = self.rng.range(from, to);

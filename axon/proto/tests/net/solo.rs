@@ -1,5 +1,8 @@
 //! One node and a peer of which the test writes every message.
 
+use axon_proto::store::CommitError;
+
+use super::shell::do_job;
 use super::*;
 
 /// One node whose inputs the test makes itself.
@@ -10,6 +13,12 @@ pub struct Solo {
     pub me: AgentId,
     pub peer: AgentId,
     pub key: PublicKey,
+    /// What outlives the node.
+    pub disk: Memory,
+    pub store: Store<Memory>,
+    settings: Settings,
+    /// The disk refuses everything.
+    pub disk_full: bool,
     ids: u64,
     rng: Rng,
 }
@@ -22,16 +31,6 @@ impl Solo {
 
     pub fn with(n: u8, peer: u8, change: impl FnOnce(&mut Settings)) -> Self {
         let (key, peer) = (PublicKey([n; 32]), PublicKey([peer; 32]));
-        let birth = Birth {
-            key,
-            version: "0",
-            pid: 1,
-            listen: Vec::new(),
-            root: None,
-            known_peers: Vec::new(),
-            seen: Vec::new(),
-            entropy: Box::new(Rng(u64::from(n))),
-        };
         let mut settings = Settings {
             peers: vec![StaticPeer {
                 agent_id: peer.agent_id(),
@@ -42,9 +41,8 @@ impl Solo {
             ..Settings::default()
         };
         change(&mut settings);
-        let now = 1_000;
-        let mut node = Node::new(birth, settings, Now { mono_ms: now, wall_ms: WALL_MS + now });
-        node.take_effects();
+        let (now, disk) = (1_000, Memory::new());
+        let (node, store) = Self::start(key, &settings, &disk, now);
         Self {
             node,
             now,
@@ -52,15 +50,67 @@ impl Solo {
             me: key.agent_id(),
             peer: peer.agent_id(),
             key: peer,
+            disk,
+            store,
+            settings,
+            disk_full: false,
             ids: 0,
             rng: Rng(99),
         }
     }
 
+    fn start(key: PublicKey, settings: &Settings, disk: &Memory, now: u64) -> (Node, Store<Memory>) {
+        let (mut store, opened) = Store::open(disk.clone(), Options::default(), WALL_MS + now).unwrap();
+        let birth = Birth {
+            key,
+            version: "0",
+            pid: 1,
+            listen: Vec::new(),
+            root: None,
+            known_peers: Vec::new(),
+            seen: opened.seen,
+            next_seq: opened.next_seq,
+            clean: opened.clean || !opened.had_data,
+            entropy: Box::new(Rng(u64::from(key.0[0]) + now)),
+        };
+        let mut node = Node::new(birth, settings.clone(), Now { mono_ms: now, wall_ms: WALL_MS + now });
+        store.items(&mut |key, value| node.restore(key, value)).unwrap();
+        assert_eq!(store.commit(&[node.first_commit()], WALL_MS), [Ok(())]);
+        node.take_effects();
+        (node, store)
+    }
+
+    /// Kills the node and starts it again over what the disk has. Connections and clients are gone.
+    pub fn restart(&mut self) {
+        let key = PublicKey([self.node_key(); 32]);
+        (self.node, self.store) = Self::start(key, &self.settings, &self.disk, self.now);
+        self.feed(Input::Start);
+    }
+
+    fn node_key(&self) -> u8 {
+        (0..=u8::MAX).find(|n| PublicKey([*n; 32]).agent_id() == self.me).unwrap()
+    }
+
     /// One input; yields the effects, without the log.
     pub fn feed(&mut self, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
-        self.node.handle(Now { mono_ms: self.now, wall_ms: WALL_MS + self.now }, input, &mut effects);
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let mut now = Vec::new();
+            self.node.handle(Now { mono_ms: self.now, wall_ms: WALL_MS + self.now }, input, &mut now);
+            for effect in now {
+                match effect {
+                    Effect::Commit { id, .. } if self.disk_full => {
+                        let outcome = Err(CommitError::Disk("no space left on device".into()));
+                        inputs.push_back(Input::Committed { id, outcome });
+                    }
+                    job @ (Effect::Commit { .. } | Effect::Read { .. } | Effect::Evict(_)) => {
+                        inputs.extend(do_job(&mut self.store, job, WALL_MS + self.now));
+                    }
+                    effect => effects.push(effect),
+                }
+            }
+        }
         effects.retain(|effect| !matches!(effect, Effect::Log(..)));
         effects
     }

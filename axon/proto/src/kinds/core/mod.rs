@@ -5,16 +5,22 @@
 
 mod delegate;
 mod discover;
+mod ledger;
 pub mod payload;
 
-use crate::error::{PeerCode, Refusal};
+use crate::error::{IpcError, PeerCode, Refusal};
 use crate::family::{
-    Act, Cx, Ended, Family, Inbound, Input, Kind, Open, OpenState, Pattern, Sendable, Unclaimed, Vocabulary,
+    Act, Admit, Cx, Ended, Family, Inbound, Input, Kind, Open, OpenState, Pattern, Sendable, Unclaimed,
+    Vocabulary,
 };
 use crate::id::{AgentId, MsgId};
+use crate::ipc::Command;
 use crate::limits::{DEADLINE_MS_MAX, REQUEST_TIMEOUT_MS};
-use crate::wire::to_raw;
+use crate::node::ClientId;
+use crate::store::Write;
+use crate::wire::{Envelope, to_raw};
 use payload::{Pong, Query};
+use serde_json::value::RawValue;
 
 const fn request(
     name: &'static str,
@@ -73,13 +79,21 @@ pub static VOCABULARY: Vocabulary = Vocabulary {
         request("discover", Some("discover"), &["capabilities", "error"], payload::check_any),
         reply("capabilities", Some("capabilities"), payload::check_capabilities),
         one_way("error", None, Sendable::No, payload::check_error),
+        Kind {
+            name: "receipt",
+            pattern: Pattern::OneWay,
+            feature: Some("receipt"),
+            kept: false,
+            sendable: Sendable::No,
+            check: payload::check_receipt,
+        },
     ],
 };
 
-/// The core family's state: delegations sent, and what clients advertise.
+/// The core family's state: delegations, and what clients advertise.
 #[derive(Default)]
 pub struct Core {
-    sent: delegate::Sent,
+    ledger: ledger::Ledger,
     adverts: discover::Adverts,
 }
 
@@ -93,37 +107,87 @@ impl Family for Core {
             Input::Message { message, kind } => self.message(message, kind, cx),
             Input::Repeated { message } => {
                 if &*message.envelope.kind == "delegate" {
-                    delegate::repeated(message, cx);
+                    delegate::repeated(message, &self.ledger, cx);
                 }
             }
             Input::Unclaimed { open, why } => match open.kind.name {
-                "delegate" => delegate::unclaimed(open, &why, cx),
+                "delegate" => delegate::unclaimed(open, &why, &mut self.ledger, cx),
                 _ => end_refused(open, &why_unclaimed(&why), cx),
             },
             Input::Due { open } => match open.kind.name {
-                "delegate" => delegate::due(open, cx),
+                "delegate" => delegate::due(open, &mut self.ledger, cx),
                 _ => end_refused(open, &why_due(open), cx),
             },
             Input::Abandoned { open } => match open.kind.name {
                 "cancel" => delegate::cancel_abandoned(open, cx),
-                _ => delegate::abandoned(open, cx),
+                _ => delegate::abandoned(open, &mut self.ledger, cx),
             },
             Input::AgentReply { client, req_id, open, kind, payload } => {
                 let said = delegate::Said { client, req_id, kind, payload };
                 match open.kind.name {
-                    "delegate" => delegate::agent_reply(open, &said, cx),
+                    "delegate" => delegate::agent_reply(open, &said, &mut self.ledger, cx),
                     "cancel" => delegate::cancel_reply(open, &said, cx),
                     _ => answer_on_stream(open, &said, cx),
                 }
             }
-            Input::Sending { envelope } => self.sent.sending(envelope),
-            Input::PeerReply { request, answer } => self.sent.peer_reply(request, answer),
+            Input::NotStored { message } => delegate::not_stored(message, &mut self.ledger, cx),
+            Input::Ended { open, ended } => {
+                if open.kind.name == "delegate" {
+                    delegate::ended(open, ended, &mut self.ledger, cx);
+                }
+            }
+            Input::Restored { open } => delegate::restored(open, &mut self.ledger, cx),
+            Input::PeerReply { request, answer } => {
+                delegate::peer_reply(request, answer, &mut self.ledger, cx);
+            }
+            Input::GivenUp { id, why } => delegate::given_up(id, why, &mut self.ledger, cx),
             Input::Advert { client, capabilities } => self.adverts.set(client, capabilities),
+            Input::LastingAdvert { consumer, capabilities } => {
+                self.adverts.set_lasting(consumer, capabilities);
+            }
+            Input::Fetched { client, req_id, note, values } => {
+                let line = self.ledger.listed(note, values, req_id);
+                cx.act(Act::Tell { client, line });
+            }
+            Input::Started => self.ledger.unanswered(cx),
+            Input::Tick => self.ledger.expire(cx),
         }
     }
 
+    fn admit(&mut self, message: &Inbound, kind: &'static Kind, cx: &mut Cx<'_>) -> Admit {
+        match kind.name {
+            "delegate" => delegate::admit(message, &mut self.ledger, cx),
+            "result" | "progress" => delegate::admit_report(message, &mut self.ledger, cx),
+            _ => Admit::Take(Vec::new()),
+        }
+    }
+
+    fn sending(&mut self, envelope: &Envelope, held: bool, cx: &mut Cx<'_>) -> Vec<Write> {
+        delegate::sending(envelope, held, &mut self.ledger, cx)
+    }
+
+    fn lasting_advert(&self, consumer: &str, capabilities: &RawValue) -> Result<Option<Write>, IpcError> {
+        self.adverts.lasting(consumer, capabilities).map(Some)
+    }
+
+    fn restore(&mut self, key: &str, value: &[u8]) {
+        if !self.adverts.restore(key, value) {
+            self.ledger.restore(key, value);
+        }
+    }
+
+    fn command(
+        &mut self,
+        client: ClientId,
+        name: &str,
+        command: &Command<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Option<Result<(), IpcError>> {
+        (name == "delegations").then(|| self.ledger.list(client, command, cx))
+    }
+
     fn peer_of(&self, reference: MsgId) -> Option<AgentId> {
-        self.sent.peer_of(reference)
+        self.ledger.get(ledger::Direction::Out, reference).map(|entry| entry.peer)
     }
 }
 
@@ -140,8 +204,21 @@ impl Core {
                 cx.act(Act::Offer { message: message.clone(), kind, domain, due_ms, parkable: false });
             }
             "delegate" => delegate::message(message, kind, cx),
-            "cancel" => delegate::cancel(message, kind, cx),
-            "result" | "progress" => self.sent.message(message, cx),
+            "cancel" => delegate::cancel(message, kind, &self.ledger, cx),
+            "result" | "progress" => delegate::report(message, &mut self.ledger, cx),
+            "receipt" => {
+                let said = payload::parse::<payload::Receipt>("receipt", message.envelope.payload());
+                let read = said.is_ok_and(|receipt| receipt.state == "read");
+                let message = message.clone();
+                match message.envelope.reference {
+                    Some(id) => cx.act(Act::WasRead { by: message.envelope.from, id, read, message }),
+                    None => {
+                        let why = "ref is missing: it must be the id of the message that was read";
+                        let refusal = Refusal::new(PeerCode::InvalidEnvelope, why);
+                        cx.act(Act::Drop { message, refusal });
+                    }
+                }
+            }
             _ => cx.act(Act::Deliver { message: message.clone() }),
         }
     }

@@ -174,6 +174,13 @@ pub struct Failure {
     pub retryable: bool,
 }
 
+/// `receipt`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// `read`.
+    pub state: String,
+}
+
 /// Reads a payload as its type; the sentence names the field that is missing or wrong.
 pub fn parse<'a, T: Deserialize<'a>>(kind: &str, payload: &'a str) -> Result<T, String> {
     serde_json::from_str(payload).map_err(|error| match field_at(payload, error.column()) {
@@ -233,6 +240,8 @@ checks! {
     check_capabilities = "capabilities" Capabilities;
     /// See [`Failure`].
     check_error = "error" Failure;
+    /// See [`Receipt`].
+    check_receipt = "receipt" Receipt;
 }
 
 #[cfg(test)]

@@ -1,0 +1,504 @@
+//! The inbox as clients see it: `inbox`, `ack`, `subscribe`, `advertise`, and rows shown as they come.
+//!
+//! Source: `spec/IPC.md`, "The inbox" and "Events". Rows lie on disk, so that a client that reads waits for
+//! the disk; its later commands wait behind it, so that replies keep their order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::storing::{After, Reading, disk_error};
+use super::{ClientId, Effect, Node, Now};
+use crate::agents::{Answers, Client, Speaks, Wants};
+use crate::error::{IpcCode, IpcError};
+use crate::family::Input as FamilyInput;
+use crate::ipc::{Command, Line, inbound_line, row_json, v1_line};
+use crate::limits::{
+    CAPABILITIES_BYTES_MAX, CAPACITY_DEFAULT, CAPACITY_MAX, CLIENT_BACKLOG_BYTES_MAX, CLIENT_BACKLOG_MAX,
+    CLIENT_QUEUE_BYTES_MAX, DOMAIN_BYTES_MAX, INBOX_LIMIT_DEFAULT, INBOX_LIMIT_MAX, INBOX_REPLY_BYTES_MAX,
+    KIND_BYTES_MAX, REPLAY_EVENTS_MAX, SUBSCRIPTION_NAMES_MAX,
+};
+use crate::store::{CommitError, Read, Row, Rows};
+
+/// Commands that wait behind one that reads before no more are taken from their client.
+const BACKLOG_PAUSE: usize = 16;
+/// Kinds that agents answer.
+const ANSWERABLE: &[&str] = &["query", "delegate", "cancel"];
+
+/// An `inbox` command whose rows are being read.
+#[derive(Debug)]
+pub(super) struct Inboxing {
+    pub client: ClientId,
+    pub req_id: String,
+    acked: u64,
+    up_to: u64,
+    limit: usize,
+    kinds: Option<Vec<String>>,
+}
+
+/// A lasting advert that is being stored.
+#[derive(Debug)]
+pub(super) struct Advertising {
+    client: ClientId,
+    req_id: String,
+    consumer: Arc<str>,
+    capabilities: Box<RawValue>,
+    line: Arc<str>,
+}
+
+/// A `subscribe` command whose rows are being read.
+#[derive(Debug)]
+pub(super) struct Replaying {
+    pub client: ClientId,
+    pub req_id: String,
+    answers: Option<Answers>,
+    wants: Wants,
+    acked: u64,
+    /// How far it has been read.
+    up_to: u64,
+    /// How far it is read now.
+    visible: u64,
+    replayed: usize,
+    replayed_to: u64,
+    bytes: usize,
+    lost_before: Option<u64>,
+}
+
+impl Node {
+    // --- a client's commands wait while it reads ---
+
+    /// Keeps a line back while an earlier command of its client reads; gives it back when there is none.
+    pub(super) fn hold_line(&mut self, client: ClientId, line: Vec<u8>) -> Option<Vec<u8>> {
+        let Some(state) = self.agents.clients.get_mut(&client).filter(|state| state.reading) else {
+            return Some(line);
+        };
+        if state.backlog.len() >= CLIENT_BACKLOG_MAX
+            || state.backlog_bytes + line.len() > CLIENT_BACKLOG_BYTES_MAX
+        {
+            let message = "too many commands wait while an earlier one reads the disk: wait for its reply";
+            let req_id = Command::parse(&line).map(|command| command.req_id().to_owned()).unwrap_or_default();
+            self.answer_line(client, &req_id, Err(IpcError::new(IpcCode::Overloaded, message)));
+            return None;
+        }
+        state.backlog_bytes += line.len();
+        state.backlog.push_back(line);
+        if state.backlog.len() == BACKLOG_PAUSE {
+            self.out.push(Effect::Pace { client, pause: true });
+        }
+        None
+    }
+
+    /// A client's reading is done: the commands behind it are served.
+    pub(super) fn resume(&mut self, now: Now, client: ClientId) {
+        let Some(state) = self.agents.clients.get_mut(&client) else { return };
+        state.reading = false;
+        while let Some(state) = self.agents.clients.get_mut(&client).filter(|state| !state.reading)
+            && let Some(line) = state.backlog.pop_front()
+        {
+            state.backlog_bytes -= line.len();
+            if state.backlog.is_empty() {
+                self.out.push(Effect::Pace { client, pause: false });
+            }
+            self.line(now, client, line);
+        }
+        if self.agents.clients.get(&client).is_some_and(|state| state.leaving && !state.reading) {
+            self.client_eof(now, client);
+        }
+    }
+
+    pub(super) fn begin_reading(&mut self, client: ClientId) {
+        if let Some(state) = self.agents.clients.get_mut(&client) {
+            state.reading = true;
+        }
+    }
+
+    // --- rows as they come ---
+
+    /// Shows a message to everyone who wants to see it, but for the client that gets it to answer.
+    pub(super) fn show(&mut self, row: &Row, except: Option<ClientId>) {
+        let mut line: Option<Arc<str>> = None;
+        let v1_too = self.settings.allow_v1;
+        for (client, state) in &mut self.agents.clients {
+            match state.speaks {
+                // A v1 client says no hello: one that only listens has said nothing at all.
+                Speaks::V1 | Speaks::Unknown if v1_too && state.trusted => {
+                    let line = v1_line(&row.raw);
+                    self.out.push(Effect::Event { client: *client, seq: row.seq, line });
+                }
+                Speaks::V2 if state.wants.wants(&row.kind) && !state.lagging && except != Some(*client) => {
+                    let line = line.get_or_insert_with(|| inbound_line(row, false)).clone();
+                    state.shown = row.seq;
+                    self.mailbox.note_delivered(&state.consumer, row.seq);
+                    self.out.push(Effect::Event { client: *client, seq: row.seq, line });
+                }
+                Speaks::V1 | Speaks::V2 | Speaks::Unknown => {}
+            }
+        }
+    }
+
+    // --- subscribe ---
+
+    pub(super) fn subscribe(
+        &mut self,
+        now: Now,
+        client: ClientId,
+        command: &Command<'_>,
+    ) -> Result<(), IpcError> {
+        let kinds = names("kinds", command.kinds::<Vec<String>>()?, KIND_BYTES_MAX)?;
+        let answer = names("answer", command.answer::<Vec<String>>()?, KIND_BYTES_MAX)?;
+        let domains = names("domains", command.domains::<Vec<String>>()?, DOMAIN_BYTES_MAX)?;
+        let capacity = command.capacity::<u32>()?.unwrap_or(CAPACITY_DEFAULT);
+        let lease = command.lease::<bool>()?.unwrap_or(false);
+        let replay = command.replay::<bool>()?.unwrap_or(true);
+        if !(1..=CAPACITY_MAX).contains(&capacity) {
+            return Err(IpcError::invalid(format!(
+                "the field `capacity` is a number from 1 to {CAPACITY_MAX}"
+            )));
+        }
+        for kind in answer.iter().flatten() {
+            if !ANSWERABLE.contains(&kind.as_str()) {
+                let message =
+                    format!("the field `answer` lists any of {}, not \"{kind}\"", ANSWERABLE.join(", "));
+                return Err(IpcError::invalid(message));
+            }
+        }
+        let answers = answer.map(|kinds| Answers { kinds, domains, capacity, lease });
+        let wants = match (kinds, &answers) {
+            (Some(kinds), _) => Wants::Kinds(kinds),
+            (None, Some(_)) => Wants::Nothing,
+            (None, None) => Wants::All,
+        };
+        let Some(state) = self.agents.clients.get_mut(&client) else { return Ok(()) };
+        // Until it has been shown what it has not read, nothing new is shown to it.
+        state.wants = Wants::Nothing;
+        let acked = self.mailbox.acked(&state.consumer);
+        let replaying = Replaying {
+            client,
+            req_id: command.req_id().to_owned(),
+            answers,
+            wants,
+            acked,
+            up_to: acked,
+            visible: acked,
+            replayed: 0,
+            replayed_to: acked,
+            bytes: 0,
+            lost_before: None,
+        };
+        if !replay || replaying.wants == Wants::Nothing {
+            self.subscribed(now, replaying, None);
+            return Ok(());
+        }
+        self.begin_reading(client);
+        self.read_replay(replaying);
+        Ok(())
+    }
+
+    fn read_replay(&mut self, mut replaying: Replaying) {
+        replaying.visible = self.mailbox.visible();
+        let kinds = match &replaying.wants {
+            Wants::Kinds(kinds) => Some(kinds.clone()),
+            Wants::All | Wants::Nothing => None,
+        };
+        let read = Read::Rows {
+            after: replaying.up_to,
+            up_to: replaying.visible,
+            kinds,
+            stop_at_other: false,
+            limit: REPLAY_EVENTS_MAX - replaying.replayed,
+            bytes_max: CLIENT_QUEUE_BYTES_MAX.saturating_sub(replaying.bytes),
+        };
+        self.read(read, Reading::Replay(Box::new(replaying)));
+    }
+
+    /// Shows what was read, reads on if there is more, and says at last that live events follow.
+    pub(super) fn replay_read(&mut self, now: Now, mut replaying: Replaying, rows: Rows) {
+        let client = replaying.client;
+        if rows.lost_to > replaying.acked {
+            replaying.lost_before = Some(rows.first_after_lost.unwrap_or(replaying.visible + 1));
+        }
+        let end = rows.next.map_or(rows.scanned_to, |next| next.saturating_sub(1));
+        let wanted = |row: &Row| replaying.wants.wants(&row.kind);
+        let held: Vec<Row> =
+            self.mailbox.held(replaying.up_to, end).filter(|row| wanted(row)).cloned().collect();
+        let mut rest = None;
+        for row in in_order(rows.rows, held) {
+            if replaying.replayed >= REPLAY_EVENTS_MAX
+                || (replaying.replayed > 0 && replaying.bytes + row.raw.len() > CLIENT_QUEUE_BYTES_MAX)
+            {
+                rest = Some(row.seq);
+                break;
+            }
+            self.out.push(Effect::Line { client, line: inbound_line(&row, true) });
+            replaying.replayed += 1;
+            replaying.replayed_to = row.seq;
+            replaying.bytes += row.raw.len();
+        }
+        replaying.up_to = end.max(replaying.up_to);
+        let full = replaying.replayed >= REPLAY_EVENTS_MAX || replaying.bytes >= CLIENT_QUEUE_BYTES_MAX;
+        rest = rest.or(rows.next.filter(|_| full));
+        // More may have come, or become visible, while this was read.
+        if rest.is_none() && replaying.up_to < self.mailbox.visible() {
+            if !full {
+                return self.read_replay(replaying);
+            }
+            rest = Some(replaying.up_to + 1);
+        }
+        self.subscribed(now, replaying, rest);
+        self.resume(now, client);
+    }
+
+    fn subscribed(&mut self, now: Now, replaying: Replaying, rest: Option<u64>) {
+        let Replaying { client, req_id, answers, wants, replayed, replayed_to, lost_before, .. } = replaying;
+        let newest = self.mailbox.visible();
+        let Some(state) = self.agents.clients.get_mut(&client) else { return };
+        state.answers = answers;
+        state.wants = wants;
+        state.lagging = rest.is_some();
+        state.shown = if rest.is_some() { replayed_to } else { newest };
+        if replayed > 0 {
+            self.mailbox.note_delivered(&state.consumer, replayed_to);
+        } else if let Some(before) = lost_before {
+            self.mailbox.note_delivered(&state.consumer, before - 1);
+        }
+        let line = Line::ok(&req_id).field("subscribed", &true).field("replayed", &replayed);
+        let line = line.field("replay_to_seq", &replayed_to).maybe("lost_before_seq", lost_before.as_ref());
+        self.out.push(Effect::Line { client, line: line.end() });
+        if let Some(seq) = rest {
+            let line = Line::event("slow_consumer").field("resume_from_seq", &seq).end();
+            self.out.push(Effect::Line { client, line });
+        }
+        let mut acts = VecDeque::new();
+        self.recheck_waiting(now, &mut acts);
+        self.carry_out_all(now, acts);
+        self.hand_over(now);
+    }
+
+    // --- inbox and ack ---
+
+    pub(super) fn inbox(&mut self, client: ClientId, command: &Command<'_>) -> Result<(), IpcError> {
+        let limit = command.limit::<u64>()?.unwrap_or(INBOX_LIMIT_DEFAULT);
+        if !(1..=INBOX_LIMIT_MAX).contains(&limit) {
+            return Err(IpcError::invalid(format!(
+                "the field `limit` is a number from 1 to {INBOX_LIMIT_MAX}"
+            )));
+        }
+        let limit = usize::try_from(limit).unwrap_or(1);
+        let kinds = names("kinds", command.kinds::<Vec<String>>()?, KIND_BYTES_MAX)?;
+        let Some(state) = self.agents.clients.get(&client) else { return Ok(()) };
+        let acked = self.mailbox.acked(&state.consumer);
+        let up_to = self.mailbox.visible();
+        let read = Read::Rows {
+            after: acked,
+            up_to,
+            kinds: kinds.clone(),
+            stop_at_other: true,
+            limit,
+            bytes_max: INBOX_REPLY_BYTES_MAX,
+        };
+        self.begin_reading(client);
+        let req_id = command.req_id().to_owned();
+        self.read(read, Reading::Inbox(Inboxing { client, req_id, acked, up_to, limit, kinds }));
+        Ok(())
+    }
+
+    pub(super) fn inbox_read(&mut self, inboxing: &Inboxing, rows: &Rows) {
+        let Inboxing { client, req_id, acked, up_to, limit, kinds } = inboxing;
+        let (client, acked) = (*client, *acked);
+        let Some(state) = self.agents.clients.get_mut(&client) else { return };
+        let consumer = state.consumer.clone();
+        let wanted =
+            |kind: &str| kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|wanted| wanted == kind));
+        let end = rows.next.map_or(rows.scanned_to, |next| next.saturating_sub(1));
+        let held: Vec<Row> = self.mailbox.held(acked, end).cloned().collect();
+        let mut text = String::from("[");
+        let (mut count, mut last, mut has_more) = (0, acked, rows.next.is_some());
+        let mut stopped = rows.next.is_none() && rows.scanned_to < *up_to;
+        for row in in_order(rows.rows.clone(), held) {
+            // It stops at the first of another kind, so that an ack cannot jump over it.
+            if !wanted(&row.kind) {
+                (has_more, stopped) = (false, true);
+                break;
+            }
+            let full = count > 0 && text.len() + row.raw.len() > INBOX_REPLY_BYTES_MAX;
+            if count >= *limit || full {
+                has_more = true;
+                break;
+            }
+            if count > 0 {
+                text.push(',');
+            }
+            text.push_str(&row_json(&row));
+            count += 1;
+            last = row.seq;
+        }
+        text.push(']');
+        if count > 0 {
+            self.mailbox.note_delivered(&state.consumer, last);
+            state.shown = state.shown.max(last);
+        }
+        // What has come while this was read is to be read next.
+        has_more |= !stopped && end < self.mailbox.visible();
+        let lost_before = (rows.lost_to > acked).then(|| rows.first_after_lost.unwrap_or(*up_to + 1));
+        if let Some(before) = lost_before.filter(|_| count == 0 && !stopped) {
+            // There is nothing else to acknowledge.
+            self.mailbox.note_delivered(&consumer, before - 1);
+        }
+        let line = Line::ok(req_id)
+            .raw("messages", &text)
+            .field("next_seq", &(count > 0).then_some(last))
+            .field("has_more", &has_more)
+            .maybe("lost_before_seq", lost_before.as_ref());
+        self.answer_line(client, req_id, Ok(line.end()));
+        if !has_more && !stopped {
+            self.catch_up(client, end);
+        }
+    }
+
+    pub(super) fn ack(&mut self, client: ClientId, command: &Command<'_>) -> Result<(), IpcError> {
+        let up_to = command.up_to_seq::<u64>()?;
+        let up_to = up_to
+            .ok_or_else(|| IpcError::invalid("the field `up_to_seq` is missing: give a message's seq"))?;
+        let consumer =
+            self.agents.clients.get(&client).map(|client| client.consumer.clone()).unwrap_or_default();
+        if !self.disk_has_room() {
+            let message = "too much waits for the disk: try again in a moment";
+            return Err(IpcError::new(IpcCode::Overloaded, message));
+        }
+        let (acked, write) = self.mailbox.ack(&consumer, up_to).map_err(|error| {
+            let message = format!(
+                "up_to_seq is past {}, the last message that this consumer was given: read the inbox first",
+                error.delivered
+            );
+            IpcError::new(IpcCode::AckOutOfRange, message)
+        })?;
+        // What comes after it sees the cursor where it is then.
+        self.begin_reading(client);
+        let req_id = command.req_id().to_owned();
+        self.commit(vec![write], After::Ack { client, req_id, consumer, acked });
+        Ok(())
+    }
+
+    /// A consumer's cursor is on disk, or could not be moved.
+    pub(super) fn acked(
+        &mut self,
+        now: Now,
+        (client, req_id): (ClientId, &str),
+        (consumer, acked): (&str, u64),
+        outcome: Result<(), CommitError>,
+    ) {
+        let answer = match outcome {
+            Ok(()) => {
+                self.mailbox.acked_now(consumer, acked);
+                self.were_read(now, acked);
+                // What another client of the same consumer has acked is missed by nobody.
+                let visible = self.mailbox.visible();
+                let behind = |state: &&mut Client| state.lagging && &*state.consumer == consumer;
+                for state in self.agents.clients.values_mut().filter(behind) {
+                    state.shown = state.shown.max(acked);
+                    state.lagging = state.shown < visible;
+                }
+                Ok(Line::ok(req_id).field("acked_seq", &self.mailbox.acked(consumer)).end())
+            }
+            Err(error) => {
+                self.mailbox.not_acked(consumer);
+                Err(disk_error(&error))
+            }
+        };
+        self.answer_line(client, req_id, answer);
+        self.resume(now, client);
+    }
+
+    /// A client that lagged and has been given everything up to here is live again, if nothing has come
+    /// since; what has, it reads next.
+    fn catch_up(&mut self, client: ClientId, up_to: u64) {
+        let visible = self.mailbox.visible();
+        if let Some(state) = self.agents.clients.get_mut(&client).filter(|state| state.lagging) {
+            state.shown = state.shown.max(up_to);
+            state.lagging = state.shown < visible;
+        }
+    }
+
+    // --- advertise ---
+
+    pub(super) fn advertise(
+        &mut self,
+        now: Now,
+        client: ClientId,
+        command: &Command<'_>,
+    ) -> Result<(), IpcError> {
+        let capabilities = command.capabilities()?;
+        if capabilities.get().len() > CAPABILITIES_BYTES_MAX {
+            return Err(IpcError::invalid(format!(
+                "`capabilities` is at most {CAPABILITIES_BYTES_MAX} bytes long"
+            )));
+        }
+        if let Some((_, kind)) = self.kinds.get("capabilities") {
+            (kind.check)(capabilities.get()).map_err(IpcError::invalid)?;
+        }
+        let line = Line::ok(command.req_id()).field("advertised", &true).end();
+        if !command.persist::<bool>()?.unwrap_or(false) {
+            for index in 0..self.families.len() {
+                let advert = FamilyInput::Advert { client, capabilities: Some(&capabilities) };
+                self.tell_family(now, index, advert);
+            }
+            self.out.push(Effect::Line { client, line });
+            return Ok(());
+        }
+        let consumer =
+            self.agents.clients.get(&client).map(|client| client.consumer.clone()).unwrap_or_default();
+        let mut writes = Vec::new();
+        for family in &self.families {
+            writes.extend(family.lasting_advert(&consumer, &capabilities)?);
+        }
+        self.begin_reading(client);
+        let advert = Advertising {
+            client,
+            req_id: command.req_id().to_owned(),
+            consumer,
+            capabilities: capabilities.into_owned(),
+            line,
+        };
+        self.commit(writes, After::Advert(Box::new(advert)));
+        Ok(())
+    }
+
+    /// A lasting advert is on disk, or could not be stored.
+    pub(super) fn advertised(&mut self, now: Now, advert: Advertising, outcome: Result<(), CommitError>) {
+        let Advertising { client, req_id, consumer, capabilities, line } = advert;
+        if outcome.is_ok() {
+            for index in 0..self.families.len() {
+                // It takes the place of what the client advertised for as long as it is there.
+                self.tell_family(now, index, FamilyInput::Advert { client, capabilities: None });
+                let (consumer, capabilities) = (&*consumer, &*capabilities);
+                self.tell_family(now, index, FamilyInput::LastingAdvert { consumer, capabilities });
+            }
+        }
+        self.answer_line(client, &req_id, outcome.map(|()| line).map_err(|error| disk_error(&error)));
+        self.resume(now, client);
+    }
+}
+
+/// Rows of the disk and open requests, by their numbers.
+fn in_order(mut rows: Vec<Row>, held: Vec<Row>) -> Vec<Row> {
+    if !held.is_empty() {
+        rows.extend(held);
+        rows.sort_by_key(|row| row.seq);
+    }
+    rows
+}
+
+fn names(name: &str, list: Option<Vec<String>>, bytes_max: usize) -> Result<Option<Vec<String>>, IpcError> {
+    let fits = |list: &Vec<String>| {
+        list.len() <= SUBSCRIPTION_NAMES_MAX
+            && list.iter().all(|item| !item.is_empty() && item.len() <= bytes_max)
+    };
+    if list.as_ref().is_some_and(|list| !fits(list)) {
+        let message = format!(
+            "the field `{name}` lists at most {SUBSCRIPTION_NAMES_MAX} names of 1 to {bytes_max} bytes"
+        );
+        return Err(IpcError::invalid(message));
+    }
+    Ok(list)
+}

@@ -1,0 +1,260 @@
+//! Messages of local clients: `send` begins one, `reply` answers one.
+//!
+//! Source: `spec/IPC.md`, "send" and "reply".
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::held::{ToHold, resend_until};
+use super::outgoing::Origin;
+use super::storing::After;
+use super::{ClientId, Node, Now};
+use crate::error::{IpcCode, IpcError};
+use crate::family::{Ended, Input as FamilyInput, Kind, Pattern, Sendable};
+use crate::id::MsgId;
+use crate::ipc::{Command, Line};
+use crate::kinds::core::wait_ms;
+use crate::limits::{CLIENT_PENDING_MAX, KIND_BYTES_MAX, PENDING_MAX, REPLY_GRACE_MS, REQUEST_TIMEOUT_MS};
+use crate::wire::{Header, encode, raw_json, to_raw};
+
+impl Node {
+    pub(super) fn send(
+        &mut self,
+        now: Now,
+        client: ClientId,
+        command: &Command<'_>,
+        v1: bool,
+    ) -> Result<(), IpcError> {
+        let name = required("kind", command.kind::<String>()?)?;
+        let Some((index, kind)) =
+            self.kinds.get(&*name).copied().filter(|(_, k)| k.sendable == Sendable::Yes)
+        else {
+            return Err(self.not_sendable(&name));
+        };
+        let reference = msg_id("ref", command.reference::<String>()?)?;
+        if kind.name == "cancel" && reference.is_none() {
+            return Err(IpcError::invalid(
+                "the field `ref` is missing: give the id of the delegation to cancel",
+            ));
+        }
+        let to = match (command.to::<String>()?, reference) {
+            (Some(to), _) => self.peers.resolve(&to).map_err(|error| {
+                let own = self.settings.name.as_ref() == Some(&to) && error.code == IpcCode::PeerNotFound;
+                let message =
+                    "this is your own agent's name: send to another, `axon peers` lists those known";
+                if own { IpcError::new(IpcCode::SelfSend, message) } else { error }
+            })?,
+            (None, Some(id)) if kind.name == "cancel" => {
+                let family = self.families.get(index);
+                family.and_then(|family| family.peer_of(id)).ok_or_else(|| {
+                    IpcError::new(
+                        IpcCode::NotFound,
+                        "no delegation of that id was sent from here: check the id",
+                    )
+                })?
+            }
+            _ => {
+                return Err(IpcError::invalid("the field `to` is missing: give a peer's id, prefix or name"));
+            }
+        };
+        let work_at = reference.and_then(|id| self.families.get(index)?.peer_of(id));
+        if kind.name == "cancel" && work_at.is_some_and(|peer| peer != to) {
+            return Err(IpcError::invalid("that delegation went to another peer: leave out the field `to`"));
+        }
+        if let Some(id) = reference.filter(|id| kind.name == "cancel" && self.is_in_outbox(*id)) {
+            // It has not left: it is taken back here.
+            let line = Line::ok(command.req_id()).field("msg_id", &id).field("state", "cancelled").end();
+            return self.take_back(now, client, command.req_id(), id, line);
+        }
+        let payload = command.payload()?;
+        (kind.check)(payload.get()).map_err(IpcError::invalid)?;
+        if self.stopping {
+            let message = "this daemon is shutting down: try again in a moment";
+            return Err(IpcError::new(IpcCode::Overloaded, message));
+        }
+        self.room_for_pending(client)?;
+        let asked = command.deadline_ms::<u64>()?.filter(|ms| *ms > 0);
+        let own = payload_deadline(payload.get());
+        let wait = match kind.name {
+            "query" => asked.unwrap_or(u64::MAX).min(wait_ms(own)),
+            _ => asked.unwrap_or(REQUEST_TIMEOUT_MS).min(own.unwrap_or(u64::MAX)).min(REQUEST_TIMEOUT_MS),
+        };
+        // A v1 client knows neither.
+        let hold_ms = if v1 { None } else { self.hold_time(kind, command)? };
+        let read_receipt = !v1 && command.read_receipt::<bool>()?.unwrap_or(false);
+        if read_receipt && kind.name != "notify" {
+            return Err(IpcError::invalid("the field `read_receipt` is for notify only"));
+        }
+        let header = Header {
+            id: self.random_id(),
+            from: self.me,
+            to,
+            ts: now.wall_ms.max(1),
+            kind: kind.name,
+            reference,
+            resend_until: hold_ms.map(|ms| resend_until(now, ms)),
+            read_receipt,
+        };
+        let envelope = encode(header, &payload)
+            .map_err(|error| IpcError::new(IpcCode::MessageTooLarge, error.to_string()))?;
+        let req_id = command.req_id().to_owned();
+        if let Some(hold_ms) = hold_ms {
+            let consumer = self.agents.clients.get(&client).map(|client| Box::from(&*client.consumer));
+            let waiter = Some((client, req_id));
+            let writes = Vec::new();
+            return self.hold(now, ToHold { envelope, hold_ms, consumer, waiter, ends: None, writes });
+        }
+        let origin = Origin::Command { client, req_id, v1 };
+        let wait_ms = wait.saturating_add(REPLY_GRACE_MS);
+        let first = self.sending(now, index, &envelope, false);
+        if first.is_empty() {
+            self.submit(now, Arc::new(envelope), kind, origin, wait_ms);
+            return Ok(());
+        }
+        if !self.disk_has_room() {
+            let message = "too much waits for the disk: try again in a moment";
+            return Err(IpcError::new(IpcCode::Overloaded, message));
+        }
+        let token = self.prepare(now, Arc::new(envelope), kind, origin, wait_ms);
+        self.commit(first, After::Leave(token));
+        Ok(())
+    }
+
+    /// How long a message may be held, if it may be held at all.
+    fn hold_time(&self, kind: &Kind, command: &Command<'_>) -> Result<Option<u64>, IpcError> {
+        let Some(secs) = command.hold_secs::<u64>()? else { return Ok(None) };
+        if !kind.kept {
+            let message = format!("a {} cannot be held: leave out the field `hold_secs`", kind.name);
+            return Err(IpcError::invalid(message));
+        }
+        self.hold_secs(secs).map(Some)
+    }
+
+    /// A hold in milliseconds.
+    fn hold_secs(&self, secs: u64) -> Result<u64, IpcError> {
+        let max = self.settings.outbox.hold_secs_max;
+        if !(1..=max).contains(&secs) {
+            return Err(IpcError::invalid(format!("the field `hold_secs` is a number from 1 to {max}")));
+        }
+        Ok(secs.saturating_mul(1_000))
+    }
+
+    fn room_for_pending(&self, client: ClientId) -> Result<(), IpcError> {
+        let own = self.agents.clients.get(&client).map_or(0, |client| client.pending);
+        if own >= CLIENT_PENDING_MAX || self.pending_count() >= PENDING_MAX {
+            let message =
+                format!("{own} commands of yours wait for a peer already: wait for an answer first");
+            return Err(IpcError::new(IpcCode::Overloaded, message));
+        }
+        Ok(())
+    }
+
+    fn not_sendable(&self, name: &str) -> IpcError {
+        let kinds = self.families.iter().flat_map(|family| family.vocabulary().kinds);
+        let sendable: Vec<&str> =
+            kinds.filter(|kind| kind.sendable == Sendable::Yes).map(|kind| kind.name).collect();
+        let known = self.kinds.contains_key(name);
+        let what = if known { "is never begun by `send`: answers go by `reply`" } else { "is not known" };
+        let name: String = name.chars().take(KIND_BYTES_MAX).collect();
+        IpcError::invalid(format!("the kind \"{name}\" {what}; kinds to send: {}", sendable.join(", ")))
+    }
+
+    pub(super) fn reply(
+        &mut self,
+        now: Now,
+        client: ClientId,
+        command: &Command<'_>,
+    ) -> Result<(), IpcError> {
+        let id = msg_id("ref", command.reference::<String>()?)?;
+        let id =
+            id.ok_or_else(|| IpcError::invalid("the field `ref` is missing: give the id of the request"))?;
+        let kind = required("kind", command.kind::<String>()?)?;
+        let payload = command.payload()?;
+        let Some(open) = self.agents.get(id).cloned() else {
+            return Err(match self.agents.closed(id).map(|closed| closed.ended) {
+                Some(Ended::Answered) => IpcError::new(
+                    IpcCode::AlreadyAnswered,
+                    "this request has been answered: nothing is left to do",
+                ),
+                Some(Ended::Timeout) => {
+                    IpcError::new(IpcCode::Timeout, "the deadline of this request has passed: drop it")
+                }
+                Some(Ended::Cancelled | Ended::PeerGone) => IpcError::new(
+                    IpcCode::NotFound,
+                    "this request was cancelled or its sender went away: drop it",
+                ),
+                None => IpcError::new(IpcCode::NotFound, "no request of that id is open here: check the id"),
+            });
+        };
+        let Pattern::Request { replies, later } = open.kind.pattern else {
+            return Err(IpcError::invalid("that message takes no reply"));
+        };
+        if !replies.contains(&&*kind) && !later.contains(&&*kind) {
+            let allowed: Vec<&str> = replies.iter().chain(later).copied().collect();
+            let message =
+                format!("a {} is answered by {}, not by \"{kind}\"", open.kind.name, allowed.join(", "));
+            return Err(IpcError::invalid(message));
+        }
+        if open.finishing {
+            let message = "the last word on this request is on its way: nothing is left to do";
+            return Err(IpcError::new(IpcCode::AlreadyAnswered, message));
+        }
+        let hold_ms = match command.hold_secs::<u64>()? {
+            Some(_) if &*kind != "result" => {
+                let message = "the field `hold_secs` is for a result only: leave it out";
+                return Err(IpcError::invalid(message));
+            }
+            Some(secs) => Some(self.hold_secs(secs)?),
+            None => None,
+        };
+        self.room_for_pending(client)?;
+        let payload = complete(&kind, &payload);
+        if let Some((_, spec)) = self.kinds.get(&*kind) {
+            (spec.check)(payload.get()).map_err(IpcError::invalid)?;
+        }
+        let from = open.inbound.envelope.from;
+        self.envelope(now, from, &kind, Some(id), &payload)
+            .map_err(|error| IpcError::new(IpcCode::MessageTooLarge, error.to_string()))?;
+        if let Some((index, _)) = self.kinds.get(open.kind.name).copied() {
+            let req_id = command.req_id();
+            self.reply_hold_ms = hold_ms;
+            let said =
+                FamilyInput::AgentReply { client, req_id, open: &open, kind: &kind, payload: &payload };
+            self.tell_family(now, index, said);
+            self.reply_hold_ms = None;
+        }
+        Ok(())
+    }
+}
+
+fn required<T>(name: &str, value: Option<T>) -> Result<T, IpcError> {
+    value.ok_or_else(|| IpcError::invalid(format!("the field `{name}` is missing")))
+}
+
+fn msg_id(name: &str, text: Option<String>) -> Result<Option<MsgId>, IpcError> {
+    let parsed = text.map(|text| text.parse::<MsgId>()).transpose();
+    parsed.map_err(|error| IpcError::invalid(format!("the field `{name}` is wrong: {error}")))
+}
+
+/// `deadline_ms` of a payload; 0 is none.
+fn payload_deadline(payload: &str) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Deadline {
+        deadline_ms: Option<u64>,
+    }
+    serde_json::from_str::<Deadline>(payload).ok()?.deadline_ms.filter(|ms| *ms > 0)
+}
+
+/// A response's `data` is required on the wire; an agent that has only text need not write it.
+fn complete(kind: &str, payload: &RawValue) -> Box<RawValue> {
+    if kind == "response"
+        && let Ok(mut map) =
+            serde_json::from_str::<std::collections::BTreeMap<String, Box<RawValue>>>(payload.get())
+        && !map.contains_key("data")
+    {
+        map.insert("data".into(), raw_json("null".into()));
+        return to_raw(&map);
+    }
+    payload.to_owned()
+}

@@ -1,0 +1,596 @@
+//! What waits for the disk: changes and readings under way, and what follows when they are done.
+//!
+//! Source: `spec/IPC.md`, "The inbox", and `spec/WIRE_FORMAT.md`, "Receipts". A change that somebody waits
+//! for is a commit of its own; state that nobody waits for is gathered by key and follows soon.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::inbox::{Advertising, Inboxing, Replaying};
+use super::{ClientId, CommitId, Effect, Level, Node, Now, ReadId, StreamId, Token};
+use crate::error::{IpcCode, IpcError, PeerCode, Refusal};
+use crate::family::{Admit, Ended, Inbound, Input as FamilyInput, Kind, Pattern};
+use crate::id::{AgentId, MsgId};
+use crate::limits::{
+    CLOSED_REQUESTS_MAX, COMMITS_BYTES_MAX, COMMITS_MAX, READ_WAITING_MAX, REPLAY_TTL_MS, RESEND_MS_MAX,
+};
+use crate::store::{Commit, CommitError, Keep, Read, ReadOut, Row, Write};
+
+/// Rows of ended delegations that make room together.
+const ENDED_ROWS_AT_ONCE: usize = 64;
+/// Changes that nobody waits for are stored in pieces of about so many bytes.
+const ITEMS_BYTES: usize = 4_194_304;
+/// Streams on which one message may wait for its receipt.
+const REPEATS_MAX: usize = 4;
+/// How the keys of rows whose senders wait to hear that they were read begin.
+const READ: &str = "read/";
+
+/// Items as they are to be; none where one is to go.
+type Items = BTreeMap<String, Option<Arc<[u8]>>>;
+
+/// A message that is being written.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    message: Inbound,
+    known: Option<(usize, &'static Kind)>,
+    /// Streams on which it came again meanwhile.
+    again: Vec<StreamId>,
+    /// What was to be stored, to try again once there is room.
+    writes: Vec<Write>,
+}
+
+/// What follows when a change is on disk, or is not.
+#[derive(Debug)]
+pub(super) enum After {
+    /// Nobody waits; when it fails these are tried again.
+    Retry(Items),
+    /// A row is out.
+    Gone(u64),
+    /// A message of a peer is taken.
+    Arrival(Box<Arrival>),
+    /// A client is answered.
+    Line { client: ClientId, req_id: String, line: Arc<str> },
+    /// A consumer's cursor moves.
+    Ack { client: ClientId, req_id: String, consumer: Arc<str>, acked: u64 },
+    /// An advert outlives its connection.
+    Advert(Box<Advertising>),
+    /// A message of ours may leave.
+    Leave(Token),
+    /// A message is held; with it, an open request has had its last word.
+    Held { n: u64, ends: Option<(MsgId, Ended)> },
+}
+
+/// What follows when something has been read.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// An `inbox` reply.
+    Inbox(Inboxing),
+    /// What a new subscriber has not read.
+    Replay(Box<Replaying>),
+    /// A `status` reply.
+    Status { client: ClientId, req_id: String, acked: u64 },
+    /// A family's items.
+    Fetch { family: usize, client: ClientId, req_id: String, note: String },
+    /// The envelope of a held message.
+    Body { n: u64 },
+}
+
+/// A row whose sender waits to hear that it was read.
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
+pub(super) struct Unread {
+    pub from: AgentId,
+    pub id: MsgId,
+    pub at_ms: u64,
+}
+
+impl Arrival {
+    fn bytes(&self) -> usize {
+        self.writes.iter().map(Write::bytes).sum()
+    }
+}
+
+impl Node {
+    // --- changes ---
+
+    /// The bounds of the inbox now.
+    pub(super) fn keep(&self) -> Keep {
+        Keep {
+            rows_max: self.settings.buffer_size as u64,
+            bytes_max: self.settings.buffer_byte_cap as u64,
+            ttl_ms: self.settings.buffer_ttl_secs.saturating_mul(1_000),
+            read_up_to: self.mailbox.read_up_to(),
+        }
+    }
+
+    /// Whether one more change may wait for the disk.
+    pub(super) fn disk_has_room(&self) -> bool {
+        self.commits.len() < COMMITS_MAX && self.commit_bytes < COMMITS_BYTES_MAX
+    }
+
+    /// Whether one more message of this peer may wait for the disk: some room is left to others, and to the
+    /// clients.
+    fn disk_has_room_for(&self, from: AgentId) -> bool {
+        let theirs = self.arriving_bytes.get(&from).copied().unwrap_or(0);
+        self.commits.len() < COMMITS_MAX / 4 * 3
+            && self.commit_bytes < COMMITS_BYTES_MAX / 4 * 3
+            && theirs < COMMITS_BYTES_MAX / 4
+    }
+
+    /// Stores this, after all that was changed before.
+    pub(super) fn commit(&mut self, writes: Vec<Write>, after: After) -> CommitId {
+        self.flush_items();
+        self.commit_now(writes, after)
+    }
+
+    fn commit_now(&mut self, writes: Vec<Write>, after: After) -> CommitId {
+        let id = CommitId(self.next_commit);
+        self.next_commit += 1;
+        let bytes = writes.iter().map(Write::bytes).sum();
+        self.commit_bytes += bytes;
+        self.commits.insert(id, (after, bytes));
+        let commit = Commit { writes, keep: self.keep() };
+        self.out.push(Effect::Commit { id, commit });
+        id
+    }
+
+    /// Notes changes that are to be stored soon.
+    pub(super) fn note(&mut self, writes: impl IntoIterator<Item = Write>) {
+        for write in writes {
+            match write {
+                Write::Put { key, value } => drop(self.items.insert(key, Some(value))),
+                Write::Delete { key } => drop(self.items.insert(key, None)),
+                // Rows and ids are never stored by the way.
+                Write::Row { .. } | Write::Gone(_) | Write::Seen(_) => {}
+            }
+        }
+    }
+
+    /// Stores what was noted, if nothing of the sort is under way or the disk has kept up.
+    pub(super) fn flush_items_soon(&mut self, now: Now) {
+        if let Some(write) = self.mailbox.claim() {
+            self.note([write]);
+        }
+        if self.items.is_empty() || self.items_under_way > 0 {
+            return;
+        }
+        if now.mono_ms < self.items_not_before_ms {
+            return self.timers.set_if_sooner(super::Key::Items, self.items_not_before_ms);
+        }
+        self.flush_items();
+    }
+
+    fn flush_items(&mut self) {
+        if self.items.is_empty() {
+            return;
+        }
+        let mut all = std::mem::take(&mut self.items).into_iter().peekable();
+        while all.peek().is_some() {
+            let (mut piece, mut writes, mut bytes) = (Items::new(), Vec::new(), 0);
+            while bytes < ITEMS_BYTES
+                && let Some((key, value)) = all.next()
+            {
+                let write = match &value {
+                    Some(value) => Write::Put { key: key.clone(), value: value.clone() },
+                    None => Write::Delete { key: key.clone() },
+                };
+                bytes += write.bytes();
+                writes.push(write);
+                piece.insert(key, value);
+            }
+            self.items_under_way += 1;
+            self.commit_now(writes, After::Retry(piece));
+        }
+    }
+
+    /// Takes a row out before its time.
+    pub(super) fn gone(&mut self, seq: u64) {
+        self.commit(vec![Write::Gone(seq)], After::Gone(seq));
+    }
+
+    pub(super) fn committed(&mut self, now: Now, id: CommitId, outcome: Result<(), CommitError>) {
+        let Some((after, bytes)) = self.commits.remove(&id) else { return };
+        self.commit_bytes = self.commit_bytes.saturating_sub(bytes);
+        self.note_disk(&outcome);
+        match after {
+            After::Retry(items) => {
+                self.items_under_way = self.items_under_way.saturating_sub(1);
+                if outcome.is_err() {
+                    self.items_not_before_ms = now.mono_ms + 1_000;
+                    // What has changed again since is newer.
+                    for (key, value) in items {
+                        if !self.mailbox.store_again(&key) {
+                            self.items.entry(key).or_insert(value);
+                        }
+                    }
+                }
+            }
+            After::Gone(seq) if outcome.is_err() => drop(self.ended_rows.insert(seq)),
+            After::Gone(_) => {}
+            After::Arrival(arrival) => self.arrived(now, *arrival, outcome),
+            After::Line { client, req_id, line } => {
+                let answer = outcome.map(|()| line).map_err(|error| disk_error(&error));
+                self.answer_line(client, &req_id, answer);
+                self.stored_for(now, client);
+            }
+            After::Ack { client, req_id, consumer, acked } => {
+                self.acked(now, (client, &req_id), (&consumer, acked), outcome);
+            }
+            After::Advert(advert) => self.advertised(now, *advert, outcome),
+            After::Leave(token) => self.may_leave(now, token, outcome),
+            After::Held { n, ends } => self.is_held(now, n, ends, outcome),
+        }
+    }
+
+    /// A client's command that waited for the disk is answered.
+    fn stored_for(&mut self, now: Now, client: ClientId) {
+        let Some(state) = self.agents.clients.get_mut(&client) else { return };
+        state.storing = state.storing.saturating_sub(1);
+        if state.leaving {
+            self.client_eof(now, client);
+        }
+    }
+
+    /// Answers a client once this is on disk.
+    pub(super) fn answer_when_stored(
+        &mut self,
+        client: ClientId,
+        req_id: &str,
+        writes: Vec<Write>,
+        line: Arc<str>,
+    ) {
+        if let Some(state) = self.agents.clients.get_mut(&client) {
+            state.storing += 1;
+        }
+        self.commit(writes, After::Line { client, req_id: req_id.to_owned(), line });
+    }
+
+    /// Tells the log when the disk begins to refuse, and when it takes again.
+    fn note_disk(&mut self, outcome: &Result<(), CommitError>) {
+        match outcome {
+            Ok(()) if std::mem::take(&mut self.disk_fails) => {
+                self.out.push(Effect::Log(Level::Warn, "the disk takes what is to be kept again".into()));
+            }
+            Err(CommitError::Disk(why)) if !std::mem::replace(&mut self.disk_fails, true) => {
+                let text =
+                    format!("nothing can be kept: {why}. Messages are refused until the disk has room");
+                self.out.push(Effect::Log(Level::Warn, text));
+            }
+            _ => {}
+        }
+    }
+
+    // --- messages that are kept ---
+
+    /// A message that is to be on disk before anybody sees it.
+    pub(super) fn arrive(&mut self, now: Now, mut message: Inbound, known: Option<(usize, &'static Kind)>) {
+        let (from, id) = (message.envelope.from, message.envelope.id);
+        let request = known.is_some_and(|(_, kind)| kind.is_request());
+        if request && !self.may_open(now, &message) {
+            return;
+        }
+        let soonest = now.wall_ms.saturating_add(REPLAY_TTL_MS);
+        let until_ms = message.envelope.resend_until.unwrap_or(0);
+        let until_ms = until_ms.clamp(soonest, now.wall_ms.saturating_add(RESEND_MS_MAX));
+        // What promised a receipt must not stop giving them because the inbox was turned off meanwhile.
+        let unkept = self.settings.buffer_size == 0 && !request && message.stream.is_some();
+        // Only what is receipted is ever sent again.
+        let until_ms = if message.stream.is_some() { until_ms } else { soonest };
+        if !self.disk_has_room_for(from) {
+            return self.not_taken(now, &message, &too_much());
+        } else if unkept && self.features.contains(&"receipt") {
+            let why = "this daemon keeps no messages now: try again later";
+            return self.not_taken(now, &message, &Refusal::new(PeerCode::Overloaded, why));
+        }
+        let mut writes = match known.map(|(index, kind)| self.admit(now, index, kind, &message)) {
+            None => Vec::new(),
+            Some(Admit::Take(writes)) => writes,
+            Some(Admit::Known) => {
+                let family = known.map(|(index, _)| index);
+                return self.repeated(now, &message, family, !request);
+            }
+            Some(Admit::Refuse(refusal)) => return self.not_taken(now, &message, &refusal),
+        };
+        let seen = self.replay.remember(from, id, until_ms, now.wall_ms);
+        let seq = self.mailbox.number();
+        message.seq = Some(seq);
+        if self.settings.buffer_size > 0 {
+            // First, because it decides whether there is room.
+            writes.insert(0, Write::Row { row: row_of(&message), firm: message.stream.is_some() });
+        }
+        writes.push(Write::Seen(seen));
+        if !self.settings.durable {
+            self.replay.write_lazily(seen);
+        }
+        if request {
+            writes.push(Self::first_open(&message));
+        }
+        writes.extend(self.await_reading(&message));
+        if request {
+            self.agents.expect(id, from);
+        }
+        let arrival = Arrival { message, known, again: Vec::new(), writes };
+        self.write_arrival(arrival);
+    }
+
+    fn write_arrival(&mut self, arrival: Arrival) {
+        let (from, id) = (arrival.message.envelope.from, arrival.message.envelope.id);
+        *self.arriving_bytes.entry(from).or_default() += arrival.bytes();
+        let commit = self.commit(arrival.writes.clone(), After::Arrival(Box::new(arrival)));
+        self.arriving.insert((from, id), commit);
+    }
+
+    fn admit(&mut self, now: Now, index: usize, kind: &'static Kind, message: &Inbound) -> Admit {
+        let mut admit = Admit::Take(Vec::new());
+        self.with_family(now, index, |family, cx| admit = family.admit(message, kind, cx));
+        admit
+    }
+
+    /// A message that is being written has come again: it is answered where it came last, too.
+    pub(super) fn is_arriving(&mut self, message: &Inbound) -> bool {
+        let key = (message.envelope.from, message.envelope.id);
+        let Some((After::Arrival(arrival), _)) =
+            self.arriving.get(&key).and_then(|commit| self.commits.get_mut(commit))
+        else {
+            return false;
+        };
+        if let Some(stream) = message.stream {
+            if arrival.again.len() < REPEATS_MAX {
+                arrival.again.push(stream);
+            } else {
+                self.out.push(Effect::Reset { stream });
+            }
+        }
+        true
+    }
+
+    /// A message is on disk, or is not.
+    fn arrived(&mut self, now: Now, arrival: Arrival, outcome: Result<(), CommitError>) {
+        let (from, id) = (arrival.message.envelope.from, arrival.message.envelope.id);
+        if let Some(bytes) = self.arriving_bytes.get_mut(&from) {
+            *bytes = bytes.saturating_sub(arrival.bytes());
+            if *bytes == 0 {
+                self.arriving_bytes.remove(&from);
+            }
+        }
+        if outcome == Err(CommitError::Full) && self.make_room() {
+            return self.write_arrival(arrival);
+        }
+        let Arrival { message, known, again, .. } = arrival;
+        self.arriving.remove(&(from, id));
+        self.agents.expect_no_more(id);
+        let seq = message.seq.unwrap_or(0);
+        let repeats = again.into_iter().map(|stream| Inbound { stream: Some(stream), ..message.clone() });
+        if let Err(error) = outcome {
+            self.replay.forget(from, id);
+            self.unread.remove(&seq);
+            self.decide(seq, None);
+            if let Some((index, _)) = known {
+                self.tell_family(now, index, FamilyInput::NotStored { message: &message });
+            }
+            let refusal = match error {
+                CommitError::Full => too_much(),
+                CommitError::Disk(_) => {
+                    let why = "this daemon cannot write to its disk now: try again later";
+                    Refusal::new(PeerCode::Overloaded, why)
+                }
+            };
+            if matches!(error, CommitError::Disk(_)) && message.stream.is_none() {
+                self.dropped.not_kept += 1;
+            } else {
+                self.dropped.over_limit += 1;
+            }
+            self.refuse(now, message.stream, from, Some(id), &refusal);
+            return repeats.for_each(|repeat| self.refuse(now, repeat.stream, from, Some(id), &refusal));
+        }
+        match known {
+            // Who is out since is not heard any more.
+            _ if self.peers.get(from).is_none() => {
+                self.decide(seq, None);
+                self.gone(seq);
+                self.note([Self::no_longer_open(id)]);
+                if let Some((index, _)) = known {
+                    self.tell_family(now, index, FamilyInput::NotStored { message: &message });
+                }
+            }
+            None => self.deliver(now, &message),
+            Some((index, kind)) => {
+                self.tell_family(now, index, FamilyInput::Message { message: &message, kind });
+            }
+        }
+        let one_way = known.is_none_or(|(_, kind)| kind.pattern == Pattern::OneWay);
+        for repeat in repeats {
+            self.repeated(now, &repeat, known.map(|(index, _)| index), one_way);
+        }
+    }
+
+    /// Takes delegations out of the inbox that have ended and that nobody has read there: the ledger has
+    /// them. False when there are none.
+    fn make_room(&mut self) -> bool {
+        let mut gone = Vec::new();
+        while let Some(seq) = self.ended_rows.pop_first()
+            && gone.len() < ENDED_ROWS_AT_ONCE
+        {
+            gone.push(Write::Gone(seq));
+        }
+        if gone.is_empty() {
+            return false;
+        }
+        self.commit(gone, After::Retry(Items::new()));
+        self.items_under_way += 1;
+        true
+    }
+
+    /// A delegation has ended: its row may go before it was read, when there is no room.
+    pub(super) fn may_go(&mut self, seq: u64) {
+        self.ended_rows.insert(seq);
+        while self.ended_rows.len() > CLOSED_REQUESTS_MAX
+            && let Some(seq) = self.ended_rows.pop_first()
+        {
+            self.gone(seq);
+        }
+    }
+
+    /// Refuses a message before it was taken: it may come again under its id.
+    fn not_taken(&mut self, now: Now, message: &Inbound, refusal: &Refusal) {
+        match refusal.code {
+            PeerCode::NotAuthorized => self.dropped.not_authorized += 1,
+            PeerCode::Overloaded => self.dropped.over_limit += 1,
+            _ => self.dropped.malformed += 1,
+        }
+        let (from, id) = (message.envelope.from, message.envelope.id);
+        self.refuse(now, message.stream, from, Some(id), refusal);
+    }
+
+    /// A row is visible from now on, or never.
+    pub(super) fn decide(&mut self, seq: u64, row: Option<crate::mailbox::Shown>) {
+        for shown in self.mailbox.decide(seq, row) {
+            self.show(&shown.row, shown.except);
+        }
+    }
+
+    // --- word that a message was read ---
+
+    fn await_reading(&mut self, message: &Inbound) -> Option<Write> {
+        let envelope = &message.envelope;
+        let asked = envelope.read_receipt && message.stream.is_some() && self.settings.read_receipts;
+        if !asked || self.unread.len() >= READ_WAITING_MAX || self.settings.buffer_size == 0 {
+            return None;
+        }
+        let unread = Unread { from: envelope.from, id: envelope.id, at_ms: message.at_ms };
+        let seq = message.seq?;
+        self.unread.insert(seq, unread);
+        Some(Write::put(format!("{READ}{seq}"), serde_json::to_vec(&unread).ok()?))
+    }
+
+    /// Rows that were too old, and gone, before anybody read them.
+    pub(super) fn forget_unread(&mut self, now: Now) {
+        let ttl_ms = self.settings.buffer_ttl_secs.saturating_mul(1_000);
+        while let Some((seq, unread)) = self.unread.first_key_value()
+            && unread.at_ms.saturating_add(ttl_ms) <= now.wall_ms
+        {
+            let seq = *seq;
+            self.unread.remove(&seq);
+            self.note([Write::delete(format!("{READ}{seq}"))]);
+        }
+    }
+
+    /// A consumer has read up to here: tells senders who asked.
+    pub(super) fn were_read(&mut self, now: Now, up_to: u64) {
+        let read: Vec<(u64, Unread)> = self.unread.range(..=up_to).map(|(seq, of)| (*seq, *of)).collect();
+        for (seq, unread) in read {
+            // In one change with the word that it was read: after a crash it is told, or not told yet.
+            let done = Write::delete(format!("{READ}{seq}"));
+            // One that was too old was gone before it could be read.
+            let ttl_ms = self.settings.buffer_ttl_secs.saturating_mul(1_000);
+            if !self.settings.read_receipts || unread.at_ms.saturating_add(ttl_ms) <= now.wall_ms {
+                self.note([done]);
+            } else if !self.tell_read(now, unread.from, unread.id, done) {
+                // The sweep tries again.
+                continue;
+            }
+            self.unread.remove(&seq);
+        }
+    }
+
+    /// Takes over an item of the store.
+    ///
+    /// The shell calls this for every item that is not a body, before `Input::Start`.
+    pub fn restore(&mut self, key: &str, value: &[u8]) {
+        if self.mailbox.restore(key, value) || self.outbox.restore(key, value) {
+            return;
+        }
+        if let Some(seq) = key.strip_prefix(READ) {
+            if let (Ok(seq), Ok(unread)) = (seq.parse(), serde_json::from_slice(value)) {
+                self.unread.insert(seq, unread);
+            }
+            return;
+        }
+        if self.restore_open(key, value) {
+            return;
+        }
+        let family = key.split('/').next().unwrap_or_default();
+        if let Some(family) = self.families.iter_mut().find(|known| known.vocabulary().family == family) {
+            family.restore(key, value);
+        }
+    }
+
+    // --- readings ---
+
+    pub(super) fn read(&mut self, read: Read, reading: Reading) {
+        let id = ReadId(self.next_read);
+        self.next_read += 1;
+        self.reads.insert(id, reading);
+        self.out.push(Effect::Read { id, read });
+    }
+
+    pub(super) fn read_done(&mut self, now: Now, id: ReadId, out: ReadOut) {
+        let Some(reading) = self.reads.remove(&id) else { return };
+        let client = match &reading {
+            Reading::Inbox(Inboxing { client, .. })
+            | Reading::Status { client, .. }
+            | Reading::Fetch { client, .. } => Some((*client, true)),
+            Reading::Replay(replaying) => Some((replaying.client, false)),
+            Reading::Body { .. } => None,
+        };
+        match (reading, out) {
+            (Reading::Inbox(inboxing), ReadOut::Rows(rows)) => self.inbox_read(&inboxing, &rows),
+            (Reading::Replay(replaying), ReadOut::Rows(rows)) => self.replay_read(now, *replaying, rows),
+            (Reading::Status { client, req_id, acked }, ReadOut::Count(rows)) => {
+                let open = self.mailbox.held(acked, self.mailbox.visible()).count() as u64;
+                let line = self.status(now, rows + open, &req_id);
+                self.answer_line(client, &req_id, Ok(line));
+            }
+            (Reading::Fetch { family, client, req_id, note }, ReadOut::Items(values)) => {
+                let (req_id, note) = (&req_id, &note);
+                let fetched = FamilyInput::Fetched { client, req_id, note, values: &values };
+                self.tell_family(now, family, fetched);
+            }
+            (Reading::Body { n }, ReadOut::Items(values)) => {
+                self.body_read(now, n, values.into_iter().next().flatten());
+            }
+            (reading, out) => self.not_read(now, reading, out),
+        }
+        if let Some((client, true)) = client {
+            self.resume(now, client);
+        }
+    }
+
+    fn not_read(&mut self, now: Now, reading: Reading, out: ReadOut) {
+        let why = match out {
+            ReadOut::Failed(why) => why,
+            _ => "something else was read than was asked for".into(),
+        };
+        self.out.push(Effect::Log(Level::Warn, format!("the store cannot be read: {why}")));
+        let (client, req_id) = match reading {
+            Reading::Inbox(Inboxing { client, req_id, .. })
+            | Reading::Status { client, req_id, .. }
+            | Reading::Fetch { client, req_id, .. } => (client, req_id),
+            Reading::Replay(replaying) => (replaying.client, replaying.req_id.clone()),
+            Reading::Body { n } => return self.body_failed(now, n, &why),
+        };
+        let message = format!("what is kept cannot be read from the disk ({why}): see `axon doctor`");
+        self.answer_line(client, &req_id, Err(IpcError::new(IpcCode::InternalError, message)));
+        self.resume(now, client);
+    }
+}
+
+/// The row of a message that has its number.
+pub(super) fn row_of(message: &Inbound) -> Row {
+    Row {
+        seq: message.seq.unwrap_or(0),
+        at_ms: message.at_ms,
+        kind: (&*message.envelope.kind).into(),
+        raw: message.envelope.raw().clone(),
+    }
+}
+
+/// A client's command could not be stored.
+pub(super) fn disk_error(error: &CommitError) -> IpcError {
+    let message = format!("this could not be written to the disk ({error}): make room on it, then try again");
+    IpcError::new(IpcCode::Overloaded, message)
+}
+
+fn too_much() -> Refusal {
+    let why = "this daemon holds as much unread as it may: try again later";
+    Refusal::new(PeerCode::Overloaded, why)
+}
