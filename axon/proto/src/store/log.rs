@@ -4,7 +4,7 @@
 //! oldest segment, writes again what still lives in it, and removes it. Because it is always the oldest, a
 //! note that something was removed is never needed once it has come to the front itself.
 //!
-//! In memory are the places of all items, a few figures for each segment, and the [`Index`] of the messages.
+//! In memory are the places of all items, a few figures for each segment, and the index of the messages.
 //! They change when the disk has said that the batch lasts. The index is the exception: it is changed while a
 //! batch is put together, so that each commit is decided by what the ones before it do, and changed back if
 //! the batch fails.
