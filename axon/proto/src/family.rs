@@ -468,6 +468,8 @@ pub enum Act {
     },
     /// Read items of the family's; they come as [`Input::Fetched`].
     Fetch {
+        /// The family's name.
+        family: &'static str,
         /// Which client's command it is for.
         client: ClientId,
         /// The command's id.

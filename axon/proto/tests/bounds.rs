@@ -552,3 +552,31 @@ fn work_for_one_peer_leaves_streams_for_a_ping() {
     let count = |code: &str| replies.iter().filter(|reply| reply["error"] == code).count();
     assert_eq!((count("timeout"), count("overloaded")), (240, 59));
 }
+
+// Work that is done does not fill the inbox for good, though nobody reads it there.
+// shows: IPC-BOX-10
+#[test]
+fn rows_of_ended_delegations_make_room() {
+    let mut solo = Solo::with(1, 2, |settings| settings.buffer_size = 3);
+    let conn = solo.greeted(V1, Some("b"));
+    let agent = solo.agent();
+    for _ in 0..200 {
+        let delegate = solo.envelope("delegate", json!({"task":"t"}));
+        let (_, effects) = solo.request(conn, &delegate);
+        assert_eq!(lines(&effects, agent)[0]["envelope"]["id"], delegate["id"], "{effects:?}");
+        let result = json!({"cmd":"reply","req_id":"6","ref":delegate["id"],"kind":"result",
+            "payload":{"status":"completed","outcome":"o"}});
+        let effects = solo.say(agent, &result);
+        let sent = effects.iter().find_map(|effect| match effect {
+            Effect::OneWay { token, .. } => Some(*token),
+            _ => None,
+        });
+        solo.feed(Input::Sent { token: sent.unwrap(), outcome: Ok(()) });
+    }
+    // What is still open, or was receipted and not read, stays.
+    for taken in [true, true, true, false] {
+        let notify = solo.envelope("notify", json!({"topic":"t","data":1}));
+        let kind = if taken { "ack" } else { "error" };
+        assert_eq!(solo.ask(conn, &notify)["kind"], kind);
+    }
+}

@@ -4,16 +4,14 @@
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use super::answer::peer_refusal;
 use super::outgoing::{Fate, Origin};
 use super::storing::{After, Reading, disk_error};
 use super::timers::Key;
-use super::{ClientId, Effect, Node, Now, Token};
+use super::{ClientId, Effect, Node, Now};
 use crate::agents::Speaks;
 use crate::error::{IpcCode, IpcError, PeerCode};
-use crate::family::{Act, Ended, GivenUp, Input as FamilyInput, NoAnswer};
+use crate::family::{Ended, GivenUp, Input as FamilyInput, NoAnswer};
 use crate::id::{AgentId, MsgId};
 use crate::ipc::{Command, Line};
 use crate::limits::{
@@ -22,7 +20,7 @@ use crate::limits::{
 };
 use crate::outbox::{Held, State};
 use crate::store::{CommitError, Read, Write};
-use crate::wire::{Envelope, Header, TooLarge, decode, encode, raw_json};
+use crate::wire::{Envelope, decode, raw_json};
 
 /// A message that is to be held, and on whose behalf.
 pub(super) struct ToHold {
@@ -236,7 +234,9 @@ impl Node {
     fn send_held(&mut self, now: Now, n: u64, envelope: Arc<Envelope>) {
         let Some((_, kind)) = self.kinds.get(&*envelope.kind).copied() else {
             let why = "this version does not know its kind";
-            return self.outbox_change(now, n, State::Refused, Some(why.into()), None);
+            let peer = envelope.to;
+            self.outbox_change(now, n, State::Refused, Some(why.into()), None);
+            return self.pump(now, peer);
         };
         if let Some(held) = self.outbox.get_mut(n) {
             held.attempts += 1;
@@ -447,31 +447,13 @@ impl Node {
             return false;
         }
         let payload = raw_json(r#"{"state":"read"}"#.into());
-        let Ok(envelope) = self.held_envelope(now, to, "receipt", Some(id), &payload, true) else {
+        let hold_ms = READ_RECEIPT_HOLD_MS.min(self.hold_ms_max());
+        let Ok(envelope) = self.made(now, to, "receipt", (Some(id), &payload), Some(hold_ms)) else {
             return true;
         };
-        let hold_ms = READ_RECEIPT_HOLD_MS.min(self.hold_ms_max());
         let writes = vec![done];
         let to_hold = ToHold { envelope, hold_ms, consumer: None, waiter: None, ends: None, writes };
         self.hold(now, to_hold).is_ok()
-    }
-
-    /// An envelope of ours; one that is held says how long it may come again.
-    pub(super) fn held_envelope(
-        &mut self,
-        now: Now,
-        to: AgentId,
-        kind: &str,
-        reference: Option<MsgId>,
-        payload: &RawValue,
-        held: bool,
-    ) -> Result<Envelope, TooLarge> {
-        let id = self.random_id();
-        let ts = now.wall_ms.max(1);
-        let hold_ms = if kind == "result" { self.result_hold_ms() } else { self.hold_ms_max() };
-        let resend_until = held.then(|| resend_until(now, hold_ms));
-        let from = self.me;
-        encode(Header { id, from, to, ts, kind, reference, resend_until, read_receipt: false }, payload)
     }
 
     /// How long a result is held: as its agent said, or as long as may be.
@@ -607,34 +589,6 @@ impl Node {
     /// Whether a message waits in the outbox.
     pub(super) fn is_in_outbox(&self, id: MsgId) -> bool {
         self.outbox.find(id).is_some_and(|held| held.state == State::Held)
-    }
-
-    /// A message of a client that waited for its ledger row to be on disk.
-    pub(super) fn may_leave(&mut self, now: Now, token: Token, outcome: Result<(), CommitError>) {
-        match outcome {
-            Ok(()) => self.leave(now, token),
-            Err(error) => self.settle(now, token, Fate::Failed(disk_error(&error))),
-        }
-    }
-
-    /// What a family wants stored before a message leaves.
-    pub(super) fn sending(
-        &mut self,
-        now: Now,
-        index: usize,
-        envelope: &Envelope,
-        held: bool,
-    ) -> Vec<crate::store::Write> {
-        let mut writes = Vec::new();
-        self.with_family(now, index, |family, cx| writes = family.sending(envelope, held, cx));
-        writes
-    }
-
-    /// Carries out what families decided, and what follows from that.
-    pub(super) fn carry_out_all(&mut self, now: Now, mut acts: std::collections::VecDeque<Act>) {
-        while let Some(act) = acts.pop_front() {
-            self.carry_out(now, act, &mut acts);
-        }
     }
 }
 

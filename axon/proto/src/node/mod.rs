@@ -468,11 +468,21 @@ impl Node {
         reference: Option<MsgId>,
         payload: &RawValue,
     ) -> Result<Envelope, TooLarge> {
-        let id = self.random_id();
-        let ts = now.wall_ms.max(1);
-        let header =
-            Header { id, from: self.me, to, ts, kind, reference, resend_until: None, read_receipt: false };
-        encode(header, payload)
+        self.made(now, to, kind, (reference, payload), None)
+    }
+
+    /// An envelope of ours; one that is held so long says until when it may come again.
+    fn made(
+        &mut self,
+        now: Now,
+        to: AgentId,
+        kind: &str,
+        (reference, payload): (Option<MsgId>, &RawValue),
+        hold_ms: Option<u64>,
+    ) -> Result<Envelope, TooLarge> {
+        let (id, from, ts) = (self.random_id(), self.me, now.wall_ms.max(1));
+        let resend_until = hold_ms.map(|ms| held::resend_until(now, ms));
+        encode(Header { id, from, to, ts, kind, reference, resend_until, read_receipt: false }, payload)
     }
 
     /// The connection to use for a peer: up, not draining, the newest if there were two.
@@ -486,9 +496,7 @@ impl Node {
         let mut acts = VecDeque::new();
         self.ask_family(now, index, input, &mut acts);
         let decided = !acts.is_empty();
-        while let Some(act) = acts.pop_front() {
-            self.carry_out(now, act, &mut acts);
-        }
+        self.carry_out_all(now, acts);
         decided
     }
 

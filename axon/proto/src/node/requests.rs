@@ -65,6 +65,13 @@ pub(super) struct Restored {
 }
 
 impl Node {
+    /// Carries out what families decided, and what follows from that.
+    pub(super) fn carry_out_all(&mut self, now: Now, mut acts: VecDeque<Act>) {
+        while let Some(act) = acts.pop_front() {
+            self.carry_out(now, act, &mut acts);
+        }
+    }
+
     /// Does one thing that a family decided; what the family decides in turn is appended to `acts`.
     pub(super) fn carry_out(&mut self, now: Now, act: Act, acts: &mut VecDeque<Act>) {
         match act {
@@ -136,7 +143,8 @@ impl Node {
             Act::Send { to, kind, reference, payload, command, ends, held } => {
                 let Some((_, kind)) = self.kinds.get(kind).copied() else { return };
                 let mut finishing = false;
-                let sent = match self.held_envelope(now, to, kind.name, reference, &payload, held.is_some()) {
+                let hold_ms = held.is_some().then(|| self.result_hold_ms());
+                let sent = match self.made(now, to, kind.name, (reference, &payload), hold_ms) {
                     Ok(envelope) if held.is_some() => {
                         let mut writes = held.unwrap_or_default();
                         writes.extend(ends.map(|(id, _)| Self::no_longer_open(id)));
@@ -169,11 +177,11 @@ impl Node {
             }
             Act::Put { key, value } => self.note([Write::Put { key, value }]),
             Act::Delete { key } => self.note([Write::Delete { key }]),
-            Act::Fetch { client, req_id, note, keys } => {
+            Act::Fetch { family, client, req_id, note, keys } => {
+                let mut families = self.families.iter().map(|known| known.vocabulary().family);
+                let Some(family) = families.position(|known| known == family) else { return };
                 self.begin_reading(client);
-                // The family whose command it was; there is one with commands of its own.
-                let reading = Reading::Fetch { family: 0, client, req_id, note };
-                self.read(Read::Items { keys }, reading);
+                self.read(Read::Items { keys }, Reading::Fetch { family, client, req_id, note });
             }
             Act::Tell { client, line } => {
                 if self.agents.clients.contains_key(&client) {
@@ -207,7 +215,7 @@ impl Node {
                 self.dropped.not_authorized += 1;
                 if let Some(seq) = message.seq {
                     self.decide(seq, None);
-                    self.gone(seq);
+                    self.gone(vec![seq]);
                 }
                 if let Some(stream) = message.stream {
                     let (to, id) = (message.envelope.from, message.envelope.id);
@@ -359,7 +367,7 @@ impl Node {
                 // Nobody had room for it. It may come again under its id, and is in nobody's inbox.
                 self.replay.forget(open.inbound.envelope.from, id);
                 self.agents.forget_closed(id);
-                self.gone(open.seq);
+                self.gone(vec![open.seq]);
             } else {
                 self.may_go(open.seq);
             }

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::held::{ToHold, resend_until};
-use super::outgoing::Origin;
-use super::storing::After;
-use super::{ClientId, Node, Now};
+use super::outgoing::{Fate, Origin};
+use super::storing::{After, disk_error};
+use super::{ClientId, Node, Now, Token};
 use crate::error::{IpcCode, IpcError};
 use crate::family::{Ended, Input as FamilyInput, Kind, Pattern, Sendable};
 use crate::id::MsgId;
 use crate::ipc::{Command, Line};
 use crate::kinds::core::wait_ms;
 use crate::limits::{CLIENT_PENDING_MAX, KIND_BYTES_MAX, PENDING_MAX, REPLY_GRACE_MS, REQUEST_TIMEOUT_MS};
-use crate::wire::{Header, encode, raw_json, to_raw};
+use crate::store::{CommitError, Write};
+use crate::wire::{Envelope, Header, encode, raw_json, to_raw};
 
 impl Node {
     pub(super) fn send(
@@ -119,6 +120,21 @@ impl Node {
         let token = self.prepare(now, Arc::new(envelope), kind, origin, wait_ms);
         self.commit(first, After::Leave(token));
         Ok(())
+    }
+
+    /// A message of a client that waited for its ledger row to be on disk.
+    pub(super) fn may_leave(&mut self, now: Now, token: Token, outcome: Result<(), CommitError>) {
+        match outcome {
+            Ok(()) => self.leave(now, token),
+            Err(error) => self.settle(now, token, Fate::Failed(disk_error(&error))),
+        }
+    }
+
+    /// What a family wants stored before a message leaves.
+    pub(super) fn sending(&mut self, now: Now, index: usize, envelope: &Envelope, held: bool) -> Vec<Write> {
+        let mut writes = Vec::new();
+        self.with_family(now, index, |family, cx| writes = family.sending(envelope, held, cx));
+        writes
     }
 
     /// How long a message may be held, if it may be held at all.

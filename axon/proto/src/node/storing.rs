@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::inbox::{Advertising, Inboxing, Replaying};
-use super::{ClientId, CommitId, Effect, Level, Node, Now, ReadId, StreamId, Token};
+use super::{ClientId, CommitId, Effect, Level, Node, Now, ReadId, Seen, StreamId, Token};
 use crate::error::{IpcCode, IpcError, PeerCode, Refusal};
 use crate::family::{Admit, Ended, Inbound, Input as FamilyInput, Kind, Pattern};
 use crate::id::{AgentId, MsgId};
@@ -35,8 +35,11 @@ pub(super) struct Arrival {
     known: Option<(usize, &'static Kind)>,
     /// Streams on which it came again meanwhile.
     again: Vec<StreamId>,
-    /// What was to be stored, to try again once there is room.
+    /// What its family stores with it.
     writes: Vec<Write>,
+    seen: Seen,
+    /// Bytes of all that is stored with it.
+    bytes: usize,
 }
 
 /// What follows when a change is on disk, or is not.
@@ -44,8 +47,8 @@ pub(super) struct Arrival {
 pub(super) enum After {
     /// Nobody waits; when it fails these are tried again.
     Retry(Items),
-    /// A row is out.
-    Gone(u64),
+    /// Rows are out.
+    Gone(Vec<u64>),
     /// A message of a peer is taken.
     Arrival(Box<Arrival>),
     /// A client is answered.
@@ -81,12 +84,6 @@ pub(super) struct Unread {
     pub from: AgentId,
     pub id: MsgId,
     pub at_ms: u64,
-}
-
-impl Arrival {
-    fn bytes(&self) -> usize {
-        self.writes.iter().map(Write::bytes).sum()
-    }
 }
 
 impl Node {
@@ -182,9 +179,9 @@ impl Node {
         }
     }
 
-    /// Takes a row out before its time.
-    pub(super) fn gone(&mut self, seq: u64) {
-        self.commit(vec![Write::Gone(seq)], After::Gone(seq));
+    /// Takes rows out before their time.
+    pub(super) fn gone(&mut self, rows: Vec<u64>) {
+        self.commit(rows.iter().copied().map(Write::Gone).collect(), After::Gone(rows));
     }
 
     pub(super) fn committed(&mut self, now: Now, id: CommitId, outcome: Result<(), CommitError>) {
@@ -204,8 +201,10 @@ impl Node {
                     }
                 }
             }
-            After::Gone(seq) if outcome.is_err() => drop(self.ended_rows.insert(seq)),
-            After::Gone(_) => {}
+            After::Gone(rows) => {
+                // What could not be taken out goes when there is no room.
+                self.ended_rows.extend(rows.into_iter().filter(|_| outcome.is_err()));
+            }
             After::Arrival(arrival) => self.arrived(now, *arrival, outcome),
             After::Line { client, req_id, line } => {
                 let answer = outcome.map(|()| line).map_err(|error| disk_error(&error));
@@ -262,7 +261,7 @@ impl Node {
     // --- messages that are kept ---
 
     /// A message that is to be on disk before anybody sees it.
-    pub(super) fn arrive(&mut self, now: Now, mut message: Inbound, known: Option<(usize, &'static Kind)>) {
+    pub(super) fn arrive(&mut self, now: Now, message: Inbound, known: Option<(usize, &'static Kind)>) {
         let (from, id) = (message.envelope.from, message.envelope.id);
         let request = known.is_some_and(|(_, kind)| kind.is_request());
         if request && !self.may_open(now, &message) {
@@ -281,7 +280,7 @@ impl Node {
             let why = "this daemon keeps no messages now: try again later";
             return self.not_taken(now, &message, &Refusal::new(PeerCode::Overloaded, why));
         }
-        let mut writes = match known.map(|(index, kind)| self.admit(now, index, kind, &message)) {
+        let writes = match known.map(|(index, kind)| self.admit(now, index, kind, &message)) {
             None => Vec::new(),
             Some(Admit::Take(writes)) => writes,
             Some(Admit::Known) => {
@@ -291,31 +290,34 @@ impl Node {
             Some(Admit::Refuse(refusal)) => return self.not_taken(now, &message, &refusal),
         };
         let seen = self.replay.remember(from, id, until_ms, now.wall_ms);
-        let seq = self.mailbox.number();
-        message.seq = Some(seq);
-        if self.settings.buffer_size > 0 {
-            // First, because it decides whether there is room.
-            writes.insert(0, Write::Row { row: row_of(&message), firm: message.stream.is_some() });
-        }
-        writes.push(Write::Seen(seen));
         if !self.settings.durable {
             self.replay.write_lazily(seen);
         }
         if request {
-            writes.push(Self::first_open(&message));
-        }
-        writes.extend(self.await_reading(&message));
-        if request {
             self.agents.expect(id, from);
         }
-        let arrival = Arrival { message, known, again: Vec::new(), writes };
-        self.write_arrival(arrival);
+        self.write_arrival(Arrival { message, known, again: Vec::new(), writes, seen, bytes: 0 });
     }
 
-    fn write_arrival(&mut self, arrival: Arrival) {
+    /// Gives a message its number and stores it, with all that belongs to it.
+    fn write_arrival(&mut self, mut arrival: Arrival) {
         let (from, id) = (arrival.message.envelope.from, arrival.message.envelope.id);
-        *self.arriving_bytes.entry(from).or_default() += arrival.bytes();
-        let commit = self.commit(arrival.writes.clone(), After::Arrival(Box::new(arrival)));
+        let message = &mut arrival.message;
+        message.seq = Some(self.mailbox.number());
+        let mut writes = Vec::new();
+        if self.settings.buffer_size > 0 {
+            // First, because it decides whether there is room.
+            writes.push(Write::Row { row: row_of(message), firm: message.stream.is_some() });
+        }
+        writes.extend_from_slice(&arrival.writes);
+        writes.push(Write::Seen(arrival.seen));
+        if arrival.known.is_some_and(|(_, kind)| kind.is_request()) {
+            writes.push(Self::first_open(message));
+        }
+        writes.extend(self.await_reading(message));
+        arrival.bytes = writes.iter().map(Write::bytes).sum();
+        *self.arriving_bytes.entry(from).or_default() += arrival.bytes;
+        let commit = self.commit(writes, After::Arrival(Box::new(arrival)));
         self.arriving.insert((from, id), commit);
     }
 
@@ -347,12 +349,16 @@ impl Node {
     fn arrived(&mut self, now: Now, arrival: Arrival, outcome: Result<(), CommitError>) {
         let (from, id) = (arrival.message.envelope.from, arrival.message.envelope.id);
         if let Some(bytes) = self.arriving_bytes.get_mut(&from) {
-            *bytes = bytes.saturating_sub(arrival.bytes());
+            *bytes = bytes.saturating_sub(arrival.bytes);
             if *bytes == 0 {
                 self.arriving_bytes.remove(&from);
             }
         }
         if outcome == Err(CommitError::Full) && self.make_room() {
+            // Under a new number: rows that came after it may be stored by now.
+            let seq = arrival.message.seq.unwrap_or(0);
+            self.unread.remove(&seq);
+            self.decide(seq, None);
             return self.write_arrival(arrival);
         }
         let Arrival { message, known, again, .. } = arrival;
@@ -386,7 +392,7 @@ impl Node {
             // Who is out since is not heard any more.
             _ if self.peers.get(from).is_none() => {
                 self.decide(seq, None);
-                self.gone(seq);
+                self.gone(vec![seq]);
                 self.note([Self::no_longer_open(id)]);
                 if let Some((index, _)) = known {
                     self.tell_family(now, index, FamilyInput::NotStored { message: &message });
@@ -406,18 +412,13 @@ impl Node {
     /// Takes delegations out of the inbox that have ended and that nobody has read there: the ledger has
     /// them. False when there are none.
     fn make_room(&mut self) -> bool {
-        let mut gone = Vec::new();
-        while let Some(seq) = self.ended_rows.pop_first()
-            && gone.len() < ENDED_ROWS_AT_ONCE
-        {
-            gone.push(Write::Gone(seq));
+        let rows: Vec<u64> = self.ended_rows.iter().copied().take(ENDED_ROWS_AT_ONCE).collect();
+        self.ended_rows.retain(|seq| rows.last().is_none_or(|last| seq > last));
+        let any = !rows.is_empty();
+        if any {
+            self.gone(rows);
         }
-        if gone.is_empty() {
-            return false;
-        }
-        self.commit(gone, After::Retry(Items::new()));
-        self.items_under_way += 1;
-        true
+        any
     }
 
     /// A delegation has ended: its row may go before it was read, when there is no room.
@@ -426,7 +427,7 @@ impl Node {
         while self.ended_rows.len() > CLOSED_REQUESTS_MAX
             && let Some(seq) = self.ended_rows.pop_first()
         {
-            self.gone(seq);
+            self.gone(vec![seq]);
         }
     }
 
@@ -529,7 +530,8 @@ impl Node {
             Reading::Inbox(Inboxing { client, .. })
             | Reading::Status { client, .. }
             | Reading::Fetch { client, .. } => Some((*client, true)),
-            Reading::Replay(replaying) => Some((replaying.client, false)),
+            // It goes on reading until nothing is left.
+            Reading::Replay(replaying) => Some((replaying.client, !matches!(out, ReadOut::Rows(_)))),
             Reading::Body { .. } => None,
         };
         match (reading, out) {
@@ -570,7 +572,6 @@ impl Node {
         };
         let message = format!("what is kept cannot be read from the disk ({why}): see `axon doctor`");
         self.answer_line(client, &req_id, Err(IpcError::new(IpcCode::InternalError, message)));
-        self.resume(now, client);
     }
 }
 

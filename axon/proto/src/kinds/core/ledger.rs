@@ -501,7 +501,8 @@ impl Ledger {
         if let Some(on) = command.watch::<bool>()? {
             cx.act(Act::Watch { client, on });
         }
-        cx.act(Act::Fetch { client, req_id: command.req_id().to_owned(), note, keys });
+        let (family, req_id) = (super::VOCABULARY.family, command.req_id().to_owned());
+        cx.act(Act::Fetch { family, client, req_id, note, keys });
         Ok(())
     }
 
