@@ -387,8 +387,9 @@ fn listening_prints_what_comes_and_acks_it() {
         alice.run(&["notify", "bob", "count", n]).ok();
     }
     let first = listening.line();
-    assert_eq!(keys(&first), sorted(["seq", "from", "kind", "id", "payload"]));
+    assert_eq!(keys(&first), sorted(["seq", "from", "from_name", "trust", "kind", "id", "payload"]));
     assert_eq!((&first["from"], &first["kind"]), (&json!(alice.id()), &json!("notify")));
+    assert_eq!((&first["from_name"], &first["trust"]), (&json!("alice"), &json!("known")));
     assert_eq!(listening.line()["payload"]["data"], 2);
     alice.run(&["notify", "bob", "count", "3"]).ok();
     let ran = listening.wait();
@@ -494,7 +495,8 @@ fn the_inbox_is_read_in_pages_and_acked() {
     let page = bob.run(&["inbox", "--limit", "2"]).ok();
     assert_eq!(keys(&page), sorted(["ok", "messages", "next_seq", "has_more"]));
     assert_eq!((page["messages"].as_array().unwrap().len(), &page["has_more"]), (2, &json!(true)));
-    assert_eq!(keys(&page["messages"][0]), sorted(["seq", "buffered_at_ms", "envelope"]));
+    let fields = ["seq", "buffered_at_ms", "envelope", "from_name", "trust"];
+    assert_eq!(keys(&page["messages"][0]), sorted(fields));
     let seq = page["next_seq"].as_u64().unwrap().to_string();
     let acked = bob.run(&["ack", &seq]).ok();
     assert_eq!((keys(&acked), &acked["acked_seq"]), (sorted(["ok", "acked_seq"]), &page["next_seq"]));

@@ -335,6 +335,11 @@ fn whoami_peers_and_status_have_all_their_fields() {
             "open_requests",
             "queued",
             "inbox_unread",
+            "paused",
+            "set_aside",
+            "knocks",
+            "invites",
+            "strangers",
             "dropped",
         ],
     );
@@ -348,7 +353,9 @@ fn whoami_peers_and_status_have_all_their_fields() {
             "before_hello",
             "malformed",
             "over_limit",
-            "not_kept"
+            "not_kept",
+            "refused",
+            "limited"
         ])
     );
     client.ok(json!({"cmd":"send","to":"bob","kind":"ping"}));

@@ -215,8 +215,9 @@ fn a_repeated_message_gets_its_receipt_and_no_second_copy() {
     // The same id of another sender is another message.
     let other = RawPeer::new();
     let also = format!(
-        "\n[[peers]]\nagent_id = \"{}\"\npubkey = \"{}\"\naddr = \"127.0.0.1:9\"\n",
-        other.id, other.pubkey
+        "\n[[peers]]\nagent_id = \"{}\"\npubkey = \"{}\"\naddr = \"127.0.0.1:9\"\n\
+         \n[[peers]]\nagent_id = \"{}\"\npubkey = \"{}\"\naddr = \"127.0.0.1:9\"\n",
+        peer.id, peer.pubkey, other.id, other.pubkey
     );
     daemon.set_config(&also);
     daemon.reload();

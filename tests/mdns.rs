@@ -86,10 +86,17 @@ fn two_daemons_on_one_network_find_each_other_and_talk() {
 
     let mut agent = bob.client().unwrap();
     agent.subscribe(json!({"answer":["query"]}));
-    // A found peer is named by its first digits, never by the name that it claims. shows: IPC-TO-1
+    // A found peer is unknown: named by its whole id, never by digits or the name that it claims, and it
+    // may not delegate. shows: IPC-TO-1
     let mut asker = ada.client().unwrap();
-    let asked = asker.ask(&bob.id[8..16], "Who?", json!({}));
+    assert_eq!(asker.peer(&bob.id).unwrap()["trust"], "unknown");
+    let asked = asker.ask(&bob.id, "Who?", json!({}));
     agent.answer_one("Bob.");
     assert_eq!(asker.finish(&asked)["response"]["payload"]["summary"], "Bob.");
     asker.fails(json!({"cmd":"send","to":"bob","kind":"ping"}), "peer_not_found");
+    asker.fails(json!({"cmd":"send","to":&bob.id[8..16],"kind":"ping"}), "peer_not_found");
+    let refused = asker.ok(json!({"cmd":"send","to":bob.id,"kind":"delegate","payload":{"task":"x"}}));
+    assert_eq!(refused["response"]["payload"]["code"], "not_authorized");
+    let message = refused["response"]["payload"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains(&format!("axon trust {} known", ada.id)), "{message}");
 }

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use axon_proto::kinds::core::payload;
+use axon_proto::pairing::payload as pairing;
 use axon_proto::{ipc, wire};
 use jsonschema::{Registry, Validator};
 use serde_json::{Value, json};
@@ -104,6 +105,9 @@ fn typed(kind: &str, text: &str) -> Result<(), String> {
         "error" => payload::check_error(text),
         "pong" => payload::check_pong(text),
         "receipt" => payload::check_receipt(text),
+        "knock" => pairing::check_knock(text),
+        "admission" => pairing::check_admission(text),
+        "rekey" => pairing::check_rekey(text),
         // Read by the session, or without fields.
         "hello" | "ping" | "discover" => Ok(()),
         other => Err(format!("no typed payload for {other}")),

@@ -1,20 +1,21 @@
 //! The loop: one input, the node, all its effects in order, the next input.
 //!
 //! Everything that the daemon does begins here: sockets, discovery, signals and timers become inputs, effects
-//! go to `net`, `ipc` and `disk`. One thread runs it all; a second one writes files, so that a slow disk
-//! holds nobody up.
+//! go to `net`, `ipc` and `disk`. One thread runs it all; a second one reads and writes files, so that a slow
+//! disk holds nobody up.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use axon_proto::node::{Birth, Effect, Entropy, Input, Level, Node, Now};
+use axon_proto::node::{Birth, Effect, Entropy, Input, JobId, LogLevel, Node, Now};
+use axon_proto::scope::{Scope, ScopeChange};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::discover::Mdns;
 use crate::disk::{
-    Config, ConfigError, Disk, DiskError, Identity, KeyError, Lock, LockError, ReplayLog, Root, StoreError,
-    state, store, token,
+    Config, ConfigError, Disk, DiskError, DiskEvent, Fresh, Identity, KeyError, Lock, LockError, ReplayLog,
+    Root, StoreError, contacts, keys, old_keys, sockets, state, store, token,
 };
 use crate::ipc::{Ipc, IpcEvent};
 use crate::net::{BindError, Net, NetConfig, NetEvent};
@@ -75,14 +76,28 @@ pub enum DriverError {
     System(#[from] std::io::Error),
 }
 
-/// Runs the daemon until it is told to stop.
-pub fn run(args: DaemonArgs) -> Result<(), DriverError> {
+/// How the daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was told to stop.
+    Stopped,
+    /// It has another identity: it is to start again.
+    Restart,
+}
+
+/// Runs the daemon until it is told to stop, or is to start again.
+pub fn run(args: DaemonArgs) -> Result<End, DriverError> {
     crate::log::to_stderr(args.verbose, args.quiet);
     let lock = Lock::acquire(&args.root)?;
     let config = Config::load(&args.root.config())?;
     let public = std::fs::read_to_string(args.root.identity_pub()).ok();
     let (identity, made) = Identity::load_or_create(&args.root)?;
-    if let Some(damaged) = public.filter(|text| text.trim() != identity.public.to_string()) {
+    let strange = |text: &String| match text.parse::<axon_proto::id::PublicKey>() {
+        // A new identity was made, and there was no time left for its copy.
+        Ok(key) => key != identity.public && !old_keys::was_ours(&args.root, key.agent_id()),
+        Err(_) => true,
+    };
+    if let Some(damaged) = public.filter(strange) {
         let name = format!("identity.pub.damaged-{}", crate::disk::files::unix_ms() / 1_000);
         let aside = args.root.dir().join(name);
         crate::disk::files::write_atomic(&aside, damaged.as_bytes(), 0o600)?;
@@ -121,13 +136,19 @@ struct Driver {
     ipc_events: mpsc::Receiver<IpcEvent>,
     found: mpsc::Receiver<Input>,
     /// What the disk has done; bounded by what the node asks of it.
-    stored: mpsc::UnboundedReceiver<Input>,
+    stored: mpsc::UnboundedReceiver<DiskEvent>,
     config: Config,
+    /// Scoped sockets that are open.
+    scopes: HashSet<String>,
     started: Instant,
     /// Inputs that effects led to.
     inputs: VecDeque<Input>,
     effects: Vec<Effect>,
     stopped: bool,
+    /// Whether somebody outside wants it to end.
+    told_to_stop: bool,
+    /// Whether there is a new identity.
+    rekeyed: bool,
 }
 
 impl Driver {
@@ -135,6 +156,10 @@ impl Driver {
         let root = args.root.clone();
         let started = Instant::now();
         let now = now(started);
+        let contacts = contacts::load(&root.contacts(), identity.id)?;
+        let scopes = sockets::load(&root.scopes())?;
+        let old_keys = old_keys::load_old_keys(&root, identity, now.wall_ms);
+        let (old_keys, old_seeds): (Vec<_>, Vec<_>) = old_keys.into_iter().unzip();
         let token = token::load_or_create(&config.token_path(&root))?;
         let (known_peers, warning) = state::load_peers(&root.known_peers());
         warning.into_iter().for_each(|text| tracing::warn!("{text}"));
@@ -150,7 +175,7 @@ impl Driver {
         let (net_sender, net_events) = mpsc::channel(INPUTS_MAX);
         let (ipc_sender, ipc_events) = mpsc::channel(INPUTS_MAX);
         let (found_sender, found) = mpsc::channel(INPUTS_MAX);
-        let net = Net::bind(&net_config(&config, args.port), &identity.seed, net_sender)?;
+        let net = Net::bind(&net_config(&config, args.port), &identity.seed, &old_seeds, net_sender)?;
         let listen = net.local_addr();
         let socket = root.socket();
         let ipc = Ipc::bind(&socket, config.max_ipc_clients, config.max_client_queue, ipc_sender)
@@ -167,6 +192,11 @@ impl Driver {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             listen: vec![listen.to_string()],
+            addrs: crate::host::addrs(listen),
+            contacts,
+            scopes: scopes.clone(),
+            old_keys,
+            verify: keys::verify,
             root: root.dir().to_str().map(str::to_owned),
             known_peers,
             seen,
@@ -184,13 +214,13 @@ impl Driver {
         }
         store.take_warnings().iter().for_each(|text| tracing::warn!("store: {text}"));
         let (done, stored) = mpsc::unbounded_channel();
-        let disk = Disk::start(&root, store, replay_log, move |input| {
+        let disk = Disk::start(&root, identity.id, store, replay_log, move |event| {
             // Who does not listen any more has no use for it.
-            done.send(input).ok();
+            done.send(event).ok();
         })?;
         let effects = node.take_effects();
         tracing::info!("{} listens on {listen} and on {}", identity.id, socket.display());
-        Ok(Self {
+        let mut driver = Self {
             args: args.clone(),
             disk,
             root,
@@ -203,14 +233,24 @@ impl Driver {
             found,
             stored,
             config,
+            scopes: HashSet::new(),
             started,
             inputs: VecDeque::new(),
             effects,
             stopped: false,
-        })
+            told_to_stop: false,
+            rekeyed: false,
+        };
+        sockets::tidy(&driver.root, &scopes);
+        for scope in &scopes {
+            if let Err(why) = driver.open_scope(scope) {
+                tracing::warn!("there is no socket {}: {why}", scope.name);
+            }
+        }
+        Ok(driver)
     }
 
-    async fn run(mut self) -> Result<(), DriverError> {
+    async fn run(mut self) -> Result<End, DriverError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
@@ -225,8 +265,16 @@ impl Driver {
         self.ipc.close(&self.root.socket()).await;
         self.net.close(5, "shutting down").await;
         self.disk.stop();
-        tracing::info!("stopped");
-        Ok(())
+        // One that came while all was closed counts as well.
+        let told = tokio::select! {
+            biased;
+            _ = terminate.recv() => true,
+            _ = interrupt.recv() => true,
+            () = std::future::ready(()) => self.told_to_stop,
+        };
+        let end = if self.rekeyed && !told { End::Restart } else { End::Stopped };
+        tracing::info!("{}", if end == End::Restart { "starting again as another" } else { "stopped" });
+        Ok(end)
     }
 
     /// Waits for one input or several of one source, and takes them to their end.
@@ -248,18 +296,18 @@ impl Driver {
                     self.ipc_event(event);
                 }
             }
-            Some(input) = self.stored.recv() => {
-                self.feed(input);
+            Some(event) = self.stored.recv() => {
+                self.disk_event(event);
                 for _ in 1..BURST_MAX {
-                    let Ok(input) = self.stored.try_recv() else { break };
-                    self.feed(input);
+                    let Ok(event) = self.stored.try_recv() else { break };
+                    self.disk_event(event);
                 }
             }
             Some(input) = self.found.recv() => self.feed(input),
             () = sleep_until(due) => self.feed(Input::Timer),
             _ = terminate.recv() => self.stop("SIGTERM"),
             _ = interrupt.recv() => self.stop("SIGINT"),
-            _ = hangup.recv() => self.reload(),
+            _ = hangup.recv() => self.disk.reload(None),
         }
     }
 
@@ -273,6 +321,63 @@ impl Driver {
         if let Some(input) = self.ipc.absorb(event) {
             self.feed(input);
         }
+    }
+
+    fn disk_event(&mut self, event: DiskEvent) {
+        match event {
+            DiskEvent::Input(input) => self.feed(input),
+            DiskEvent::Socket { job, change, outcome } => {
+                let outcome = outcome.and_then(|before| self.change_scope(change, before));
+                match job {
+                    Some(job) => self.feed(Input::Done { job, outcome }),
+                    None => outcome.err().into_iter().for_each(|why| tracing::warn!("{why}")),
+                }
+            }
+            DiskEvent::Fresh { job, outcome } => self.reloaded(job, outcome),
+            DiskEvent::Rekeyed { job, outcome } => {
+                if outcome.is_ok() {
+                    self.rekeyed = true;
+                    self.ipc.stop_accepting();
+                }
+                self.feed(Input::Done { job, outcome });
+            }
+        }
+    }
+
+    /// Opens or closes a scoped socket whose file is written; gives its path.
+    fn change_scope(&mut self, change: ScopeChange, before: Option<Scope>) -> Result<String, String> {
+        match change {
+            ScopeChange::Put(scope) => {
+                let path = self.root.scope_socket(&scope.name).display().to_string();
+                // Who is there stays there, unless the socket is for another user now.
+                let stays = before.as_ref().is_some_and(|before| before.uid == scope.uid);
+                if stays && self.scopes.contains(&scope.name) {
+                    return Ok(path);
+                }
+                self.open_scope(&scope).map(|()| path).inspect_err(|_| {
+                    let back = before.map_or(ScopeChange::Remove(scope.name), ScopeChange::Put);
+                    self.disk.socket(None, back);
+                })
+            }
+            ScopeChange::Remove(name) => {
+                self.ipc.close_scope(&name);
+                self.scopes.remove(&name);
+                let path = self.root.scope_socket(&name).display().to_string();
+                self.disk.remove_socket_dir(name);
+                Ok(path)
+            }
+        }
+    }
+
+    fn open_scope(&mut self, scope: &Scope) -> Result<(), String> {
+        let path = sockets::prepare(&self.root, scope).map_err(|error| error.to_string())?;
+        let uid = scope.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        self.scopes.remove(&scope.name);
+        self.ipc
+            .open_scope(&scope.name, &path, uid)
+            .map_err(|error| format!("{} cannot be made: {error}", path.display()))?;
+        self.scopes.insert(scope.name.clone());
+        Ok(())
     }
 
     /// One input, all its effects, and all that they lead to at once.
@@ -289,9 +394,9 @@ impl Driver {
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Line { client, line } => self.ipc.line(client, line),
-                Effect::Event { client, seq, line } => {
-                    if !self.ipc.event(client, line) {
+                Effect::Line { client, line, of } => self.ipc.line(client, of, line),
+                Effect::Event { client, seq, of, line } => {
+                    if !self.ipc.event(client, of, line) {
                         self.inputs.push_back(Input::Lagged { client, seq });
                     }
                 }
@@ -309,9 +414,15 @@ impl Driver {
                 Effect::Evict(keep) => self.disk.evict(keep),
                 Effect::Remember(seen) => self.disk.remember(seen),
                 Effect::SavePeers(peers) => self.disk.save_peers(peers),
-                Effect::Log(Level::Warn, text) => tracing::warn!("{text}"),
-                Effect::Log(Level::Info, text) => tracing::info!("{text}"),
-                Effect::Log(Level::Debug, text) => tracing::debug!("{text}"),
+                Effect::Contacts { job, changes } => self.disk.contacts(job, changes),
+                Effect::Socket { job, change } => self.disk.socket(Some(job), change),
+                Effect::Reload { job } => self.disk.reload(Some(job)),
+                Effect::Rekey { job } => self.disk.rekey(job),
+                Effect::Audit(row) => self.disk.audit(row),
+                Effect::Purge { job, peer } => self.ipc.purge(job, peer),
+                Effect::Log(LogLevel::Warn, text) => tracing::warn!("{text}"),
+                Effect::Log(LogLevel::Info, text) => tracing::info!("{text}"),
+                Effect::Log(LogLevel::Debug, text) => tracing::debug!("{text}"),
                 Effect::Stopped => self.stopped = true,
                 effect => self.net.carry_out(effect),
             }
@@ -321,36 +432,49 @@ impl Driver {
 
     fn stop(&mut self, signal: &str) {
         tracing::info!("{signal}: finishing what is in flight");
+        self.told_to_stop = true;
         self.ipc.stop_accepting();
         self.feed(Input::Stop);
     }
 
-    /// Reads the settings and the token again; what is wrong leaves everything as it was.
-    fn reload(&mut self) {
-        let fresh = Config::load(&self.root.config()).and_then(|config| {
-            config.check_own(self.node.id())?;
-            Ok(config)
-        });
-        let config = match fresh {
-            Ok(config) => config,
-            Err(error) => return tracing::warn!("SIGHUP: the settings stay as they were: {error}"),
+    /// Takes what the files say now; what is wrong leaves everything as it was.
+    fn reloaded(&mut self, job: Option<JobId>, outcome: Result<Box<Fresh>, String>) {
+        let by = if job.is_some() { "reload" } else { "SIGHUP" };
+        let done = match outcome {
+            Ok(fresh) => {
+                self.take(by, *fresh);
+                tracing::info!("{by}: settings read");
+                Ok(String::new())
+            }
+            Err(why) => {
+                let why = format!("the settings stay as they were: {why}");
+                // Of what a client asked for, the node tells the log.
+                if job.is_none() {
+                    tracing::warn!("{by}: {why}");
+                }
+                Err(why)
+            }
         };
-        let token = match token::load_or_create(&config.token_path(&self.root)) {
-            Ok(token) => token,
-            Err(error) => return tracing::warn!("SIGHUP: the settings stay as they were: {error}"),
-        };
+        if let Some(job) = job {
+            self.feed(Input::Done { job, outcome: done });
+        }
+    }
+
+    fn take(&mut self, by: &str, fresh: Fresh) {
+        let Fresh { config, token, contacts } = fresh;
         if net_config(&config, self.args.port) != net_config(&self.config, self.args.port)
             || config.mdns != self.config.mdns
             || config.durable != self.config.durable
         {
             tracing::warn!(
-                "SIGHUP: bind, port, mdns, ipc.durable and the QUIC timeouts take effect at the next start"
+                "{by}: bind, port, mdns, ipc.durable and the QUIC timeouts take effect at the next start"
             );
         }
         self.ipc.configure(config.max_ipc_clients, config.max_client_queue);
+        // Contacts first: who is new among the peers and blocked is not dialled.
+        self.feed(Input::Contacts(contacts));
         self.feed(Input::Settings(Box::new(config.node_settings(Some(token)))));
         self.config = config;
-        tracing::info!("SIGHUP: settings read");
     }
 }
 

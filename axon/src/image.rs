@@ -3,6 +3,7 @@
 //! `axon daemon` parses its command line and then starts the same program anew, in the same process, with
 //! what it understood as one argument. The new image maps and allocates nothing of the command line: the
 //! daemon is a good part of a megabyte smaller for it. Why: `spec/decisions/0007-a-small-daemon.md`.
+//! With another identity (`axon rekey`) the daemon starts again in the same way.
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
@@ -13,7 +14,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::Root;
-use crate::driver::{self, DaemonArgs, DriverError};
+use crate::driver::{self, DaemonArgs, DriverError, End};
 
 /// What the daemon's image is called in a list of processes.
 const NAME: &str = "axon daemon";
@@ -63,19 +64,25 @@ impl Plan {
         }
     }
 
-    /// Runs the daemon.
+    /// Runs the daemon. One that is to start again does so in a new image of the same process.
     pub fn serve(&self) -> Result<(), DriverError> {
         let root = self.name.as_deref().and_then(|name| Root::resolve(None, Some(name)).ok());
         if self.until_eof {
             std::thread::spawn(stop_at_eof);
         }
-        driver::run(DaemonArgs {
+        let args = DaemonArgs {
             root: root.unwrap_or_else(|| Root::at(&self.root)),
             port: self.port,
             disable_mdns: self.disable_mdns,
             verbose: self.verbose,
             quiet: self.quiet,
-        })
+        };
+        while driver::run(args.clone())? == End::Restart {
+            // The program's file may be another by now, or gone: then this image goes on.
+            let error = self.start_anew();
+            tracing::info!("the daemon starts again in its old image: {error}");
+        }
+        Ok(())
     }
 }
 

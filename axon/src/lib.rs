@@ -8,6 +8,7 @@ pub mod cli;
 pub mod discover;
 pub mod disk;
 pub mod driver;
+pub mod host;
 pub mod image;
 pub mod ipc;
 pub mod log;

@@ -23,7 +23,9 @@ use tokio::runtime::Handle;
 
 use crate::support::{Daemon, PATIENCE};
 
+pub mod foul;
 mod kx;
+pub mod served;
 
 /// What a plain v1 peer offers.
 pub const V1: &[&str] = &["delegate", "ack", "result", "cancel", "discover", "capabilities"];
@@ -62,11 +64,13 @@ pub struct Manners {
     /// The server name; none is the daemon's id.
     pub name: Option<String>,
     pub shows_certificate: bool,
+    /// Shows the certificate of this one, without having its key.
+    pub poses_as: Option<Key>,
 }
 
 impl Default for Manners {
     fn default() -> Self {
-        Self { groups: vec![x25519()], alpn: b"axon/1", name: None, shows_certificate: true }
+        Self { groups: vec![x25519()], alpn: b"axon/1", name: None, shows_certificate: true, poses_as: None }
     }
 }
 
@@ -82,22 +86,17 @@ pub fn hybrid() -> &'static dyn SupportedKxGroup {
     &kx::Hybrid
 }
 
-/// A key of its own and a UDP socket.
-pub struct RawPeer {
+/// An Ed25519 key and a certificate for it.
+#[derive(Clone)]
+pub struct Key {
     pub id: String,
-    pub pubkey: String,
-    pub port: u16,
+    pub public: [u8; 32],
     pkcs8: Vec<u8>,
     cert: CertificateDer<'static>,
-    endpoint: Endpoint,
-    /// With tickets of earlier connections.
-    client: quinn::ClientConfig,
-    runtime: Handle,
-    _stop: tokio::sync::oneshot::Sender<()>,
 }
 
-impl RawPeer {
-    /// A peer with a new key; no two are alike.
+impl Key {
+    /// A new key; no two are alike.
     pub fn new() -> Self {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).unwrap();
@@ -110,7 +109,40 @@ impl RawPeer {
         let key = PublicKey(pair.public_key_raw().try_into().unwrap());
         let params = rcgen::CertificateParams::new(vec!["anything".to_owned()]).unwrap();
         let cert = params.self_signed(&pair).unwrap().der().clone();
+        Self { id: key.agent_id().to_string(), public: key.0, pkcs8, cert }
+    }
+}
 
+/// A key of its own and a UDP socket.
+pub struct RawPeer {
+    pub id: String,
+    pub pubkey: String,
+    pub port: u16,
+    pub key: Key,
+    endpoint: Endpoint,
+    /// With tickets of earlier connections.
+    client: quinn::ClientConfig,
+    runtime: Handle,
+    _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl RawPeer {
+    /// A peer with a new key; no two are alike.
+    pub fn new() -> Self {
+        Self::at("127.0.0.1")
+    }
+
+    /// The same at another address of this machine.
+    pub fn at(ip: &str) -> Self {
+        Self::with(Key::new(), ip)
+    }
+
+    /// Another one with the same key, and without its tickets.
+    pub fn twin(&self) -> Self {
+        Self::with(self.key.clone(), "127.0.0.1")
+    }
+
+    fn with(key: Key, ip: &str) -> Self {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -121,15 +153,15 @@ impl RawPeer {
         let runtime: Handle = told.recv().unwrap();
         let endpoint = {
             let _inside = runtime.enter();
-            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let server = server_config(&pkcs8, &cert);
+            let socket = UdpSocket::bind((ip, 0)).unwrap();
+            let server = server_config(&key);
             let runtime = Arc::new(quinn::TokioRuntime);
             Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, runtime).unwrap()
         };
         let port = endpoint.local_addr().unwrap().port();
-        let client = client_config(&pkcs8, &cert, &Manners::default());
-        let (id, pubkey) = (key.agent_id().to_string(), key.to_string());
-        Self { id, pubkey, port, pkcs8, cert, endpoint, client, runtime, _stop: stop }
+        let client = client_config(&key, &Manners::default());
+        let (id, pubkey) = (key.id.clone(), PublicKey(key.public).to_string());
+        Self { id, pubkey, port, key, endpoint, client, runtime, _stop: stop }
     }
 
     /// Itself as a `[[peers]]` entry.
@@ -152,7 +184,7 @@ impl RawPeer {
 
     /// A handshake, and no hello. It may look well although the daemon has refused: the first stream shows.
     pub fn dial_as(&self, daemon: &Daemon, manners: &Manners) -> Result<Link, Fault> {
-        let config = client_config(&self.pkcs8, &self.cert, manners);
+        let config = client_config(&self.key, manners);
         self.dial_with(daemon, config, manners.name.as_deref())
     }
 
@@ -166,7 +198,7 @@ impl RawPeer {
         config: quinn::ClientConfig,
         name: Option<&str>,
     ) -> Result<Link, Fault> {
-        let addr: SocketAddr = format!("127.0.0.1:{}", daemon.port()).parse().unwrap();
+        let addr = address(daemon);
         let name = name.unwrap_or(daemon.id());
         let connection = self.wait(async {
             let connecting = self.endpoint.connect_with(config, addr, name).unwrap();
@@ -183,7 +215,17 @@ impl RawPeer {
         daemon: &Daemon,
         messages: &[Value],
     ) -> (Link, bool, Vec<Result<Vec<u8>, Fault>>) {
-        let addr: SocketAddr = format!("127.0.0.1:{}", daemon.port()).parse().unwrap();
+        self.dial_early_at(daemon, address(daemon), messages)
+    }
+
+    /// The same, over whoever passes it on at this address.
+    #[allow(clippy::type_complexity)]
+    pub fn dial_early_at(
+        &self,
+        daemon: &Daemon,
+        addr: SocketAddr,
+        messages: &[Value],
+    ) -> (Link, bool, Vec<Result<Vec<u8>, Fault>>) {
         let dialled = self.wait(async {
             let connecting = self.endpoint.connect_with(self.client.clone(), addr, daemon.id()).unwrap();
             let Ok((connection, taken)) = connecting.into_0rtt() else { panic!("no ticket to resume with") };
@@ -221,7 +263,7 @@ impl RawPeer {
     pub fn half_open(&self, daemon: &Daemon, count: usize) -> HalfOpen {
         let relay = UdpSocket::bind("127.0.0.1:0").unwrap();
         let out = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let to: SocketAddr = format!("127.0.0.1:{}", daemon.port()).parse().unwrap();
+        let to = address(daemon);
         let addr = relay.local_addr().unwrap();
         relay.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -507,30 +549,40 @@ fn provider(groups: &[&'static dyn SupportedKxGroup]) -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-fn client_config(pkcs8: &[u8], cert: &CertificateDer<'static>, manners: &Manners) -> quinn::ClientConfig {
+fn address(daemon: &Daemon) -> SocketAddr {
+    format!("127.0.0.1:{}", daemon.port()).parse().unwrap()
+}
+
+fn client_config(key: &Key, manners: &Manners) -> quinn::ClientConfig {
+    quinn::ClientConfig::new(Arc::new(tls_config(key, manners)))
+}
+
+fn tls_config(key: &Key, manners: &Manners) -> QuicClientConfig {
     let config = rustls::ClientConfig::builder_with_provider(provider(&manners.groups))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody));
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pkcs8.to_vec()));
-    let mut config = if manners.shows_certificate {
-        config.with_client_auth_cert(vec![cert.clone()], key).unwrap()
-    } else {
-        config.with_no_client_auth()
+    let signs = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.pkcs8.clone()));
+    let mut config = match &manners.poses_as {
+        Some(other) => config.with_client_cert_resolver(foul::borrowed(&other.cert, &signs)),
+        None if manners.shows_certificate => {
+            config.with_client_auth_cert(vec![key.cert.clone()], signs).unwrap()
+        }
+        None => config.with_no_client_auth(),
     };
     config.alpn_protocols = vec![manners.alpn.to_vec()];
     config.enable_early_data = true;
-    quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()))
+    QuicClientConfig::try_from(config).unwrap()
 }
 
-fn server_config(pkcs8: &[u8], cert: &CertificateDer<'static>) -> quinn::ServerConfig {
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pkcs8.to_vec()));
+fn server_config(key: &Key) -> quinn::ServerConfig {
+    let signs = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.pkcs8.clone()));
     let mut config = rustls::ServerConfig::builder_with_provider(provider(&[x25519()]))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_client_cert_verifier(Arc::new(Anybody))
-        .with_single_cert(vec![cert.clone()], key)
+        .with_single_cert(vec![key.cert.clone()], signs)
         .unwrap();
     config.alpn_protocols = vec![b"axon/1".to_vec()];
     quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).unwrap()))

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::types::{Event, Inbound, Message, Subscription};
+use crate::types::{Event, Inbound, Message, Sender, Subscription};
 use crate::{Answer, Client, ClientError};
 
 /// How long a closure may take to tidy up once its request has ended.
@@ -47,6 +47,7 @@ pub enum End {
 #[derive(Debug)]
 pub struct Request {
     message: Message,
+    sender: Sender,
     fields: serde_json::Map<String, Value>,
     queued: bool,
     deadline: Option<Instant>,
@@ -58,6 +59,11 @@ impl Request {
     /// The whole message: its id, who sent it, its kind and payload.
     pub fn message(&self) -> &Message {
         &self.message
+    }
+
+    /// How far its sender is trusted, and what it is called.
+    pub fn sender(&self) -> &Sender {
+        &self.sender
     }
 
     /// What is asked or to be done: the `question` or the `task`.
@@ -349,6 +355,7 @@ where
         let request = Request {
             fields: message.payload().unwrap_or_default(),
             message: inbound.envelope,
+            sender: inbound.sender,
             queued: inbound.queued,
             deadline: inbound
                 .deadline_ms

@@ -20,7 +20,7 @@ use crate::types::{
 };
 
 /// How long a command that waits for no peer may take before the daemon is held to be stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection to the daemon. Clones share it; it closes when the last one goes.
 ///
@@ -62,7 +62,7 @@ struct Line<'a, B> {
 }
 
 #[derive(Serialize)]
-struct Nothing {}
+pub(crate) struct Nothing {}
 
 impl Client {
     /// Connects to the socket and says hello.
@@ -430,10 +430,27 @@ impl Client {
         self.shared.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    async fn quick<T: DeserializeOwned>(&self, cmd: &str, body: impl Serialize) -> Result<T, ClientError> {
+    /// A command that waits for no peer.
+    pub(crate) async fn quick<T: DeserializeOwned>(
+        &self,
+        cmd: &str,
+        body: impl Serialize,
+    ) -> Result<T, ClientError> {
         let id = self.next_id();
         let line = encode(cmd, id, body)?;
         decode(&patient(PATIENCE, call(&self.shared.conn, id, line, &self.shared.quick)).await?)
+    }
+
+    /// A command that waits for a peer, for so long at most.
+    pub(crate) async fn slow<T: DeserializeOwned>(
+        &self,
+        cmd: &str,
+        body: impl Serialize,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let id = self.next_id();
+        let line = encode(cmd, id, body)?;
+        decode(&patient(limit, call(&self.shared.conn, id, line, &self.shared.slow)).await?)
     }
 }
 

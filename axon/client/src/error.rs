@@ -41,7 +41,7 @@ pub enum ClientError {
         id: String,
     },
     /// Nobody listens on the socket.
-    #[error("no daemon runs on {root}: start one with `axon --root {root} daemon`", root = root(path).display())]
+    #[error("{}", nobody(path))]
     NoDaemon {
         /// The socket.
         path: PathBuf,
@@ -111,6 +111,25 @@ impl ClientError {
     }
 }
 
-fn root(socket: &Path) -> &Path {
-    socket.parent().unwrap_or(socket)
+/// What to do where nobody listens. Who has only a scoped socket cannot start the daemon.
+fn nobody(socket: &Path) -> String {
+    let dir = socket.parent().unwrap_or(socket);
+    let scoped = dir.parent().is_some_and(|above| above.ends_with("sockets"));
+    if scoped {
+        return format!("nobody listens on {}: its daemon is down, or it was removed", socket.display());
+    }
+    format!("no daemon runs on {dir}: start one with `axon --root {dir} daemon`", dir = dir.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_a_scoped_socket_is_not_told_to_start_a_daemon() {
+        let error = |path: &str| ClientError::NoDaemon { path: path.into() }.to_string();
+        assert!(error("/r/axon.sock").contains("`axon --root /r daemon`"));
+        let scoped = error("/r/sockets/box/axon.sock");
+        assert!(scoped.contains("/r/sockets/box/axon.sock") && !scoped.contains("--root"), "{scoped}");
+    }
 }

@@ -6,6 +6,10 @@
 //! What must not get lost is kept by the daemon: [`SendOptions::hold`] keeps a message for a peer that cannot
 //! be reached, [`Client::outbox`] tells how far each has come, [`Client::delegations`] what became of work.
 //!
+//! Who may talk is the owner's word: [`Client::invite`] and [`Client::pair`] pair two agents,
+//! [`Client::trust`] says how far each is trusted, and every message tells it with its [`Sender`]. The path
+//! of a scoped socket serves as well as the main one; what it may not do is `not_authorized`.
+//!
 //! ```no_run
 //! use axon_client::{Agent, Answer, Client, Hello};
 //!
@@ -24,9 +28,12 @@ mod client;
 mod conn;
 mod error;
 mod held;
+mod owner;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod types;
+mod words;
 
 pub use agent::{Agent, End, Request};
 pub use answer::{Answer, PAYLOAD_BYTES_MAX, truncate};
@@ -36,7 +43,12 @@ pub use held::{
     Delegation, DelegationFilter, DelegationState, Delegations, Direction, Outbox, OutboxFilter, Outgoing,
     Reported, SendState,
 };
+pub use trust::{
+    Approved, Connect, Connected, Constraints, Contact, Contacts, Decision, Intent, Invite, InviteOptions,
+    Invited, Knock, PairState, Paused, PolicyCheck, Rekeyed, Right, Ruling, Scope, SetTrust, Socket, Trust,
+    Trusted,
+};
 pub use types::{
-    Delegate, Dropped, Event, Hello, Inbound, Inbox, Kept, Message, Peer, Query, SendOptions, Sent, Status,
-    Subscribed, Subscription, Welcome, Whoami,
+    Delegate, Dropped, Event, Hello, Inbound, Inbox, Kept, Message, Peer, Query, SendOptions, Sender, Sent,
+    Status, Subscribed, Subscription, Welcome, Whoami,
 };

@@ -12,8 +12,10 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::{
     Agent, Answer, Client, ClientError, Delegate, DelegationFilter, DelegationState, Direction, End, Event,
-    Hello, OutboxFilter, Query, SendOptions, SendState, Subscription,
+    Hello, OutboxFilter, Query, SendOptions, SendState, Subscription, Trust,
 };
+
+mod owner;
 
 const ME: &str = "ed25519.00000000000000000000000000000001";
 const BOB: &str = "ed25519.00000000000000000000000000000002";
@@ -220,12 +222,17 @@ async fn full_events_do_not_hold_up_replies_and_are_told_of() {
 #[tokio::test]
 async fn an_agent_answers_acks_and_reports() {
     let (_dir, _listener, client, mut fake) = pair().await;
-    let agent = Agent::new(|request| async move { Answer::text(request.subject().to_uppercase()) });
+    let agent = Agent::new(|request| async move {
+        assert_eq!(request.sender().trust, (request.message().kind == "query").then_some(Trust::Known));
+        Answer::text(request.subject().to_uppercase())
+    });
     let daemon = async {
         let subscription = fake.subscribed().await;
         assert_eq!(subscription["answer"], json!(["query", "delegate", "cancel"]));
         assert_eq!(subscription["capacity"], 16);
-        fake.say(&request("q", "query", json!({"question": "hi there", "max_tokens": 1}))).await;
+        let mut query = request("q", "query", json!({"question": "hi there", "max_tokens": 1}));
+        query["trust"] = "known".into();
+        fake.say(&query).await;
         let (to, kind, payload) = fake.replied().await;
         assert_eq!((to.as_str(), kind.as_str()), ("q", "response"));
         assert_eq!(payload, json!({"data": null, "summary": "HI T", "truncated": true}));

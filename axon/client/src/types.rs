@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{ClientError, Delegation, SendState};
+use crate::{ClientError, Delegation, Knock, SendState, Trust};
 
 /// How a client introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +102,14 @@ pub struct Status {
     pub inbox_unread: u64,
     /// Messages that were turned away, by reason.
     pub dropped: Dropped,
+    /// Whether all inbound work is paused.
+    pub paused: bool,
+    /// Knocks that wait for the owner's word.
+    pub knocks: u64,
+    /// Invites that are open.
+    pub invites: u64,
+    /// Connections of strangers, who may only knock.
+    pub strangers: u64,
 }
 
 /// Messages that the daemon turned away, by reason.
@@ -123,6 +131,10 @@ pub struct Dropped {
     pub over_limit: u64,
     /// Not kept, because the disk was full or failing.
     pub not_kept: u64,
+    /// Refused by a policy.
+    pub refused: u64,
+    /// Over a rate or bound of a policy.
+    pub limited: u64,
 }
 
 /// A peer that the daemon knows.
@@ -145,8 +157,11 @@ pub struct Peer {
     /// Round trip time in milliseconds, where it is known.
     #[serde(default)]
     pub rtt_ms: Option<f64>,
-    /// `static`, `mdns` or `cached`.
+    /// `static`, `contact`, `mdns` or `cached`.
     pub source: String,
+    /// How far it is trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
     /// Since when it is connected, in Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
@@ -379,6 +394,21 @@ pub struct Subscribed {
     pub lost_before_seq: Option<u64>,
 }
 
+/// What is known of a message's sender beside its id. A daemon of before trust levels says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Sender {
+    /// How far it is trusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
+    /// Its name, as its owner here calls it or as it claims.
+    pub from_name: Option<String>,
+    /// Whether the name is only what it claims: never decide by it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub claimed: bool,
+}
+
 /// One kept message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -387,6 +417,9 @@ pub struct Kept {
     pub seq: u64,
     /// When it came, in Unix milliseconds.
     pub buffered_at_ms: u64,
+    /// What is known of who sent it.
+    #[serde(flatten)]
+    pub sender: Sender,
     /// The message.
     pub envelope: Message,
 }
@@ -440,8 +473,11 @@ pub enum Event {
     /// A delegation has changed, without its task; only for those who
     /// [watch](crate::DelegationFilter::watch).
     Delegation(Box<Delegation>),
-    /// Events of deliveries or delegations came faster than they were taken, and some are lost: ask for what
-    /// is wanted again. Those that follow are told.
+    /// A stranger has knocked, or a known peer has a new key, and the owner is to decide; only on the main
+    /// socket, for who subscribed to all kinds or to `knock`.
+    Knock(Box<Knock>),
+    /// Events of deliveries, delegations or knocks came faster than they were taken, and some are lost: ask
+    /// for what is wanted again. Those that follow are told.
     Missed,
     /// An event that this crate does not know.
     Other {
@@ -462,6 +498,8 @@ pub struct Inbound {
     pub seq: u64,
     /// When it came, in Unix milliseconds.
     pub buffered_at_ms: u64,
+    /// What is known of who sent it.
+    pub sender: Sender,
     /// The message.
     pub envelope: Message,
     /// Whether this client is the one to answer it.
@@ -482,6 +520,13 @@ pub(crate) struct EventLine {
     seq: u64,
     #[serde(default)]
     buffered_at_ms: u64,
+    // Each by itself: a flattened part has every other field of a long line copied first.
+    #[serde(default)]
+    trust: Option<Trust>,
+    #[serde(default)]
+    from_name: Option<String>,
+    #[serde(default)]
+    claimed: bool,
     #[serde(default)]
     envelope: Option<Message>,
     #[serde(default)]
@@ -508,6 +553,7 @@ impl EventLine {
                 replay: self.replay,
                 seq: self.seq,
                 buffered_at_ms: self.buffered_at_ms,
+                sender: Sender { trust: self.trust, from_name: self.from_name, claimed: self.claimed },
                 envelope,
                 answer: self.answer,
                 deadline_ms: self.deadline_ms,
@@ -522,7 +568,7 @@ impl EventLine {
     }
 }
 
-/// An event that says how far something has come. One that is not as expected is left to those who know it.
+/// An event of something else than a message. One that is not as expected is left to those who know it.
 fn change(name: &str, line: &str) -> Option<Event> {
     #[derive(Deserialize)]
     struct DeliveryLine {
@@ -544,6 +590,7 @@ fn change(name: &str, line: &str) -> Option<Event> {
             let line: DelegationLine = serde_json::from_str(line).ok()?;
             Some(Event::Delegation(line.delegation))
         }
+        "knock" => serde_json::from_str(line).ok().map(|knock| Event::Knock(Box::new(knock))),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 //! Source: `spec/IPC.md`, "Answering". Pure book-keeping: it says who should get a request; the node hands it
 //! over.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::family::{Closed, Ended, Open, OpenState, Unclaimed};
@@ -12,6 +12,9 @@ use crate::limits::{
     CLOSED_REQUESTS_MAX, OPEN_PER_PEER_MAX, OPEN_REQUESTS_MAX, QUEUED_PER_PEER_MAX, QUEUED_REQUESTS_MAX,
 };
 use crate::node::ClientId;
+use crate::scope::{Right, Scope};
+use crate::trust::covers;
+use crate::wire::Envelope;
 
 /// Which IPC version a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +95,29 @@ pub struct Client {
     pub watches: bool,
     /// It will say no more, and waits for the answers to what it has said.
     pub leaving: bool,
+    /// What it may do and see; none: it is the owner's.
+    pub scope: Option<Arc<Scope>>,
+}
+
+/// What an agent is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Work<'a> {
+    /// Who asks.
+    pub from: AgentId,
+    /// The request's kind.
+    pub kind: &'a str,
+    /// Whether such a request may name a domain.
+    pub has_domain: bool,
+    /// The domain.
+    pub domain: Option<&'a str>,
+}
+
+impl<'a> From<&'a Open> for Work<'a> {
+    fn from(open: &'a Open) -> Self {
+        let Open { inbound, kind, domain, .. } = open;
+        let (from, has_domain) = (inbound.envelope.from, kind.has_domain);
+        Self { from, kind: kind.name, has_domain, domain: domain.as_deref() }
+    }
 }
 
 impl Client {
@@ -113,13 +139,22 @@ impl Client {
             backlog_bytes: 0,
             watches: false,
             leaving: false,
+            scope: None,
         }
     }
 
     /// How well it serves a request: none, for everything, or for a domain of this many labels.
-    fn fit(&self, kind: &str, domain: Option<&str>) -> Option<usize> {
-        let answers = self.answers.as_ref().filter(|answers| answers.kinds.iter().any(|k| k == kind))?;
-        match (&answers.domains, domain) {
+    fn fit(&self, work: Work<'_>) -> Option<usize> {
+        let answers = self.answers.as_ref().filter(|answers| answers.kinds.iter().any(|k| k == work.kind))?;
+        if let Some(scope) = &self.scope
+            && !(scope.may(Right::Answer)
+                && scope.sees_peer(work.from)
+                && scope.sees_kind(work.kind)
+                && (!work.has_domain || scope.sees_domain(work.domain)))
+        {
+            return None;
+        }
+        match (&answers.domains, work.domain) {
             (None, _) | (Some(_), None) => Some(0),
             (Some(served), Some(asked)) => {
                 let fitting = served.iter().filter(|served| covers(served, asked));
@@ -127,11 +162,6 @@ impl Client {
             }
         }
     }
-}
-
-/// Whether a served domain covers the one asked for: `family` covers `family` and `family.calendar`.
-fn covers(served: &str, asked: &str) -> bool {
-    asked.strip_prefix(served).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Clients, and the requests of peers that they answer.
@@ -145,6 +175,11 @@ pub struct Agents {
     coming: HashMap<MsgId, AgentId>,
     /// Waiting and parked requests, in the order they came.
     queue: VecDeque<MsgId>,
+    /// How many of them are whose.
+    queued_by_peer: HashMap<AgentId, usize>,
+    /// When a request of a peer that waited was last handed over, by turns.
+    served: HashMap<AgentId, u64>,
+    turns: u64,
     closed: HashMap<MsgId, Closed>,
     closed_order: VecDeque<MsgId>,
 }
@@ -153,13 +188,14 @@ impl Agents {
     /// Who should get a request of this kind and domain; `Ok(None)`: all are at capacity.
     ///
     /// The narrowest served domain goes first, then the least busy, then who came first.
-    pub fn pick(&self, kind: &str, domain: Option<&str>) -> Result<Option<ClientId>, Unclaimed> {
-        let attached = || self.clients.iter().filter(|(_, client)| client.fit(kind, None).is_some());
+    pub fn pick(&self, work: Work<'_>) -> Result<Option<ClientId>, Unclaimed> {
+        let any = Work { domain: None, has_domain: false, ..work };
+        let attached = || self.clients.iter().filter(|(_, client)| client.fit(any).is_some());
         if attached().next().is_none() {
             return Err(Unclaimed::Nobody);
         }
         let mut fitting =
-            attached().filter_map(|(id, client)| Some((*id, client, client.fit(kind, domain)?))).peekable();
+            attached().filter_map(|(id, client)| Some((*id, client, client.fit(work)?))).peekable();
         if fitting.peek().is_none() {
             let domains = attached().filter_map(|(_, client)| client.answers.as_ref()?.domains.as_ref());
             let mut served: Vec<String> = domains.flatten().cloned().collect();
@@ -180,10 +216,9 @@ impl Agents {
     ///
     /// No peer gets more than its share, so that one cannot take the places of all.
     pub fn queue_has_room(&self, from: AgentId) -> bool {
-        let theirs = |id: &&MsgId| self.open.get(*id).is_some_and(|open| open.inbound.envelope.from == from);
+        let theirs = self.queued_by_peer.get(&from).copied().unwrap_or(0);
         let coming = self.coming.values().filter(|of| **of == from).count();
-        self.queue.len() + self.coming.len() < QUEUED_REQUESTS_MAX
-            && self.queue.iter().filter(theirs).count() + coming < QUEUED_PER_PEER_MAX
+        self.queue.len() + self.coming.len() < QUEUED_REQUESTS_MAX && theirs + coming < QUEUED_PER_PEER_MAX
     }
 
     /// Whether a peer may have one more request open.
@@ -191,6 +226,18 @@ impl Agents {
         let coming = self.coming.values().filter(|of| **of == from).count();
         self.open.len() + self.coming.len() < OPEN_REQUESTS_MAX
             && self.open_by_peer.get(&from).copied().unwrap_or(0) + coming < OPEN_PER_PEER_MAX
+    }
+
+    /// Requests of a peer that have no answer yet; counted exactly only where there are at least so many
+    /// open.
+    pub fn in_flight(&self, from: AgentId, at_least: u64) -> usize {
+        let coming = self.coming.values().filter(|of| **of == from).count();
+        let open = self.open_by_peer.get(&from).copied().unwrap_or(0);
+        if ((open + coming) as u64) < at_least {
+            return open + coming;
+        }
+        let theirs = self.open.values().filter(|open| open.inbound.envelope.from == from);
+        coming + theirs.filter(|open| open.answered.is_none()).count()
     }
 
     /// Whether a request of this id is open, or will be once it is written.
@@ -217,6 +264,22 @@ impl Agents {
     /// One open request.
     pub fn get(&self, id: MsgId) -> Option<&Open> {
         self.open.get(&id)
+    }
+
+    /// The sender of an open request has another id.
+    pub fn succeed(&mut self, id: MsgId, envelope: Arc<Envelope>) {
+        let Some(open) = self.open.get_mut(&id) else { return };
+        let old = std::mem::replace(&mut open.inbound.envelope, envelope);
+        let new = open.inbound.envelope.from;
+        if self.queue.contains(&id) {
+            self.unqueued(old.from);
+            *self.queued_by_peer.entry(new).or_default() += 1;
+        }
+        if let Some(count) = self.open_by_peer.get_mut(&old.from) {
+            *count = count.saturating_sub(1);
+        }
+        *self.open_by_peer.entry(new).or_default() += 1;
+        self.open_by_peer.retain(|_, count| *count > 0);
     }
 
     /// One open request, to change what is not its state.
@@ -276,20 +339,46 @@ impl Agents {
         if let Some(open) = self.open.get_mut(&id) {
             open.state = state;
             open.queued |= state == OpenState::Parked;
+            *self.queued_by_peer.entry(open.inbound.envelope.from).or_default() += 1;
             self.queue.push_back(id);
         }
     }
 
-    /// The first queued request that an attached client can take now, and that client.
-    pub fn next_handover(&self) -> Option<(MsgId, ClientId)> {
+    /// The queued request that an attached client should take next, and that client.
+    ///
+    /// Peers take turns, so that one with many requests does not make all others wait for them.
+    pub fn next_handover(&self, is_paused: impl Fn(AgentId) -> bool) -> Option<(MsgId, ClientId)> {
         if !self.clients.values().any(|c| c.answers.as_ref().is_some_and(|a| c.holding < a.capacity)) {
             return None;
         }
-        self.queue.iter().find_map(|id| {
-            let open = self.open.get(id)?;
-            let client = self.pick(open.kind.name, open.domain.as_deref()).ok()??;
-            Some((*id, client))
-        })
+        let mut best: Option<(u64, MsgId, ClientId)> = None;
+        let mut seen = HashSet::new();
+        for id in &self.queue {
+            let Some(open) = self.open.get(id) else { continue };
+            let from = open.inbound.envelope.from;
+            if seen.contains(&from) || is_paused(from) {
+                continue;
+            }
+            let Ok(Some(client)) = self.pick(open.into()) else { continue };
+            seen.insert(from);
+            let turn = self.served.get(&from).copied().unwrap_or(0);
+            if best.is_none_or(|(before, ..)| turn < before) {
+                best = Some((turn, *id, client));
+            }
+            if seen.len() == self.queued_by_peer.len() {
+                break;
+            }
+        }
+        best.map(|(_, id, client)| (id, client))
+    }
+
+    /// A request that waited is handed over: its peer has had its turn.
+    pub fn had_turn(&mut self, id: MsgId) {
+        let Some(from) = self.open.get(&id).map(|open| open.inbound.envelope.from) else { return };
+        let waiting = &self.queued_by_peer;
+        self.served.retain(|peer, _| waiting.contains_key(peer));
+        self.turns += 1;
+        self.served.insert(from, self.turns);
     }
 
     /// Queued requests that are not parked, after a client has gone: some may have nobody left.
@@ -344,6 +433,15 @@ impl Agents {
         ids.into_iter().map(|(.., id)| id).collect()
     }
 
+    fn unqueued(&mut self, from: AgentId) {
+        if let Some(count) = self.queued_by_peer.get_mut(&from) {
+            *count -= 1;
+            if *count == 0 {
+                self.queued_by_peer.remove(&from);
+            }
+        }
+    }
+
     /// Takes a request from its holder or out of the queue.
     fn release(&mut self, id: MsgId) {
         let targeted = self.open.get(&id).is_some_and(|open| open.targeted);
@@ -353,7 +451,15 @@ impl Agents {
                     client.holding = client.holding.saturating_sub(1);
                 }
             }
-            Some(OpenState::Waiting | OpenState::Parked) => self.queue.retain(|queued| *queued != id),
+            Some(OpenState::Waiting | OpenState::Parked) => {
+                let before = self.queue.len();
+                self.queue.retain(|queued| *queued != id);
+                if self.queue.len() < before
+                    && let Some(from) = self.open.get(&id).map(|open| open.inbound.envelope.from)
+                {
+                    self.unqueued(from);
+                }
+            }
             None => {}
         }
     }
@@ -379,23 +485,30 @@ mod tests {
         agents
     }
 
+    fn work<'a>(kind: &'a str, domain: Option<&'a str>) -> Work<'a> {
+        Work { from: AgentId([1; 16]), kind, has_domain: true, domain }
+    }
+
     #[test]
     fn the_narrowest_domain_then_the_least_busy_gets_it() {
         let two = agents(&[("query", None, 4, 0), ("query", Some(&["family"]), 4, 3)]);
-        assert_eq!(two.pick("query", Some("family.calendar")), Ok(Some(ClientId(1))));
-        assert_eq!(two.pick("query", Some("familyx")), Ok(Some(ClientId(0))));
-        assert_eq!(two.pick("query", None), Ok(Some(ClientId(0))));
+        assert_eq!(two.pick(work("query", Some("family.calendar"))), Ok(Some(ClientId(1))));
+        assert_eq!(two.pick(work("query", Some("familyx"))), Ok(Some(ClientId(0))));
+        assert_eq!(two.pick(work("query", None)), Ok(Some(ClientId(0))));
         let busy = agents(&[("query", None, 4, 2), ("query", None, 64, 3)]);
-        assert_eq!(busy.pick("query", None), Ok(Some(ClientId(1))), "load is a share of capacity");
+        assert_eq!(busy.pick(work("query", None)), Ok(Some(ClientId(1))), "load is a share of capacity");
     }
 
     #[test]
     fn nobody_no_domain_and_no_capacity_are_told_apart() {
         let some = agents(&[("query", Some(&["b", "a"]), 1, 1)]);
-        assert_eq!(some.pick("delegate", None), Err(Unclaimed::Nobody));
-        assert_eq!(some.pick("query", Some("c")), Err(Unclaimed::NoDomain(vec!["a".into(), "b".into()])));
-        assert_eq!(some.pick("query", Some("a.x")), Ok(None));
-        assert_eq!(Agents::default().pick("query", None), Err(Unclaimed::Nobody));
+        assert_eq!(some.pick(work("delegate", None)), Err(Unclaimed::Nobody));
+        assert_eq!(
+            some.pick(work("query", Some("c"))),
+            Err(Unclaimed::NoDomain(vec!["a".into(), "b".into()]))
+        );
+        assert_eq!(some.pick(work("query", Some("a.x"))), Ok(None));
+        assert_eq!(Agents::default().pick(work("query", None)), Err(Unclaimed::Nobody));
     }
 
     #[test]

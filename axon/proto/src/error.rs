@@ -153,12 +153,19 @@ pub struct Refusal {
     pub code: PeerCode,
     /// What to do instead.
     pub message: String,
+    /// When it may be tried again, where that is known.
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal with this code and sentence.
     pub fn new(code: PeerCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), retry_after_ms: None }
+    }
+
+    /// The same, with the time after which to try again.
+    pub fn after(self, retry_after_ms: u64) -> Self {
+        Self { retry_after_ms: Some(retry_after_ms), ..self }
     }
 }
 

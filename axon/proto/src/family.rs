@@ -13,8 +13,12 @@ use crate::error::{IpcError, Refusal};
 use crate::id::{AgentId, MsgId};
 use crate::ipc::Command;
 use crate::node::{ClientId, ConnId, Now, StreamId};
+use crate::pairing::payload::{Knock, Rekey};
 use crate::store::Write;
+use crate::trust::Level;
 use crate::wire::Envelope;
+
+pub use crate::open::{Closed, Ended, Open, OpenState};
 
 /// A family's words.
 #[derive(Debug)]
@@ -63,6 +67,10 @@ pub struct Kind {
     pub kept: bool,
     /// Whether clients may send it.
     pub sendable: Sendable,
+    /// The level that a peer needs to send it here, where no policy says otherwise.
+    pub needs: Level,
+    /// Whether its payload may name a domain, as `domain`.
+    pub has_domain: bool,
     /// Checks a payload; the sentence names the field that is missing or wrong.
     pub check: fn(&str) -> Result<(), String>,
 }
@@ -109,101 +117,6 @@ pub enum Unclaimed {
     NoDomain(Vec<String>),
     /// All are at capacity and the queue is full.
     QueueFull,
-}
-
-/// A peer's request that is open here: offered to agents, not yet done with.
-#[derive(Debug, Clone)]
-pub struct Open {
-    /// The request.
-    pub inbound: Inbound,
-    /// Its kind.
-    pub kind: &'static Kind,
-    /// The domain that it asks for.
-    pub domain: Option<String>,
-    /// When the answer on the stream, or the work, is due (monotonic milliseconds).
-    pub due_ms: Option<u64>,
-    /// The answer that went out on the stream, for kinds that go on after it.
-    pub answered: Option<Arc<str>>,
-    /// Who works on it.
-    pub state: OpenState,
-    /// Its number in the inbox.
-    pub seq: u64,
-    /// When it came (Unix milliseconds).
-    pub at_ms: u64,
-    /// It has waited in the inbox for an agent.
-    pub queued: bool,
-    /// The family has given it back to the queue because its agent vanished at work.
-    pub requeued: bool,
-    /// The family lets it wait for an agent that is not attached yet.
-    pub parkable: bool,
-    /// An agent, not the daemon, has accepted it.
-    pub taken: bool,
-    /// Its last word is on its way to the peer.
-    pub finishing: bool,
-    /// The family has named the client that gets it: no other one may.
-    pub targeted: bool,
-}
-
-impl Open {
-    /// Whether it ended because every agent was busy for as long as it could wait.
-    pub fn was_turned_away(&self, ended: Ended) -> bool {
-        let waited = matches!(self.state, OpenState::Waiting | OpenState::Parked);
-        ended == Ended::Timeout && self.answered.is_none() && waited
-    }
-}
-
-/// Who works on an open request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OpenState {
-    /// All answerers are at capacity: waits for one.
-    Waiting,
-    /// Nobody is attached: waits in the inbox for the next answerer.
-    Parked,
-    /// Handed to a client.
-    Held {
-        /// To which.
-        client: ClientId,
-        /// Stays its own when it disconnects.
-        lease: bool,
-    },
-}
-
-/// How an open request ended, remembered for late replies and for repeats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// It was answered or its result was sent.
-    Answered,
-    /// Its deadline passed.
-    Timeout,
-    /// Its sender cancelled it, or this daemon refused it.
-    Cancelled,
-    /// Its sender went away or no longer waits.
-    PeerGone,
-}
-
-impl Ended {
-    /// As the `withdrawn` event says it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Timeout => "timeout",
-            Self::Cancelled => "cancelled",
-            Self::PeerGone => "peer_gone",
-        }
-    }
-}
-
-/// A request that has ended.
-#[derive(Debug, Clone)]
-pub struct Closed {
-    /// Who asked.
-    pub from: AgentId,
-    /// What.
-    pub kind: &'static str,
-    /// How it ended.
-    pub ended: Ended,
-    /// The answer on the stream, for kinds that are answered again when repeated.
-    pub answered: Option<Arc<str>>,
 }
 
 /// What a family is told.
@@ -306,6 +219,23 @@ pub enum Input<'a> {
         note: &'a str,
         /// The values, in the order of the keys.
         values: &'a [Option<Arc<[u8]>>],
+    },
+    /// A peer is out: what it said is not shown any more.
+    PeerOut {
+        /// Which.
+        peer: AgentId,
+    },
+    /// A scoped socket was removed.
+    SocketGone {
+        /// Its name.
+        socket: &'a str,
+    },
+    /// A peer has another key, and so another id.
+    Successor {
+        /// The id that it had.
+        old: AgentId,
+        /// The id that it has.
+        new: AgentId,
     },
     /// Everything that was stored is restored, and what was open is open again.
     Started,
@@ -497,6 +427,10 @@ pub enum Act {
     TellWatchers {
         /// The line.
         line: Arc<str>,
+        /// The other side.
+        peer: AgentId,
+        /// The scoped socket that the delegation was given by; none: it is the owner's.
+        via: Option<Box<str>>,
     },
     /// A peer says that a message of ours was read there.
     WasRead {
@@ -508,6 +442,20 @@ pub enum Act {
         read: bool,
         /// What said so.
         message: Inbound,
+    },
+    /// A peer, known or not, wants in.
+    Knock {
+        /// The message.
+        message: Inbound,
+        /// What it says.
+        knock: Box<Knock>,
+    },
+    /// A peer has a new key.
+    Rekey {
+        /// The message.
+        message: Inbound,
+        /// What it says.
+        rekey: Box<Rekey>,
     },
     /// Answer a client's command: the id of the message it led to, or an error.
     Answer {
@@ -537,11 +485,13 @@ pub trait View {
     fn active_tasks(&self) -> u64;
     /// How many requests the attached agents take at once, together.
     fn capacity(&self) -> u64;
-    /// The peer that a name, prefix or id means.
+    /// The peer that a name, prefix or id means to a client.
     ///
     /// # Errors
     /// When it means none or several; the sentence says which.
-    fn resolve(&self, peer: &str) -> Result<AgentId, IpcError>;
+    fn resolve_for(&self, client: ClientId, peer: &str) -> Result<AgentId, IpcError>;
+    /// Whether a client sees this peer.
+    fn sees(&self, client: ClientId, peer: AgentId) -> bool;
     /// Why one more request of this peer could not wait or be handed over, if so.
     fn no_room(&self, from: AgentId, kind: &str) -> Option<Unclaimed>;
     /// Whether this client serves requests of this kind.
@@ -552,6 +502,8 @@ pub trait View {
     fn is_targeted(&self, id: MsgId) -> bool;
     /// How long the daemon has run.
     fn uptime_secs(&self) -> u64;
+    /// The scoped socket of a client; none: it is the owner's.
+    fn socket_of(&self, client: ClientId) -> Option<Box<str>>;
     /// What this agent calls itself.
     fn name(&self) -> Option<&str>;
     /// Capabilities from the settings.
@@ -566,6 +518,8 @@ pub struct Cx<'a> {
     pub me: AgentId,
     /// What may be looked at.
     pub view: &'a dyn View,
+    /// The scoped socket on whose behalf something is sent; none: the owner's, or nobody's.
+    pub via: Option<Box<str>>,
     pub(crate) acts: &'a mut VecDeque<Act>,
 }
 
@@ -596,9 +550,12 @@ pub fn error_payload(refusal: &Refusal) -> Box<RawValue> {
         code: &'a str,
         message: &'a str,
         retryable: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
     }
-    let Refusal { code, message } = refusal;
-    crate::wire::to_raw(&Error { code: code.as_str(), message, retryable: code.retryable() })
+    let Refusal { code, message, retry_after_ms } = refusal;
+    let (retryable, retry_after_ms) = (code.retryable(), *retry_after_ms);
+    crate::wire::to_raw(&Error { code: code.as_str(), message, retryable, retry_after_ms })
 }
 
 /// A family of kinds.
@@ -642,6 +599,11 @@ pub trait Family: Send {
         cx: &mut Cx<'_>,
     ) -> Option<Result<(), IpcError>> {
         let _ = (client, name, command, cx);
+        None
+    }
+    /// The scoped socket that a delegation was given by; none: the owner's, or there is no such one.
+    fn given_by(&self, reference: MsgId) -> Option<Box<str>> {
+        let _ = reference;
         None
     }
     /// Whom a message about `reference` concerns, where its sender need not say (the peer of a delegation).

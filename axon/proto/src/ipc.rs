@@ -12,6 +12,7 @@ use crate::error::IpcError;
 use crate::family::Open;
 use crate::limits::{DEPTH_MAX, REQ_ID_BYTES_MAX};
 use crate::store::Row;
+use crate::trust::Level;
 
 /// A client's line, its fields still raw.
 #[derive(Debug, Default, Deserialize)]
@@ -73,6 +74,36 @@ pub struct Command<'a> {
     direction: Option<&'a RawValue>,
     #[serde(borrow)]
     watch: Option<&'a RawValue>,
+    #[serde(borrow)]
+    link: Option<&'a RawValue>,
+    #[serde(borrow)]
+    trust: Option<&'a RawValue>,
+    #[serde(borrow)]
+    why: Option<&'a RawValue>,
+    #[serde(borrow)]
+    label: Option<&'a RawValue>,
+    #[serde(borrow)]
+    expires_secs: Option<&'a RawValue>,
+    #[serde(borrow)]
+    uses: Option<&'a RawValue>,
+    #[serde(borrow)]
+    addrs: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    intent: Option<&'a RawValue>,
+    #[serde(borrow)]
+    session: Option<&'a RawValue>,
+    #[serde(borrow)]
+    domain: Option<&'a RawValue>,
+    #[serde(borrow)]
+    allow: Option<&'a RawValue>,
+    #[serde(borrow)]
+    uid: Option<&'a RawValue>,
+    #[serde(borrow)]
+    messages_per_minute: Option<&'a RawValue>,
+    #[serde(borrow, rename = "name")]
+    name_given: Option<&'a RawValue>,
 }
 
 macro_rules! fields {
@@ -101,6 +132,21 @@ impl<'a> Command<'a> {
     /// The command's name.
     pub fn name(&self) -> Result<Cow<'a, str>, IpcError> {
         optional("cmd", self.cmd)?.ok_or_else(|| IpcError::invalid("the field `cmd` is missing"))
+    }
+
+    /// The field `to`, where it is a list of peers.
+    pub fn to_list<T: Deserialize<'a>>(&self) -> Result<Option<T>, IpcError> {
+        optional("to", self.to)
+    }
+
+    /// Whether the field `answer` is given.
+    pub fn has_answer(&self) -> bool {
+        self.answer.is_some_and(|raw| raw.get() != "null")
+    }
+
+    /// Whether the field `kinds` is given.
+    pub fn has_kinds(&self) -> bool {
+        self.kinds.is_some_and(|raw| raw.get() != "null")
     }
 
     /// The command's id as raw JSON, to be echoed; empty when there is none.
@@ -153,6 +199,21 @@ impl<'a> Command<'a> {
         state "state";
         direction "direction";
         watch "watch";
+        link "link";
+        trust "trust";
+        why "why";
+        label "label";
+        expires_secs "expires_secs";
+        uses "uses";
+        addrs "addrs";
+        message "message";
+        intent "intent";
+        session "session";
+        domain "domain";
+        allow "allow";
+        uid "uid";
+        messages_per_minute "messages_per_minute";
+        name_given "name";
     }
 }
 
@@ -247,18 +308,37 @@ pub fn v1_line(raw: &str) -> Arc<str> {
     Line { text: "{\"inbound\":true".into() }.raw("envelope", raw).end()
 }
 
+/// Whose message it is, as clients are told it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sender<'a> {
+    /// How far it is trusted.
+    pub trust: Level,
+    /// What it is called, and whether only it says so.
+    pub called: Option<(&'a str, bool)>,
+}
+
+impl Line {
+    /// The fields that say whose message it is.
+    fn sender(self, sender: Sender<'_>) -> Self {
+        let (name, claimed) = sender.called.unzip();
+        let claimed = claimed.filter(|claimed| *claimed);
+        self.field("trust", &sender.trust).field("from_name", &name).maybe("claimed", claimed.as_ref())
+    }
+}
+
 /// A message as a subscriber gets it.
-pub fn inbound_line(row: &Row, replay: bool) -> Arc<str> {
+pub fn inbound_line(row: &Row, sender: Sender<'_>, replay: bool) -> Arc<str> {
     Line::event("inbound")
         .field("replay", &replay)
         .field("seq", &row.seq)
         .field("buffered_at_ms", &row.at_ms)
+        .sender(sender)
         .raw("envelope", &row.raw)
         .end()
 }
 
 /// A request as the client that is to answer it gets it; `left_ms` is what is left of its deadline.
-pub fn offered_line(open: &Open, left_ms: Option<u64>) -> Arc<str> {
+pub fn offered_line(open: &Open, sender: Sender<'_>, left_ms: Option<u64>) -> Arc<str> {
     Line::event("inbound")
         .field("replay", &false)
         .field("seq", &open.seq)
@@ -266,14 +346,15 @@ pub fn offered_line(open: &Open, left_ms: Option<u64>) -> Arc<str> {
         .field("answer", &true)
         .maybe("queued", open.queued.then_some(&true))
         .maybe("deadline_ms", left_ms.as_ref())
+        .sender(sender)
         .raw("envelope", open.inbound.envelope.raw())
         .end()
 }
 
 /// One row of an `inbox` reply.
-pub fn row_json(row: &Row) -> String {
-    let Row { seq, at_ms, raw, .. } = row;
-    format!("{{\"seq\":{seq},\"buffered_at_ms\":{at_ms},\"envelope\":{raw}}}")
+pub fn row_json(row: &Row, sender: Sender<'_>) -> Arc<str> {
+    let line = Line::empty().field("seq", &row.seq).field("buffered_at_ms", &row.at_ms);
+    line.sender(sender).raw("envelope", &row.raw).end()
 }
 
 #[cfg(test)]

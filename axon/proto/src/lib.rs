@@ -4,17 +4,24 @@
 //! the protocol says is written in `spec/`; each module names the page that it follows.
 
 pub mod agents;
+pub mod audit;
+pub mod contacts;
 pub mod error;
 pub mod family;
 pub mod id;
+pub mod invite;
 pub mod ipc;
 pub mod kinds;
 pub mod limits;
 pub mod mailbox;
 pub mod node;
+pub mod open;
 pub mod outbox;
+pub mod pairing;
 pub mod peers;
 pub mod replay;
+pub mod scope;
 pub mod session;
 pub mod store;
+pub mod trust;
 pub mod wire;

@@ -168,3 +168,70 @@ pub const OUTBOX_DONE_MAX: usize = 10_000;
 pub const REASON_BYTES_MAX: usize = 1_024;
 /// Messages that `outbox.messages_max` allows at least where they are results.
 pub const OUTBOX_RESULTS_MAX: usize = 1_000;
+
+/// Contacts in `contacts.toml`.
+pub const CONTACTS_MAX: usize = 4_096;
+/// A contact's `why`, in bytes.
+pub const WHY_BYTES_MAX: usize = 256;
+/// A link, in bytes.
+pub const LINK_BYTES_MAX: usize = 4_096;
+/// Invites that are open at once.
+pub const INVITES_MAX: usize = 64;
+/// Longest life of an invite, in seconds.
+pub const INVITE_SECS_MAX: u64 = 2_592_000;
+/// Most uses of one invite.
+pub const INVITE_USES_MAX: u64 = 1_000;
+/// Knocks that wait for their owner's word.
+pub const KNOCKS_MAX: usize = 64;
+/// Of those, from one address (of IPv6, one /64).
+pub const KNOCKS_PER_SITE_MAX: usize = 8;
+/// A knock that nobody has judged is dropped after this.
+pub const KNOCK_TTL_MS: u64 = 604_800_000;
+/// The payload of a knock, in bytes.
+pub const KNOCK_BYTES_MAX: usize = 2_048;
+/// A knock's `message`, and a refusal's `reason`, in bytes.
+pub const KNOCK_TEXT_BYTES_MAX: usize = 512;
+/// Connections of strangers at once.
+pub const STRANGERS_MAX: usize = 8;
+/// Connections of strangers from one address (of IPv6, one /64).
+pub const STRANGERS_PER_ADDR_MAX: usize = 2;
+/// A stranger's connection is closed after this.
+pub const STRANGER_MS: u64 = 10_000;
+/// A stranger's message, in bytes.
+pub const STRANGER_MESSAGE_BYTES_MAX: usize = 8_192;
+/// Streams that a stranger may have open.
+pub const STRANGER_STREAMS_MAX: u32 = 4;
+/// Keys, and addresses, whose wrong proofs are remembered, each.
+pub const GUESSERS_MAX: usize = 1_024;
+/// First wait after a wrong proof; doubles.
+pub const GUESS_WAIT_FIRST_MS: u64 = 1_000;
+/// Longest such wait.
+pub const GUESS_WAIT_MAX_MS: u64 = 3_600_000;
+/// How long a key that was denied is turned away.
+pub const DENIED_MS: u64 = 3_600_000;
+/// One-way messages that are kept while their sender, or everything, is paused.
+pub const PAUSED_MAX: usize = 10_000;
+/// Bytes of these.
+pub const PAUSED_BYTES_MAX: usize = 67_108_864;
+/// Unread rows of the inbox that are of unknown peers: so many, and a quarter of `ipc.buffer_size`, at most.
+pub const UNKNOWN_ROWS_MAX: usize = 1_024;
+/// Scoped sockets.
+pub const SOCKETS_MAX: usize = 32;
+/// Rows that a scoped socket was given and has not acknowledged, as far as they are remembered.
+pub const SCOPE_UNACKED_MAX: usize = 10_000;
+/// Names in one list of a scope or of a policy.
+pub const RULE_NAMES_MAX: usize = 64;
+/// Rows of the audit log that are counted together by what they say.
+pub const AUDIT_KEYS_MAX: usize = 512;
+/// How long repeats are counted in one row of the audit log.
+pub const AUDIT_WINDOW_MS: u64 = 60_000;
+/// How long an old key is kept after `rekey`, and its peers are told.
+pub const OLD_KEY_MS: u64 = 2_592_000_000;
+/// Old keys that are kept.
+pub const OLD_KEYS_MAX: usize = 4;
+/// How long a blocked peer's last lines may take to be written before their client is closed.
+pub const PURGE_MS: u64 = 1_000;
+/// A local client's line that is begun must end within this.
+pub const LINE_MS: u64 = 5_000;
+/// Places for clients that those without a complete line never hold.
+pub const PLACES_KEPT: usize = 8;

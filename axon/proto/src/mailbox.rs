@@ -6,10 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use crate::id::AgentId;
 use crate::limits::{CONSUMERS_MAX, SEQ_CLAIM};
 use crate::node::ClientId;
 use crate::store::{Row, Write};
 
+/// How the names of consumers of scoped sockets begin: they read for themselves alone. Others' names have no
+/// such character.
+pub const SCOPED: &str = "\u{1}";
 /// How the keys of cursors begin.
 const CURSOR: &str = "cursor/";
 /// The key of the number up to which rows may have been numbered.
@@ -20,6 +24,8 @@ const CLAIM: &str = "seq";
 pub struct Shown {
     /// The row.
     pub row: Row,
+    /// Who sent it.
+    pub from: AgentId,
     /// The client that gets it to answer, and does not need to see it besides.
     pub except: Option<ClientId>,
 }
@@ -104,7 +110,9 @@ impl Mailbox {
         let Some(consumer) = key.strip_prefix(CURSOR) else { return false };
         if let Ok(cursor) = serde_json::from_slice::<Cursor>(value) {
             self.uses = self.uses.max(cursor.used);
-            self.read_up_to = self.read_up_to.max(cursor.acked);
+            if !consumer.starts_with(SCOPED) {
+                self.read_up_to = self.read_up_to.max(cursor.acked);
+            }
             // Whatever else was lost: no new row may lie below what somebody has acknowledged.
             self.begin_at(self.next_seq.max(cursor.acked.max(cursor.delivered) + 1));
             self.consumers.insert(consumer.to_owned(), cursor);
@@ -223,6 +231,17 @@ impl Mailbox {
         (0, gone)
     }
 
+    /// Forgets a consumer; what is to be stored.
+    pub fn forget_consumer(&mut self, consumer: &str) -> Option<Write> {
+        self.changed.remove(consumer);
+        self.consumers.remove(consumer).map(|_| Write::delete(format!("{CURSOR}{consumer}")))
+    }
+
+    /// The highest number that this consumer was given.
+    pub fn delivered(&self, consumer: &str) -> u64 {
+        self.consumers.get(consumer).map_or(0, |cursor| cursor.delivered)
+    }
+
     /// Where this consumer has read to.
     pub fn acked(&self, consumer: &str) -> u64 {
         self.consumers.get(consumer).map_or(0, |cursor| cursor.acked)
@@ -254,7 +273,10 @@ impl Mailbox {
     pub fn acked_now(&mut self, consumer: &str, acked: u64) {
         let cursor = self.consumers.entry(consumer.to_owned()).or_default();
         cursor.acked = cursor.acked.max(acked);
-        self.read_up_to = self.read_up_to.max(cursor.acked);
+        // What a scoped socket does not see, its agent has not read.
+        if !consumer.starts_with(SCOPED) {
+            self.read_up_to = self.read_up_to.max(cursor.acked);
+        }
         // An older state of it may be on its way to the disk.
         self.changed.insert(consumer.to_owned());
     }
@@ -305,7 +327,7 @@ mod tests {
         Row { seq, at_ms: 0, kind: "notify".into(), raw: "{}".into() }
     }
     fn shown(seq: u64) -> Option<Shown> {
-        Some(Shown { row: row(seq), except: None })
+        Some(Shown { row: row(seq), from: AgentId([0; 16]), except: None })
     }
     fn seqs(shown: &[Shown]) -> Vec<u64> {
         shown.iter().map(|shown| shown.row.seq).collect()

@@ -245,6 +245,12 @@ impl Outbox {
         self.rows.values()
     }
 
+    /// How many messages are held for the clients of one consumer.
+    pub fn held_of(&self, consumer: &str) -> usize {
+        let of = |held: &&Held| held.state == State::Held && held.consumer.as_deref() == Some(consumer);
+        self.rows.values().filter(of).count()
+    }
+
     /// How many messages wait for a peer.
     pub fn waiting_for(&self, peer: AgentId) -> usize {
         self.queues.get(&peer).map_or(0, |queue| queue.order.len())
@@ -300,6 +306,31 @@ impl Outbox {
             writes.push(Write::delete(held.body_key()));
             let (to, bytes) = (held.to, held.bytes);
             self.unqueue(to, n, bytes);
+        }
+        writes
+    }
+
+    /// A peer is out: what it said of our messages is forgotten. Gives what is to be stored.
+    pub fn forget_words(&mut self, peer: AgentId) -> Vec<Write> {
+        let told = self.rows.values_mut().filter(|held| held.to == peer && held.reason.is_some());
+        let mut writes = Vec::new();
+        for held in told {
+            held.reason = Some("the peer was blocked or forgotten here".into());
+            writes.push(held.write());
+        }
+        writes
+    }
+
+    /// A peer has another id: what waits for it goes there. Gives what is to be stored.
+    pub fn succeed(&mut self, old: AgentId, new: AgentId) -> Vec<Write> {
+        let theirs: Vec<u64> = self.rows.values().filter(|held| held.to == old).map(|held| held.n).collect();
+        let mut writes = Vec::new();
+        for n in theirs {
+            if let Some(mut held) = self.remove(n) {
+                held.to = new;
+                writes.push(held.write());
+                self.insert(held);
+            }
         }
         writes
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 use crate::error::{PeerCode, Refusal};
-use crate::id::AgentId;
+use crate::id::{AgentId, PublicKey};
 use crate::limits::{BOOT_BYTES_MAX, FEATURE_BYTES_MAX, FEATURES_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION};
 use crate::node::Side;
 use crate::wire::{Envelope, plain};
@@ -25,6 +25,9 @@ pub struct Hello {
     /// Optional kinds that the sender takes.
     #[serde(default)]
     pub features: Vec<String>,
+    /// In the reply: the sender does not know whom it answers, and takes nothing but a knock.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stranger: bool,
     /// Random, made at each start of the sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
@@ -70,6 +73,8 @@ fn tidy_name(name: &str) -> Option<String> {
 pub enum Phase {
     /// The handshake is done, hello is not.
     Greeting,
+    /// Hello is done, and one side does not know the other: only a knock is said on it.
+    Stranger,
     /// In use.
     Up,
     /// Another connection has taken its place: no new streams of ours, those open are finished.
@@ -81,6 +86,10 @@ pub enum Phase {
 pub struct Session {
     /// Whose it is.
     pub peer: AgentId,
+    /// By which key.
+    pub key: PublicKey,
+    /// Nobody here knows the peer.
+    pub is_stranger: bool,
     /// Who dialled.
     pub side: Side,
     /// The peer's address.
@@ -101,6 +110,8 @@ pub struct Session {
     pub silent: bool,
     /// Whether the hello travelled in 0-RTT.
     pub early: bool,
+    /// 32 bytes that both sides know of this connection and of no other.
+    pub binding: [u8; 32],
     /// Queries and delegations of ours that are under way on it.
     pub work: usize,
 }
@@ -164,6 +175,8 @@ mod tests {
     fn session(side: Side, boot: Option<&str>) -> Session {
         Session {
             peer: AgentId([2; 16]),
+            key: PublicKey([2; 32]),
+            is_stranger: false,
             side,
             addr: "127.0.0.1:1".parse().unwrap(),
             phase: Phase::Up,
@@ -174,6 +187,7 @@ mod tests {
             features: vec![],
             silent: false,
             early: false,
+            binding: [0; 32],
             work: 0,
         }
     }

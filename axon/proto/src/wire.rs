@@ -44,6 +44,26 @@ impl Envelope {
         &self.raw
     }
 
+    /// The same message, of and for agents that have another key since it was written.
+    pub fn readdressed(self: &Arc<Self>, from: AgentId, to: AgentId) -> Arc<Self> {
+        if (self.from, self.to) == (from, to) {
+            return self.clone();
+        }
+        let header = Header {
+            id: self.id,
+            from,
+            to,
+            ts: self.ts,
+            kind: &self.kind,
+            reference: self.reference,
+            resend_until: self.resend_until,
+            read_receipt: self.read_receipt,
+        };
+        // Ids are of one length, so that it fits as it did.
+        let payload = raw_json(self.payload().to_owned());
+        encode(header, &payload).map_or_else(|_| self.clone(), Arc::new)
+    }
+
     /// The payload, a JSON object.
     pub fn payload(&self) -> &str {
         self.raw.get(self.payload.clone()).unwrap_or("{}")
@@ -217,6 +237,15 @@ pub fn decode(bytes: Vec<u8>) -> Result<Envelope, Undecodable> {
     let read_receipt = field::<bool>(loose.read_receipt).unwrap_or(false);
     let kind = kind.into();
     Ok(Envelope { v, id, from, to, ts, kind, reference, resend_until, read_receipt, raw, payload })
+}
+
+/// Who sent an envelope that was decoded before.
+pub fn sender(raw: &str) -> Option<AgentId> {
+    #[derive(Deserialize)]
+    struct From {
+        from: AgentId,
+    }
+    serde_json::from_str::<From>(raw).ok().map(|envelope| envelope.from)
 }
 
 /// Whether JSON text nests deeper than others can read it.

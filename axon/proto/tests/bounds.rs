@@ -36,6 +36,7 @@ fn arrival(conn: u64, n: u8) -> Input {
         addr: "192.0.2.1:7100".parse().unwrap(),
         dial: None,
         early: false,
+        binding: [0; 32],
     }
 }
 
@@ -170,6 +171,7 @@ fn a_connection_of_somebody_unknown_is_closed() {
         addr: "192.0.2.1:7100".parse().unwrap(),
         dial: None,
         early: false,
+        binding: [0; 32],
     };
     assert_eq!(closes(&solo.feed(input)), [(ConnId(6), 4)]);
 }
@@ -194,7 +196,7 @@ fn a_peer_that_is_taken_out_is_closed_and_its_requests_end() {
         Effect::Pins(pins) => Some(pins.clone()),
         _ => None,
     });
-    assert_eq!(pins.unwrap().len(), 1);
+    assert_eq!(pins.unwrap().keys.len(), 1);
     let mut closed = closes(&effects);
     closed.sort_unstable();
     assert_eq!(closed, [(conn, 0), (second, 0)]);
@@ -234,6 +236,7 @@ fn a_found_peer_that_is_connected_makes_room_for_nobody() {
         addr: "192.0.2.1:7100".parse().unwrap(),
         dial: None,
         early: false,
+        binding: [0; 32],
     };
     assert_eq!(closes(&solo.feed(input)), []);
     let mut pins = None;
@@ -248,7 +251,7 @@ fn a_found_peer_that_is_connected_makes_room_for_nobody() {
             }
         }
     }
-    let pinned = pins.unwrap().contains_key(&key(0).agent_id());
+    let pinned = pins.unwrap().keys.contains_key(&key(0).agent_id());
     assert!(pinned, "it lost its pin");
     assert_eq!(closed, []);
 }
@@ -318,7 +321,16 @@ fn dialling(solo: &mut Solo) -> (ConnId, Token, Value) {
     let conn = ConnId(7_777);
     let (key, addr) = (solo.key, "192.0.2.1:7100".parse().unwrap());
     let side = Side::Dialer;
-    solo.feed(Input::Connected { conn, peer, key, side, addr, dial: Some(dial), early: false });
+    solo.feed(Input::Connected {
+        conn,
+        peer,
+        key,
+        side,
+        addr,
+        dial: Some(dial),
+        early: false,
+        binding: [0; 32],
+    });
     (conn, token, serde_json::from_str(&hello).unwrap())
 }
 

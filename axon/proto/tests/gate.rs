@@ -17,8 +17,18 @@ type Change = Box<dyn Fn(&mut Value)>;
 /// What a plain v1 peer offers.
 const V1: &[&str] = &["delegate", "ack", "result", "cancel", "discover", "capabilities"];
 /// What this daemon offers.
-const ALL: &[&str] =
-    &["delegate", "ack", "progress", "result", "cancel", "discover", "capabilities", "receipt"];
+const ALL: &[&str] = &[
+    "delegate",
+    "ack",
+    "progress",
+    "result",
+    "cancel",
+    "discover",
+    "capabilities",
+    "receipt",
+    "knock",
+    "rekey",
+];
 
 fn code(answer: &Value) -> &str {
     assert_eq!(answer["kind"], "error", "{answer}");
@@ -152,6 +162,7 @@ fn a_dialler_closes_when_hello_is_refused_or_answered_wrongly() {
             addr: "192.0.2.1:7100".parse().unwrap(),
             dial: Some(dial),
             early: false,
+            binding: [0; 32],
         });
         let mut answer = solo.envelope("hello", Solo::hello_payload(V1, None));
         answer["payload"]["selected_version"] = 1.into();
@@ -187,6 +198,7 @@ fn a_dialler_sends_nothing_before_the_answer_and_holds_what_overtakes_it() {
         addr: "192.0.2.1:7100".parse().unwrap(),
         dial: Some(dial),
         early: false,
+        binding: [0; 32],
     });
     assert_eq!(effects, []);
     let notify = solo.envelope("notify", json!({"topic":"t","data":1}));
@@ -221,6 +233,7 @@ fn as_many_messages_as_there_are_streams_may_overtake_the_answer_to_hello() {
         addr: "192.0.2.1:7100".parse().unwrap(),
         dial: Some(dial),
         early: false,
+        binding: [0; 32],
     });
     for _ in 0..limits::STREAMS_MAX {
         let ping = solo.envelope("ping", json!({}));

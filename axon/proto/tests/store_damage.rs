@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axon_proto::store::log::{OpenError, Opened, Options};
 use axon_proto::store::{Keep, Read, ReadOut, Row, Store, Write};
-use disk::{Disk, Holds, OPEN, commit, holds, long, row, seen, seen_of};
+use disk::{Disk, Holds, OPEN, commit, firm_of, holds, long, row, seen, seen_of};
 
 const NOW_MS: u64 = 1_000;
 const OPTIONS: Options = Options { segment_bytes: 700, salt: 0x5eed };
 const BODIES: [&str; 1] = ["body/0"];
+/// The messages of [`store`] that are firm in the end.
+const FIRM: [u64; 2] = [10, 12];
 
 /// Everything that was ever stored.
 #[derive(Default)]
@@ -28,13 +30,19 @@ fn store() -> (Disk, Ever) {
     let keep = Keep { rows_max: 8, read_up_to: 4, ..OPEN };
     for n in 1..=14_u64 {
         let one = row(n, NOW_MS, "notify", &format!("{{\"message number\":{n}}}"));
-        let mut writes = vec![Write::Row { row: one, firm: n % 3 == 0 }];
+        let mut writes = vec![Write::Row { row: one, firm: n % 3 == 0 || n == 7 || n == 10 }];
         if n % 2 == 0 {
             let key = if n == 8 { "body/0".into() } else { format!("item/{}", n % 6) };
             writes.push(Write::put(key, format!("value of {n}, {}", "v".repeat(40))));
         }
         if n == 7 {
             writes.extend([Write::Seen(seen(1, NOW_MS + 9)), Write::delete("item/0"), Write::Gone(6)]);
+        }
+        // Messages 7 and 9 are moved when n is 10.
+        match n {
+            8 => writes.push(Write::Loose(7)),
+            11 => writes.push(Write::Loose(9)),
+            _ => {}
         }
         for write in &writes {
             match write {
@@ -75,8 +83,10 @@ fn look(disk: &Disk) -> Option<(Store<Disk>, Opened, Holds)> {
 
 /// Opens a damaged store; gives how many records it lost.
 fn check(disk: &Disk, whole: &Holds, whole_opened: &Opened, ever: &Ever, what: &str) -> usize {
+    let before = disk.copied();
     let Some((store, opened, found)) = look(disk) else { return 0 };
-    let same = found == *whole && seen_of(&opened) == seen_of(whole_opened);
+    let firm = firm_of(&before, OPTIONS, NOW_MS);
+    let same = firm == FIRM && found == *whole && seen_of(&opened) == seen_of(whole_opened);
     if opened.warnings.is_empty() {
         assert!(same && opened.next_seq == whole_opened.next_seq && opened.clean, "{what}: a silent loss");
     }
@@ -84,6 +94,9 @@ fn check(disk: &Disk, whole: &Holds, whole_opened: &Opened, ever: &Ever, what: &
         assert_eq!(Some(row), ever.rows.get(&row.seq), "{what}: a changed message");
     }
     assert!(found.rows.is_sorted_by(|a, b| a.seq < b.seq), "{what}");
+    for seq in FIRM.into_iter().filter(|seq| found.rows.iter().any(|row| row.seq == *seq)) {
+        assert!(firm.contains(&seq), "{what}: message {seq} is not firm any more");
+    }
     for (key, value) in &found.items {
         assert!(ever.items[key].contains(value), "{what}: a changed item");
     }
@@ -92,6 +105,7 @@ fn check(disk: &Disk, whole: &Holds, whole_opened: &Opened, ever: &Ever, what: &
     let (store, again, found_again) = look(disk).unwrap();
     assert_eq!((again.warnings.as_slice(), again.clean), ([].as_slice(), true), "{what}: told twice");
     assert_eq!(found_again, found, "{what}: not the same when opened again");
+    assert_eq!(firm_of(disk, OPTIONS, NOW_MS), firm, "{what}");
     assert_eq!((seen_of(&again), again.next_seq), (seen_of(&opened), opened.next_seq), "{what}");
     drop(store);
     let rows = whole.rows.iter().filter(|row| !found.rows.contains(row)).count();
@@ -105,6 +119,7 @@ fn originals() -> (Disk, Ever, Holds, Opened, Vec<String>) {
     drop(store);
     assert_eq!((opened.warnings.as_slice(), opened.clean), ([].as_slice(), true));
     assert_eq!(whole.rows.len(), 8);
+    assert_eq!(firm_of(&disk, OPTIONS, NOW_MS), FIRM);
     assert!(whole.items.len() == 5 && opened.seen.len() == 1);
     let names = disk.names();
     assert!(names.len() > 2 && names[0] != "00000001.log", "several segments, some cleaned: {names:?}");
@@ -227,6 +242,50 @@ fn a_moved_message_that_is_damaged_is_the_only_one_that_is_lost() {
         assert_eq!((found.items, found.lost_to), (whole.items.clone(), 9));
     }
     assert!(found_moved);
+}
+
+// shows: IPC-BOX-2, IPC-BOX-9
+#[test]
+fn a_note_about_a_message_that_is_lost_tells_that_there_was_one() {
+    let disk = Disk::default();
+    let (mut store, _) = Store::open(disk.clone(), OPTIONS, NOW_MS).unwrap();
+    let message = |seq| {
+        let row = row(seq, NOW_MS, "notify", &format!("{{\"seq\":{seq}}}"));
+        commit(vec![Write::Row { row, firm: true }], OPEN)
+    };
+    for one in [message(1), message(2), message(3), commit(vec![Write::Loose(2)], OPEN)] {
+        assert_eq!(store.commit(&[one], NOW_MS), [Ok(())]);
+    }
+    drop(store);
+    let later = disk.copied();
+    let (mut store, _) = Store::open(later.clone(), OPTIONS, NOW_MS).unwrap();
+    assert_eq!(store.commit(&[message(4)], NOW_MS), [Ok(())]);
+    drop(store);
+    // The second and the third frame, in their content or in their headers, which then tell nothing.
+    let damage = |disk: &Disk, in_header: bool| {
+        let disk = disk.copied();
+        let mut content = disk.content("00000001.log");
+        for needle in [b"{\"seq\":2}".as_slice(), b"{\"seq\":3}"] {
+            let mut at = content.windows(needle.len()).position(|window| window == needle).unwrap();
+            if in_header {
+                at = content[..at].iter().rposition(|byte| *byte == 0xf7).unwrap();
+            }
+            content[at] ^= 1;
+        }
+        disk.put("00000001.log", content);
+        disk
+    };
+    for in_header in [false, true] {
+        // After the damage there is only the note.
+        let damaged = damage(&disk, in_header);
+        let (mut store, opened, found) = look(&damaged).unwrap();
+        assert_eq!((found.rows.len(), found.lost_to, opened.next_seq), (1, 2, 3));
+        assert_eq!(store.commit(&[message(3)], NOW_MS), [Ok(())]);
+        assert_eq!(firm_of(&damaged, OPTIONS, NOW_MS), [1, 3], "a new message is not the one that was lost");
+        // With a later message all are told.
+        let (_, opened, found) = look(&damage(&later, in_header)).unwrap();
+        assert_eq!((found.rows.len(), found.lost_to, opened.next_seq), (2, 3, 5));
+    }
 }
 
 // shows: IPC-BOX-13

@@ -7,7 +7,7 @@ mod disk;
 use axon_proto::store::log::{OpenError, Options};
 use axon_proto::store::memory::Memory;
 use axon_proto::store::{Commit, CommitError, Keep, Read, ReadOut, Rows, Store, Write};
-use disk::{Disk, OPEN, all_rows, commit, holds, long, row, seen, seen_of, small};
+use disk::{Disk, OPEN, all_rows, commit, firm_of, holds, long, row, seen, seen_of, small};
 
 const NOW_MS: u64 = 1_000_000;
 
@@ -231,6 +231,128 @@ fn age_takes_firm_messages_too_and_lower_bounds_take_what_may_go() {
     assert_eq!((seqs(&rows), rows.lost_to, rows.first_after_lost), (vec![4, 6], 7, None));
     drop(store);
     assert_eq!(all_rows(&mut Store::open(disk, small(), 0).unwrap().0), rows);
+}
+
+// --- messages that are not firm any more ---
+
+fn loose(seqs: &[u64]) -> Commit {
+    commit(seqs.iter().copied().map(Write::Loose).collect(), OPEN)
+}
+
+// shows: IPC-BOX-4, IPC-BOX-10
+#[test]
+fn a_message_that_somebody_has_read_goes_like_any_other() {
+    let disk = Disk::default();
+    let mut store = open(&disk);
+    let keep = Keep { rows_max: 4, read_up_to: 1, ..OPEN };
+    let batch: Vec<Commit> = (1..=4).map(|seq| message(seq, seq != 4, keep)).collect();
+    assert!(store.commit(&batch, NOW_MS).iter().all(Result::is_ok));
+    let bytes = disk.bytes();
+    // Read, loose, gone and never there: nothing is written.
+    let nothing = commit([1, 4, 0, 9, u64::MAX].map(Write::Loose).to_vec(), keep);
+    assert_eq!(store.commit(std::slice::from_ref(&nothing), NOW_MS), [Ok(())]);
+    assert_eq!((disk.bytes(), firm_of(&disk, small(), NOW_MS)), (bytes, vec![1, 2, 3]));
+    // Once is enough.
+    assert_eq!(store.commit(&[loose(&[3, 3]), loose(&[3])], NOW_MS), [Ok(()), Ok(())]);
+    assert_eq!(disk.bytes(), bytes + 32 + 17);
+    assert_eq!(store.commit(&[loose(&[3])], NOW_MS), [Ok(())]);
+    assert_eq!((disk.bytes(), firm_of(&disk, small(), NOW_MS)), (bytes + 32 + 17, vec![1, 2]));
+    // What is refused leaves it firm, what comes later in the same commit finds it loose.
+    let mut refused = loose(&[2]);
+    refused.writes.push(Write::put("k".repeat(256), "1"));
+    assert!(store.commit(&[refused], NOW_MS)[0].is_err());
+    let none_read = Keep { read_up_to: 0, ..keep };
+    let batch: Vec<Commit> = (5..=7).map(|seq| message(seq, true, none_read)).collect();
+    assert_eq!(store.commit(&batch, NOW_MS), [Ok(()), Ok(()), Err(CommitError::Full)]);
+    assert_eq!(seqs(&all_rows(&mut store)), [1, 2, 5, 6]);
+    let mut both = message(7, true, none_read);
+    both.writes.insert(0, Write::Loose(2));
+    both.writes.push(Write::Loose(7));
+    assert_eq!(store.commit(&[both], NOW_MS), [Ok(())]);
+    let rows = all_rows(&mut store);
+    assert_eq!((seqs(&rows), rows.lost_to), (vec![1, 5, 6, 7], 4));
+    drop(store);
+    let (mut store, _) = Store::open(disk.clone(), small(), NOW_MS).unwrap();
+    assert_eq!((all_rows(&mut store), firm_of(&disk, small(), NOW_MS)), (rows, vec![1, 5, 6]));
+}
+
+#[test]
+fn it_stays_so_whether_it_is_moved_before_or_after() {
+    let disk = Disk::default();
+    let mut store = open(&disk);
+    let batch: Vec<Commit> = (1..=4).map(|seq| message(seq, true, OPEN)).collect();
+    assert!(store.commit(&batch, NOW_MS).iter().all(Result::is_ok));
+    let around = |store: &mut Store<Disk>, loosened: &[u64]| {
+        assert_eq!(store.commit(&[loose(loosened)], NOW_MS), [Ok(())]);
+        let last = disk.names().pop().unwrap();
+        let mut n = 0;
+        // Until the segment with the note has gone, and with it all that was before.
+        while disk.names()[0] <= last {
+            assert_eq!(store.commit(&[put("a", &format!("{n:0500}"))], NOW_MS), [Ok(())]);
+            while store.maintain(NOW_MS) {}
+            n += 1;
+            assert!(n < 1_000);
+        }
+        firm_of(&disk, small(), NOW_MS)
+    };
+    assert_eq!(around(&mut store, &[2]), [1, 3, 4], "loosened, then moved");
+    assert_eq!(around(&mut store, &[3]), [1, 4], "moved, loosened, then moved");
+    let gone = [message(5, true, OPEN), loose(&[5, 4]), commit(vec![Write::Gone(4), Write::Gone(5)], OPEN)];
+    assert!(store.commit(&gone, NOW_MS).iter().all(Result::is_ok));
+    assert_eq!(firm_of(&disk, small(), NOW_MS), [1], "the note is there, the message is not");
+    assert_eq!(around(&mut store, &[2, 3]), [1]);
+    assert_eq!(seqs(&all_rows(&mut store)), [1, 2, 3]);
+}
+
+// shows: IPC-BOX-8, IPC-ORD-9
+#[test]
+fn many_at_once_are_taken_back_together_and_cost_no_memory_that_stays() {
+    let rows: u64 = 6_000;
+    let disk = Disk::default();
+    let options = Options { segment_bytes: 1_048_576, salt: 1 };
+    let (mut store, _) = Store::open(disk.clone(), options, NOW_MS).unwrap();
+    let writes =
+        (1..=rows).map(|seq| Write::Row { row: row(seq, NOW_MS, "notify", "{}"), firm: seq % 4 != 0 });
+    assert_eq!(store.commit(&[commit(writes.collect(), OPEN)], NOW_MS), [Ok(())]);
+    let every_third: Vec<u64> = (1..=rows / 3).map(|n| n * 3).collect();
+    disk.state().room = Some(0);
+    assert!(store.commit(&[loose(&every_third)], NOW_MS)[0].is_err());
+    disk.state().room = None;
+    let keep = Keep { rows_max: rows - rows / 4, ..OPEN };
+    assert_eq!(store.evict(&Keep { rows_max: rows - 1, ..OPEN }, NOW_MS), Ok(1));
+    assert_eq!(store.commit(&[loose(&every_third)], NOW_MS), [Ok(())]);
+    assert!(store.memory_bytes() < 110_000 + 65_536, "{}", store.memory_bytes());
+    assert_eq!(store.evict(&keep, NOW_MS), Ok(rows / 4 - 1));
+    let firm: Vec<u64> = (1..=rows).filter(|seq| seq % 4 != 0 && seq % 3 != 0).collect();
+    assert_eq!(firm_of(&disk, options, NOW_MS), firm);
+    assert_eq!(store.evict(&Keep { rows_max: 0, ..OPEN }, NOW_MS), Ok(rows / 4));
+    assert_eq!(seqs(&all_rows(&mut store)), firm);
+}
+
+#[test]
+fn a_store_that_was_written_before_there_were_such_notes_is_open_to_them() {
+    // Messages 1 and 2, firm, the first one gone, and an item.
+    const OLD: &str = "\
+    41584f4e53544f310100000001000000ed5e00000100000000000000208d1acc41584f4e53544f310100000001000000\
+    ed5e00000100000000000000208d1acc\
+    f7a50e9c2b000000010000000000000000000000000000007065299f7c9efe6230376ea0160000000101000000000000\
+    0005000000000000000101006b7b7d367f35480300000004016131\
+    f7a50e9c2b00000002000000000000000000000000000000684088dbec20d1a0709a1699160000000102000000000000\
+    0005000000000000000101006b7b7d367f35480300000004016131\
+    f7a50e9c1a0000000300000000000000000000000000000046d0bf8e789ad6f3e22bff83110000000201000000000000\
+    00010000000000000000\
+    f7a50e9c2a0000000400000000000000000000000000000001627e3ed5a2b64a91482fdc180000000603000000000000\
+    0000000000000000000100000000000000be6246580000000007";
+    let bytes = OLD.as_bytes().as_chunks::<2>().0.iter();
+    let digits = bytes.map(|digits| u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap());
+    let disk = Disk::default();
+    disk.put("00000001.log", digits.collect());
+    let mut store = open(&disk);
+    assert_eq!((seqs(&all_rows(&mut store)), value(&mut store, "a")), (vec![2], Some("1".into())));
+    assert_eq!(firm_of(&disk, small(), NOW_MS), [2]);
+    assert_eq!(store.commit(&[loose(&[1, 2])], NOW_MS), [Ok(())]);
+    assert_eq!(disk.names(), ["00000001.log"]);
+    assert_eq!(firm_of(&disk, small(), NOW_MS), [0; 0]);
 }
 
 // --- reading ---

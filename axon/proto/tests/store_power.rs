@@ -1,12 +1,15 @@
 //! The power goes, or a call fails, at every call to the disk in turn: nothing that was answered is lost,
-//! nothing is there in part, and nothing that was refused comes back.
+//! nothing is there in part, and nothing that was refused comes back. And when nothing fails, the store does
+//! what the model does.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod disk;
 
 use axon_proto::store::{Commit, CommitError, Keep, Store, Write};
-use disk::{Disk, Holds, Model, Random, Unsynced, commit, holds, long, row, seen, seen_of, small};
+use disk::{
+    Disk, Holds, Model, OPEN, Random, Unsynced, commit, firm_of, holds, long, row, seen, seen_of, small,
+};
 
 const BODIES: [&str; 3] = ["body/0", "body/1", "body/2"];
 
@@ -28,7 +31,7 @@ fn script() -> Vec<(u64, Step)> {
             let mut writes = Vec::new();
             for _ in 0..1 + random.below(3) {
                 let text = "x".repeat(random.below(300) as usize);
-                writes.push(match random.below(12) {
+                writes.push(match random.below(14) {
                     0..=4 => {
                         seq += 1 + random.below(2);
                         let row = row(seq, now_ms, "notify", &format!("{{\"{seq}\":\"{text}\"}}"));
@@ -38,6 +41,7 @@ fn script() -> Vec<(u64, Step)> {
                     8 => Write::put(BODIES[random.below(3) as usize], format!("{n} {text}{text}")),
                     9 => Write::delete(format!("item/{}", random.below(6))),
                     10 => Write::Gone(seq.saturating_sub(random.below(8))),
+                    11 | 12 => Write::Loose(seq.saturating_sub(random.below(10))),
                     _ => Write::Seen(seen(random.below(30) as u8, now_ms + 1 + random.below(3_000))),
                 });
             }
@@ -110,27 +114,33 @@ fn check(disk: &Disk, states: &[Model], now_ms: u64, what: &str) {
     }
     assert!(!opened.clean || !opened.had_data);
     let found = holds(&mut store, &BODIES);
+    let firm = firm_of(disk, small(), now_ms);
     let state = states.iter().find(|state| {
         state.holds() == found
+            && state.firm() == firm
             && state.seen_at(now_ms) == seen_of(&opened)
             && opened.next_seq >= state.next_seq.max(1)
     });
     let Some(state) = state else {
-        let differ = |state: &Model| differences(&state.holds(), &found);
-        let all: Vec<String> = states.iter().map(differ).collect();
-        panic!("{what}: no possible state: {all:#?}, {:?}", opened.warnings);
+        let differ = |state: &Model| (differences(&state.holds(), &found), state.firm());
+        let all: Vec<_> = states.iter().map(differ).collect();
+        panic!("{what}: no possible state: {all:#?}, firm {firm:?}, {:?}", opened.warnings);
     };
     let mut model = state.clone();
-    let keep = Keep { rows_max: 12, bytes_max: 3_000, ttl_ms: 1_500, read_up_to: u64::MAX };
+    let keep = Keep { rows_max: 12, bytes_max: 3_000, ttl_ms: 1_500, read_up_to: found.lost_to + 4 };
     for n in 0..6 {
-        let row = row(opened.next_seq + n, now_ms, "query", "{}");
-        let writes = vec![Write::Row { row, firm: true }, Write::put("item/1", "after")];
+        let seq = opened.next_seq + n;
+        let row = row(seq, now_ms, "query", "{}");
+        let loose = [seq / 2, seq.saturating_sub(1)].map(Write::Loose);
+        let mut writes = vec![Write::Row { row, firm: true }, Write::put("item/1", "after")];
+        writes.extend(loose);
         let step_now = Step::Commit(vec![commit(writes, keep)]);
         step(&mut store, &mut model, disk, now_ms, &step_now);
         store.maintain(now_ms);
     }
     assert_eq!(holds(&mut store, &BODIES), model.holds(), "{what}");
     store.close().unwrap();
+    assert_eq!(firm_of(disk, small(), now_ms), model.firm(), "{what}");
     let (mut store, opened) = Store::open(disk.clone(), small(), now_ms).unwrap();
     assert_eq!((opened.clean, opened.warnings.as_slice()), (true, [].as_slice()), "{what}");
     assert_eq!(holds(&mut store, &BODIES), model.holds(), "{what}");
@@ -172,23 +182,115 @@ fn run(disk: &Disk, script: &[(u64, Step)]) -> (Vec<Model>, u64) {
     (states, script.last().unwrap().0)
 }
 
-// shows: IPC-BOX-12, IPC-ORD-8
-#[test]
-fn the_power_may_go_at_any_call() {
-    let script = script();
+/// Cuts the power at every call that the script makes.
+fn cut_everywhere(script: &[(u64, Step)]) {
     let disk = Disk::default();
-    run(&disk, &script);
+    run(&disk, script);
     let calls = disk.state().calls;
     assert!(calls > 150, "{calls}");
     for cut in 1..=calls {
         let disk = Disk::default();
         disk.state().cut_at = Some(cut);
-        let (states, now_ms) = run(&disk, &script);
+        let (states, now_ms) = run(&disk, script);
         assert!(disk.state().dead);
         for unsynced in variants() {
             check(&disk.after_power_cut(unsynced), &states, now_ms, &format!("cut {cut}, {unsynced:?}"));
         }
     }
+}
+
+/// Everything that is done to the inbox, in any order, against the simplest way to do it.
+#[test]
+fn the_inbox_does_what_the_model_does() {
+    for seed in 1..=if long() { 200 } else { 12 } {
+        let mut random = Random(seed * 0x9e37_79b9);
+        let (disk, mut model, mut now_ms, mut seq, mut read_up_to) =
+            (Disk::default(), Model::default(), 1_000_000, 0_u64, 0);
+        let open = || {
+            let (store, opened) = Store::open(disk.clone(), small(), 0).unwrap();
+            assert_eq!(opened.warnings, [""; 0]);
+            store
+        };
+        let mut store = open();
+        for n in 0..300 {
+            now_ms += random.below(40);
+            read_up_to = read_up_to.max(seq.saturating_sub(random.below(60)));
+            let keep = Keep { rows_max: 30, bytes_max: 4_000, ttl_ms: 3_000, read_up_to };
+            let writes = (0..1 + random.below(4)).map(|_| match random.below(10) {
+                0..=4 => {
+                    seq += 1 + random.below(2);
+                    let row = row(seq, now_ms, "k", &"x".repeat(random.below(250) as usize));
+                    Write::Row { row, firm: random.below(4) != 0 }
+                }
+                5..=7 => Write::Loose(seq.saturating_sub(random.below(40))),
+                8 => Write::Gone(seq.saturating_sub(random.below(30))),
+                _ => Write::put("a", "v".repeat(random.below(900) as usize)),
+            });
+            let commit = commit(writes.collect(), keep);
+            if random.below(8) == 0 {
+                // The disk refuses: nothing of it has happened.
+                disk.state().room = Some(0);
+                store.commit(std::slice::from_ref(&commit), now_ms);
+                disk.state().room = None;
+                assert_eq!(holds(&mut store, &[]), model.holds(), "seed {seed}, {n}");
+            }
+            let expected = model.commit(&commit, now_ms);
+            assert_eq!(store.commit(&[commit], now_ms), [expected], "seed {seed}, {n}");
+            match random.below(12) {
+                0 => {
+                    let rows = store.rows();
+                    model.evict(&keep, now_ms);
+                    assert_eq!(store.evict(&keep, now_ms), Ok(rows - model.rows.len() as u64));
+                }
+                1 => while store.maintain(now_ms) {},
+                2 => {
+                    store.close().unwrap();
+                    store = open();
+                }
+                _ => {}
+            }
+            assert_eq!(holds(&mut store, &[]), model.holds(), "seed {seed}, {n}");
+            assert_eq!(firm_of(&disk, small(), 0), model.firm(), "seed {seed}, {n}");
+        }
+        assert!(disk.names()[0].as_str() > "00000005.log", "cleaning went around: {:?}", disk.names());
+    }
+}
+
+// shows: IPC-BOX-12, IPC-ORD-8
+#[test]
+fn the_power_may_go_at_any_call() {
+    cut_everywhere(&script());
+}
+
+/// Firm messages that stay, one of them loosened now and then, while so much is overwritten that cleaning
+/// goes around the log several times.
+fn loosening() -> Vec<(u64, Step)> {
+    let rows = (1..=9).map(|seq| Write::Row { row: row(seq, 0, "notify", &"x".repeat(99)), firm: true });
+    let mut steps = vec![(0, Step::Commit(vec![commit(rows.collect(), OPEN)]))];
+    for n in 0..90 {
+        let mut writes = vec![Write::put("item/0", [n as u8; 700])];
+        if n % 10 == 5 {
+            // Of a message that stays, again of the one before, of one that is gone.
+            writes.extend([1 + n / 10, n / 10, 99].map(Write::Loose));
+        }
+        if n % 30 == 29 {
+            writes.push(Write::Gone(n / 10));
+        }
+        steps.push((0, Step::Commit(vec![commit(writes, OPEN)])));
+        steps.push((0, Step::Maintain));
+    }
+    steps
+}
+
+// shows: IPC-BOX-10, IPC-BOX-12
+#[test]
+fn the_power_may_go_while_messages_that_are_not_firm_any_more_are_moved() {
+    let script = loosening();
+    let disk = Disk::default();
+    let (states, _) = run(&disk, &script);
+    assert!(disk.names()[0].as_str() > "00000009.log", "several times around: {:?}", disk.names());
+    assert_eq!(firm_of(&disk, small(), 0), states[0].firm());
+    cut_everywhere(&script);
 }
 
 // shows: IPC-BOX-12

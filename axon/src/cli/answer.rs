@@ -20,9 +20,10 @@ const CONSUMER: &str = "answer";
 
 /// Make any program an agent: one run for each request, its output is the answer.
 ///
-/// The request's payload comes on stdin, and AXON_ID, AXON_FROM, AXON_KIND, AXON_DOMAIN, AXON_DEADLINE_MS and
-/// AXON_MAX_TOKENS stand in the environment. A JSON object on stdout is the answer's payload, other text its
-/// words; an exit code other than 0 is an error with the end of stderr.
+/// The request's payload comes on stdin, and AXON_ID, AXON_FROM, AXON_TRUST (unknown, known or trusted),
+/// AXON_FROM_NAME (only what the sender claims where AXON_CLAIMED is 1), AXON_KIND, AXON_DOMAIN,
+/// AXON_DEADLINE_MS and AXON_MAX_TOKENS stand in the environment. A JSON object on stdout is the answer's
+/// payload, other text its words; an exit code other than 0 is an error with the end of stderr.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  axon answer --text --domain text -- tr a-z A-Z")]
 pub struct Args {

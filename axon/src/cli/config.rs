@@ -79,7 +79,7 @@ fn told(out: &Out, key: &str) {
     }
     let restart = settings::find(key).is_none_or(|row| row.restart);
     out.note(|| {
-        let when = if restart { "when it starts again" } else { "on SIGHUP or when it starts again" };
+        let when = if restart { "when it starts again" } else { "on `axon reload` or when it starts again" };
         format!("saved; a running daemon takes it {when}")
     });
 }

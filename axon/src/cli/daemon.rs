@@ -5,7 +5,7 @@ use super::output::{CliError, CliResult, EXIT_DONE, Out};
 use crate::driver::DriverError;
 use crate::image::Plan;
 
-/// Run the daemon in the foreground; SIGTERM or Ctrl-C ends it, SIGHUP reads its config again.
+/// Run the daemon in the foreground; SIGTERM or Ctrl-C ends it, SIGHUP makes it read its settings again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  axon daemon --port 7200")]
 pub struct Args {

@@ -68,7 +68,7 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
                     let message = format!(
                         "no result within {} s: `axon{} cancel {id}` takes it back",
                         deadline.as_secs_f64(),
-                        cx.root.flags()
+                        cx.flags
                     );
                     return Err(CliError::new("timeout", message, wait::EXIT_TIMEOUT));
                 }

@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn entries_say_what_came_of_it() {
         let out = Out { json: false, quiet: false, verbose: 0, color: false };
-        let cx = Context { out, root: Root::at("/r") };
+        let cx = Context::at(out, Root::at("/r"));
         let bob = "ed25519.00112233445566778899aabbccddeeff";
         let entry = |state: &str, more: &str| {
             let row: Delegation = serde_json::from_str(&format!(

@@ -25,6 +25,7 @@ use crate::disk::root::ROOT_MODE;
 use crate::disk::{Config, ConfigError, Identity, KeyError, Lock, Root, state, token};
 
 mod store;
+mod trust;
 
 /// How long the daemon has for an answer of its own.
 const DAEMON_WAIT: Duration = Duration::from_secs(3);
@@ -151,12 +152,13 @@ fn examine(root: &Root, fix: bool) -> Report {
     if let (Some(config), Some(identity)) = (&config, &identity)
         && let Err(error) = config.check_own(identity.id)
     {
-        config_fault(&mut report, &error);
+        file_fault(&mut report, "config", &error);
     }
     check_token(&mut report, root, config.as_ref());
     check_socket(&mut report, root, &holder);
     check_state(&mut report, root, idle);
     store::check(&mut report, root);
+    trust::check(&mut report, root, identity.as_ref());
     match &holder {
         Holder::Daemon => check_daemon(&mut report, root),
         Holder::Somebody => {}
@@ -275,7 +277,7 @@ fn check_config(report: &mut Report, root: &Root) -> Option<Config> {
     let config = match Config::load(&path) {
         Ok(config) => config,
         Err(error) => {
-            config_fault(report, &error);
+            file_fault(report, "config", &error);
             return None;
         }
     };
@@ -295,8 +297,8 @@ fn check_config(report: &mut Report, root: &Root) -> Option<Config> {
     Some(config)
 }
 
-fn config_fault(report: &mut Report, error: &ConfigError) {
-    report.add("config", Status::Fail, error.to_string());
+fn file_fault(report: &mut Report, name: &'static str, error: &ConfigError) {
+    report.add(name, Status::Fail, error.to_string());
     if let Some(check) = report.checks.last_mut() {
         check.spot = error.spot();
         check.key = error.key().map(str::to_owned);

@@ -35,7 +35,7 @@ const TEXT: &str = r##"# What is said on the socket <root>/axon.sock. Each messa
 < {"ok":true,"req_id":"4","subscribed":true,"replayed":0,"replay_to_seq":0}
 > {"cmd":"send","req_id":"5","to":"bob","kind":"delegate","payload":{"task":"Write the minutes","priority":"normal"}}
 < {"ok":true,"req_id":"5","msg_id":"1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d","response":{"v":1,"id":"2b3c4d5e-6f7a-4b8c-9d0e-1f2a3b4c5d6e","from":"ed25519.7b1e3d5f9a0c2e4d6f8b1a3c5e7d9f0b","to":"ed25519.0f3c5a7e9b1d2f4a6c8e0b2d4f6a8c0e","ts":1795111200000,"kind":"ack","ref":"1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d","payload":{"accepted":true}}}
-< {"event":"inbound","replay":false,"seq":12,"buffered_at_ms":1795111260000,"envelope":{"v":1,"id":"3c4d5e6f-7a8b-4c9d-8e0f-2a3b4c5d6e7f","from":"ed25519.7b1e3d5f9a0c2e4d6f8b1a3c5e7d9f0b","to":"ed25519.0f3c5a7e9b1d2f4a6c8e0b2d4f6a8c0e","ts":1795111260000,"kind":"result","ref":"1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d","payload":{"status":"completed","outcome":"The minutes are written."}}}
+< {"event":"inbound","replay":false,"seq":12,"buffered_at_ms":1795111260000,"trust":"known","from_name":"bob","envelope":{"v":1,"id":"3c4d5e6f-7a8b-4c9d-8e0f-2a3b4c5d6e7f","from":"ed25519.7b1e3d5f9a0c2e4d6f8b1a3c5e7d9f0b","to":"ed25519.0f3c5a7e9b1d2f4a6c8e0b2d4f6a8c0e","ts":1795111260000,"kind":"result","ref":"1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d","payload":{"status":"completed","outcome":"The minutes are written."}}}
 
 # 5. Tell. Nobody answers.
 #    axon notify bob door.front '{"open":true}'
@@ -45,7 +45,7 @@ const TEXT: &str = r##"# What is said on the socket <root>/axon.sock. Each messa
 # 6. Read what was kept, and say how far you are with it.
 #    axon inbox --limit 1; axon ack 12
 > {"cmd":"inbox","req_id":"7","limit":1}
-< {"ok":true,"req_id":"7","messages":[{"seq":12,"buffered_at_ms":1795111260000,"envelope":{"v":1,"id":"3c4d5e6f-7a8b-4c9d-8e0f-2a3b4c5d6e7f","from":"ed25519.7b1e3d5f9a0c2e4d6f8b1a3c5e7d9f0b","to":"ed25519.0f3c5a7e9b1d2f4a6c8e0b2d4f6a8c0e","ts":1795111260000,"kind":"result","ref":"1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d","payload":{"status":"completed","outcome":"The minutes are written."}}}],"next_seq":12,"has_more":false}
+< {"ok":true,"req_id":"7","messages":[{"seq":12,"buffered_at_ms":1795111260000,"trust":"known","from_name":"bob","envelope":{"v":1,"id":"3c4d5e6f-7a8b-4c9d-8e0f-2a3b4c5d6e7f","from":"ed25519.7b1e3d5f9a0c2e4d6f8b1a3c5e7d9f0b","to":"ed25519.0f3c5a7e9b1d2f4a6c8e0b2d4f6a8c0e","ts":1795111260000,"kind":"result","ref":"1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d","payload":{"status":"completed","outcome":"The minutes are written."}}}],"next_seq":12,"has_more":false}
 > {"cmd":"ack","req_id":"8","up_to_seq":12}
 < {"ok":true,"req_id":"8","acked_seq":12}
 
@@ -55,7 +55,7 @@ const TEXT: &str = r##"# What is said on the socket <root>/axon.sock. Each messa
 < {"ok":true,"req_id":"9","advertised":true}
 > {"cmd":"subscribe","req_id":"10","answer":["query","delegate","cancel"],"domains":["family"],"capacity":4}
 < {"ok":true,"req_id":"10","subscribed":true,"replayed":0,"replay_to_seq":0}
-< {"event":"inbound","replay":false,"seq":3,"buffered_at_ms":1795111200000,"answer":true,"deadline_ms":30000,"envelope":{"v":1,"id":"5f2c1e9a-6d0b-4f0e-9a53-0c3a8f1f2b7d","from":"ed25519.0f3c5a7e9b1d2f4a6c8e0b2d4f6a8c0e","to":"ed25519.7b1e3d5f9a0c2e4d6f8b1a3c5e7d9f0b","ts":1795111200000,"kind":"query","payload":{"question":"When is dinner?","domain":"family.calendar"}}}
+< {"event":"inbound","replay":false,"seq":3,"buffered_at_ms":1795111200000,"trust":"known","from_name":"alice","answer":true,"deadline_ms":30000,"envelope":{"v":1,"id":"5f2c1e9a-6d0b-4f0e-9a53-0c3a8f1f2b7d","from":"ed25519.0f3c5a7e9b1d2f4a6c8e0b2d4f6a8c0e","to":"ed25519.7b1e3d5f9a0c2e4d6f8b1a3c5e7d9f0b","ts":1795111200000,"kind":"query","payload":{"question":"When is dinner?","domain":"family.calendar"}}}
 > {"cmd":"reply","req_id":"11","ref":"5f2c1e9a-6d0b-4f0e-9a53-0c3a8f1f2b7d","kind":"response","payload":{"data":{"time":"19:00"},"summary":"Dinner is at 7."}}
 < {"ok":true,"req_id":"11","msg_id":"9b7e4a10-3c5d-4e6f-8a9b-0c1d2e3f4a5b"}
 
@@ -74,6 +74,25 @@ const TEXT: &str = r##"# What is said on the socket <root>/axon.sock. Each messa
 
 # 10. Fall behind, and you are told where to read on in the inbox.
 < {"event":"slow_consumer","resume_from_seq":40}
+
+# The rest is for the owner: a scoped socket (`axon socket`) does not take it.
+# 11. Pair. A link is made here, for one use within the hour, and given to `connect` on the other machine.
+#     axon invite; axon connect --as bob -
+> {"cmd":"invite","req_id":"16","label":"laptop"}
+< {"ok":true,"req_id":"16","link":"axon://11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo@192.0.2.5:7100?k=AAECAwQFBgcICQoLDA0ODw","agent_id":"ed25519.21fe31dfa154a261626bf854046fd227","invite":"66587864c2f61605","expires_ms":1795114800000,"uses":1,"trust":"known"}
+> {"cmd":"connect","req_id":"17","link":"axon://PUAXw-hDiVqStwqnTRt-vJyYLM8uxJaMwM1V8Sr0Zgw@192.0.2.7:7100?k=EBESExQVFhcYGRobHB0eHw","name":"bob"}
+< {"ok":true,"req_id":"17","agent_id":"ed25519.39f713d0a644253f04529421b9f51b9b","state":"paired","trust":"known","level":"known","message":"both sides are paired"}
+
+# 12. A stranger wants in, and you decide. What it says of itself is only what it claims.
+#     axon knocks; axon approve dac073e0
+< {"event":"knock","id":"dac073e0123bdea5","agent_id":"ed25519.dac073e0123bdea59dd9b3bda9cf6037","name":"carol","claimed":true,"intent":{"category":"family","action":"calendar"},"at_ms":1795111200000}
+> {"cmd":"approve","req_id":"18","id":"dac073e0123bdea5","trust":"known","name":"carol"}
+< {"ok":true,"req_id":"18","agent_id":"ed25519.dac073e0123bdea59dd9b3bda9cf6037","trust":"known"}
+
+# 13. Shut somebody out. Once the reply is there, nothing of that peer is delivered.
+#     axon trust carol blocked
+> {"cmd":"trust","req_id":"19","peer":"carol","trust":"blocked","why":"sends too much"}
+< {"ok":true,"req_id":"19","agent_id":"ed25519.dac073e0123bdea59dd9b3bda9cf6037","trust":"blocked","was":"known"}
 "##;
 
 #[cfg(test)]
@@ -116,7 +135,7 @@ mod tests {
                 assert!(id.as_str().is_none_or(|id| id.parse::<MsgId>().is_ok()), "{id}");
             }
         }
-        assert_eq!(asked.len(), 15);
+        assert_eq!(asked.len(), 19);
         // The first two lines of a client are those that the client library writes.
         assert!(TEXT.contains(&format!(r#""consumer":"{}""#, Hello::default().consumer)));
         let answers = Subscription {

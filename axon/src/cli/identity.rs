@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::output::{CliError, CliResult, EXIT_DONE, Out, Paint};
 use crate::disk::{Config, Identity, KeyError, Root};
+pub use crate::host::name as host_name;
 
 #[derive(Serialize)]
 struct Shown {
@@ -59,13 +60,6 @@ fn address(config: &Config) -> String {
     }
 }
 
-fn host_name() -> String {
-    let uname = rustix::system::uname();
-    let name = uname.nodename().to_string_lossy();
-    let fits = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-    if name.is_empty() || !name.chars().all(fits) { "localhost".to_owned() } else { name.into_owned() }
-}
-
 fn human(out: &Out, shown: &Shown, addr: &str, config: &Config) -> String {
     let mut text = String::new();
     for (label, value) in
@@ -74,7 +68,11 @@ fn human(out: &Out, shown: &Shown, addr: &str, config: &Config) -> String {
         // Writing to a text cannot fail.
         writeln!(text, "{}  {value}", out.paint(Paint::Bold, label)).ok();
     }
-    let note = "For the other machine's config.toml:";
+    let run = "On the other machine, after which this one must connect to it too, or approve its knock:";
+    writeln!(text, "\n{}\n\naxon connect {}", out.paint(Paint::Dim, run), shown.uri).ok();
+    let invite = "`axon invite` makes a link that pairs both at once.";
+    writeln!(text, "\n{}", out.paint(Paint::Dim, invite)).ok();
+    let note = "Or by hand, for the other machine's config.toml:";
     write!(
         text,
         "\n{}\n\n[[peers]]\nagent_id = \"{}\"\naddr = \"{addr}\"\npubkey = \"{}\"",
@@ -109,9 +107,13 @@ mod tests {
         let shown = Shown {
             agent_id: identity.id.to_string(),
             public_key: identity.public.to_string(),
-            uri: String::new(),
+            uri: "axon://KEY@host:1".to_owned(),
         };
         let text = human(&out, &shown, &addr, &config);
+        assert!(
+            text.contains("\naxon connect axon://KEY@host:1\n") && text.contains("axon invite"),
+            "{text}"
+        );
         let (_, block) = text.split_once("[[peers]]").unwrap();
         let read = Config::parse(&format!("[[peers]]{block}"), Path::new("config.toml")).unwrap();
         assert_eq!(read.peers[0].agent_id, identity.id);

@@ -45,19 +45,19 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
         cx.out.note(|| show::lost(seq));
     }
     cx.out.result(&Line { ok: true, inbox: &inbox }, || {
-        let mut lines: Vec<String> =
-            inbox.messages.iter().map(|kept| show::entry(&cx.out, kept.seq, &kept.envelope)).collect();
+        let entry = |kept: &axon_client::Kept| show::entry(&cx.out, kept.seq, &kept.envelope, &kept.sender);
+        let mut lines: Vec<String> = inbox.messages.iter().map(entry).collect();
         match (inbox.messages.last(), inbox.has_more) {
             (None, false) => {
                 let settle = inbox.lost_before_seq.map(|seq| {
-                    let flags = cx.root.flags();
+                    let flags = &cx.flags;
                     format!("; `axon{flags} ack {}` settles what was lost", seq.saturating_sub(1))
                 });
                 lines.push(format!("nothing new{}", settle.unwrap_or_default()));
             }
             (None, true) => lines.push("the next message is of another kind".to_owned()),
             (Some(last), more) => {
-                let flags = cx.root.flags();
+                let flags = &cx.flags;
                 let more = if more { "there is more; " } else { "" };
                 lines.push(format!("{more}`axon{flags} ack {}` marks these as read", last.seq));
             }

@@ -23,25 +23,39 @@ const HOLD_SECS_MAX: u64 = 2_592_000;
 const EXIT_REFUSED: u8 = 4;
 
 impl Context {
-    /// Connects to the daemon of this root.
+    /// Connects to the daemon.
     pub async fn connect(&self, consumer: &str) -> Result<Client, CliError> {
+        self.reach(consumer).await.map_err(|error| self.failure(error))
+    }
+
+    /// The same, for who knows what to do where it cannot be reached.
+    pub async fn reach(&self, consumer: &str) -> Result<Client, ClientError> {
         let hello = Hello::consumer(consumer);
-        let mut connected = Client::connect(self.root.socket(), hello).await;
-        if let Err(ClientError::Io { why, .. }) = &mut connected {
+        let own = self.root.socket();
+        let mut connected = Client::connect(self.socket.as_ref().unwrap_or(&own), hello).await;
+        if let (Err(ClientError::Io { why, .. }), None) = (&mut connected, &self.socket) {
             // The system's own word for an overlong path helps nobody.
             if let Err(better) = self.root.check_socket_path() {
                 *why = better.to_string();
             }
         }
-        connected.map_err(|error| self.failure(error))
+        connected
     }
 
     /// A client's failure as the verb's.
     pub fn failure(&self, error: ClientError) -> CliError {
         let exit = error.exit_code();
         match error {
+            ClientError::NoDaemon { path } if self.socket.is_some() => {
+                let message = format!(
+                    "nobody listens on {}: its daemon is down, or the socket was removed (its owner sees \
+                     `axon socket list`)",
+                    path.display()
+                );
+                CliError::local("no_daemon", message)
+            }
             ClientError::NoDaemon { .. } => {
-                let flags = self.root.flags();
+                let flags = &self.flags;
                 let dir = self.root.dir().display();
                 let message = format!("no daemon runs on {dir}: start one with `axon{flags} daemon`");
                 CliError::local("no_daemon", message)

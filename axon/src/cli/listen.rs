@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use axon_client::{Client, ClientError, Event, Inbound, Message, Subscription};
+use axon_client::{Client, ClientError, Event, Inbound, Knock, Message, Sender, Subscription, Trust};
 use axon_proto::limits::{CAPACITY_MAX, CONSUMER_BYTES_MAX, INBOX_LIMIT_MAX};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::output::{CliError, CliResult, EXIT_DONE};
-use super::{Context, link, show};
+use super::{Context, knocks, link, show};
 
 const EXIT_TIMEOUT: u8 = 3;
 /// Kinds that an agent answers.
 const REQUESTS: [&str; 3] = ["query", "delegate", "cancel"];
 
-/// Print messages as they come.
+/// Print messages as they come, and how far their senders are trusted.
+///
+/// Among --kinds, `knock` prints strangers that want in (see `axon knocks`); otherwise they are remarked on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  axon listen --kinds notify --count 1 --for 60\n  \
     axon listen --answer --count 1    then: axon reply ID \"At 7.\"")]
@@ -97,6 +99,7 @@ impl Listener<'_> {
             match self.client.next_event().await.map_err(|error| self.cx.failure(error))? {
                 Event::Inbound(inbound) => self.take(&inbound).await?,
                 Event::SlowConsumer { .. } => self.catch_up(count).await?,
+                Event::Knock(knock) => self.knock(&knock)?,
                 Event::Withdrawn { reference, reason } => {
                     self.cx.out.detail(|| format!("{reference} needs no answer any more: {reason}"));
                 }
@@ -108,13 +111,12 @@ impl Listener<'_> {
 
     async fn take(&mut self, inbound: &Inbound) -> Result<(), CliError> {
         if inbound.answer {
-            self.print(inbound.seq, &inbound.envelope, Some(inbound))?;
-            return Ok(());
+            return self.print(inbound.seq, &inbound.envelope, &inbound.sender, Some(inbound));
         }
         if inbound.seq <= self.last_seq {
             return Ok(());
         }
-        self.print(inbound.seq, &inbound.envelope, None)?;
+        self.print(inbound.seq, &inbound.envelope, &inbound.sender, None)?;
         self.acknowledge(inbound.seq).await
     }
 
@@ -135,7 +137,7 @@ impl Listener<'_> {
                 }
                 let wanted = self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kept.envelope.kind));
                 if wanted {
-                    self.print(kept.seq, &kept.envelope, None)?;
+                    self.print(kept.seq, &kept.envelope, &kept.sender, None)?;
                 }
                 self.acknowledge(kept.seq).await?;
             }
@@ -166,14 +168,38 @@ impl Listener<'_> {
         }
     }
 
-    fn print(&mut self, seq: u64, message: &Message, request: Option<&Inbound>) -> Result<(), CliError> {
-        let mut line = Line::new(seq, message, request);
+    /// A stranger wants in: a line of its own for who asked for that, and else a remark.
+    fn knock(&mut self, knock: &Knock) -> Result<(), CliError> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            event: &'a str,
+            #[serde(flatten)]
+            knock: &'a Knock,
+        }
+        let (out, text) = (&self.cx.out, || knocks::told(self.cx, knock));
+        if !self.kinds.as_ref().is_some_and(|kinds| kinds.iter().any(|kind| kind == "knock")) {
+            out.note(text);
+            return Ok(());
+        }
+        out.result(&Line { event: "knock", knock }, text)?;
+        self.printed += 1;
+        Ok(())
+    }
+
+    fn print(
+        &mut self,
+        seq: u64,
+        message: &Message,
+        sender: &Sender,
+        request: Option<&Inbound>,
+    ) -> Result<(), CliError> {
+        let mut line = Line::new(seq, message, sender, request);
         line.lost_before_seq = self.lost.take();
         let out = &self.cx.out;
         out.result(&line, || {
-            let mut text = show::entry(out, seq, message);
+            let mut text = show::entry(out, seq, message, sender);
             if request.is_some() && message.kind != "cancel" {
-                let flags = self.cx.root.flags();
+                let flags = &self.cx.flags;
                 text.push_str(&format!("\n  answer with `axon{flags} reply {} TEXT`", message.id));
             }
             text
@@ -188,6 +214,13 @@ impl Listener<'_> {
 struct Line<'a> {
     seq: u64,
     from: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_name: Option<&'a str>,
+    /// The name is only what the sender calls itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    claimed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trust: Option<&'a Trust>,
     kind: &'a str,
     id: &'a str,
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
@@ -205,10 +238,13 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn new(seq: u64, message: &'a Message, request: Option<&Inbound>) -> Self {
+    fn new(seq: u64, message: &'a Message, sender: &'a Sender, request: Option<&Inbound>) -> Self {
         Self {
             seq,
             from: &message.from,
+            from_name: sender.from_name.as_deref(),
+            claimed: sender.claimed,
+            trust: sender.trust.as_ref(),
             kind: &message.kind,
             id: &message.id,
             reference: message.reference.as_deref(),
@@ -300,9 +336,13 @@ mod tests {
             r#"{"v":1,"id":"m","from":"f","to":"t","ts":1,"kind":"notify","payload":{"topic":"a","data":1}}"#,
         )
         .unwrap();
+        let line = |sender: Sender| serde_json::to_string(&Line::new(3, &message, &sender, None)).unwrap();
         assert_eq!(
-            serde_json::to_string(&Line::new(3, &message, None)).unwrap(),
+            line(Sender::default()),
             r#"{"seq":3,"from":"f","kind":"notify","id":"m","payload":{"topic":"a","data":1}}"#
         );
+        let claimed = serde_json::from_str(r#"{"trust":"unknown","from_name":"n","claimed":true}"#).unwrap();
+        let said = r#""from":"f","from_name":"n","claimed":true,"trust":"unknown","kind""#;
+        assert!(line(claimed).contains(said));
     }
 }

@@ -16,9 +16,13 @@ use crate::image::Plan;
 use output::{CliError, CliResult, EXIT_DONE, EXIT_USAGE, Out};
 
 mod answer;
+mod approve;
+mod audit;
 mod cancel;
 mod completions;
 mod config;
+mod connect;
+mod contacts;
 mod daemon;
 mod delegate;
 mod delegations;
@@ -26,22 +30,33 @@ mod demo;
 mod discover;
 mod doctor;
 mod examples;
+mod forget;
 mod identity;
 mod inbox;
 mod instances;
+mod invite;
+mod knocks;
 mod link;
 mod listen;
 mod notify;
 mod outbox;
 pub mod output;
+mod pause;
 mod peers;
 mod ping;
+mod policy;
 mod program;
+mod qr;
+mod rekey;
+mod reload;
 mod reply;
 mod send;
 mod show;
+mod socket;
 mod status;
+mod trust;
 mod wait;
+mod when;
 mod whoami;
 
 /// Runs the command that these arguments name, and gives the exit code that tells how it went.
@@ -78,7 +93,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     arg_required_else_help = true,
     after_help = "Exit codes: 0 done, 1 local failure, 2 usage, 3 timeout, 4 the peer refused, 5 unknown or \
         unreachable peer.\nBegin with:\n  axon demo          two daemons on this machine, talking\n  \
-        axon daemon        the daemon\n  axon examples      what is said on the socket"
+        axon daemon        the daemon\n  axon invite        a link, for `axon connect LINK` on another \
+        machine\n  axon examples      what is said on the socket"
 )]
 struct Cli {
     #[command(flatten)]
@@ -95,6 +111,10 @@ struct Globals {
     /// An instance of its own under the default root
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global")]
     name: Option<String>,
+    /// Talk to the daemon over this socket, as an agent does that has only a scoped one (see `axon socket`)
+    /// [default: $AXON_SOCKET or axon.sock in the root]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Global")]
+    socket: Option<PathBuf>,
     /// One JSON object a line on stdout, as when it is piped
     #[arg(long, global = true, help_heading = "Global")]
     json: bool,
@@ -114,8 +134,16 @@ enum Verb {
     #[command(after_help = "Example:\n  axon identity --json")]
     Identity,
     Whoami(whoami::Args),
-    Peers(peers::Args),
     Status(status::Args),
+    Invite(invite::Args),
+    Connect(connect::Args),
+    Knocks(knocks::Args),
+    Approve(approve::Args),
+    Deny(approve::DenyArgs),
+    Peers(peers::Args),
+    Contacts(contacts::Args),
+    Trust(trust::Args),
+    Forget(forget::Args),
     Send(send::Args),
     Delegate(delegate::Args),
     Notify(notify::Args),
@@ -131,6 +159,13 @@ enum Verb {
     Reply(reply::Args),
     Result(reply::ResultArgs),
     Answer(answer::Args),
+    Pause(pause::Args),
+    Resume(pause::ResumeArgs),
+    Policy(policy::Args),
+    Socket(socket::Args),
+    Audit(audit::Args),
+    Rekey(rekey::Args),
+    Reload(reload::Args),
     /// Show or change a setting, keeping the file's comments and order
     #[command(after_help = "Example:\n  axon config port 7200")]
     Config(config::ConfigArgs),
@@ -150,7 +185,6 @@ enum Verb {
 
 impl Cli {
     fn run(self, out: Out) -> CliResult {
-        let Globals { root, name, .. } = self.globals;
         let verb = match self.verb {
             // These need no root, so that they work where there is none.
             Verb::Demo(args) => return drive(demo::run(&out, args)),
@@ -159,16 +193,28 @@ impl Cli {
             Verb::Instances => return instances::run(&out),
             verb => verb,
         };
-        let root = Root::resolve(root, name.as_deref()).map_err(root_error)?;
-        let cx = &Context { out, root };
+        let cx = &if verb.is_of_files() {
+            Context::of_files(out, self.globals)?
+        } else {
+            Context::of_socket(out, self.globals)?
+        };
         match verb {
             Verb::Daemon(args) => daemon::run(cx, args),
             Verb::Identity => identity::run(&cx.out, &cx.root),
             Verb::Config(args) => config::run(&cx.out, &cx.root, &args),
             Verb::Doctor { fix } => doctor::run(&cx.out, &cx.root, fix),
+            Verb::Audit(args) => audit::run(cx, &args),
             Verb::Whoami(args) => drive(whoami::run(cx, args)),
-            Verb::Peers(args) => drive(peers::run(cx, args)),
             Verb::Status(args) => drive(status::run(cx, args)),
+            Verb::Invite(args) => drive(invite::run(cx, args)),
+            Verb::Connect(args) => drive(connect::run(cx, args)),
+            Verb::Knocks(args) => drive(knocks::run(cx, args)),
+            Verb::Approve(args) => drive(approve::run(cx, args)),
+            Verb::Deny(args) => drive(approve::deny(cx, args)),
+            Verb::Peers(args) => drive(peers::run(cx, args)),
+            Verb::Contacts(args) => drive(contacts::run(cx, args)),
+            Verb::Trust(args) => drive(trust::run(cx, args)),
+            Verb::Forget(args) => drive(forget::run(cx, args)),
             Verb::Send(args) => drive(send::run(cx, args)),
             Verb::Delegate(args) => drive(delegate::run(cx, args)),
             Verb::Notify(args) => drive(notify::run(cx, args)),
@@ -184,8 +230,24 @@ impl Cli {
             Verb::Reply(args) => drive(reply::run(cx, args)),
             Verb::Result(args) => drive(reply::result(cx, args)),
             Verb::Answer(args) => drive(answer::run(cx, args)),
+            Verb::Pause(args) => drive(pause::run(cx, args)),
+            Verb::Resume(args) => drive(pause::resume(cx, args)),
+            Verb::Policy(args) => drive(policy::run(cx, args)),
+            Verb::Socket(args) => drive(socket::run(cx, args)),
+            Verb::Rekey(args) => drive(rekey::run(cx, args)),
+            Verb::Reload(args) => drive(reload::run(cx, args)),
             Verb::Demo(_) | Verb::Examples(_) | Verb::Completions(_) | Verb::Instances => Ok(EXIT_DONE),
         }
+    }
+}
+
+impl Verb {
+    /// Whether it works on the files of a root rather than over a socket.
+    fn is_of_files(&self) -> bool {
+        matches!(
+            self,
+            Self::Daemon(_) | Self::Identity | Self::Config(_) | Self::Doctor { .. } | Self::Audit(_)
+        )
     }
 }
 
@@ -193,10 +255,55 @@ impl Cli {
 #[derive(Debug)]
 struct Context {
     out: Out,
+    /// The agent's directory; where there is only a socket, the one that holds it.
     root: Root,
+    /// The socket to talk over, where it is not the root's own.
+    socket: Option<PathBuf>,
+    /// What to write between `axon` and a verb to mean the same agent: empty, or begins with a space.
+    flags: String,
 }
 
 impl Context {
+    /// With the files of a root.
+    fn of_files(out: Out, globals: Globals) -> Result<Self, CliError> {
+        if globals.socket.is_some() {
+            let text = "this verb works on files and not over a socket: name the agent by --root or --name";
+            return Err(CliError::usage(text));
+        }
+        let root = Root::resolve(globals.root, globals.name.as_deref()).map_err(root_error)?;
+        Ok(Self::at(out, root))
+    }
+
+    /// With a daemon, over its root's socket or another.
+    fn of_socket(out: Out, globals: Globals) -> Result<Self, CliError> {
+        Self::of_socket_in(out, globals, std::env::var_os("AXON_SOCKET"))
+    }
+
+    fn of_socket_in(out: Out, globals: Globals, env: Option<OsString>) -> Result<Self, CliError> {
+        let named = globals.root.is_some() || globals.name.is_some();
+        let (socket, told) = match globals.socket {
+            Some(_) if named => {
+                let text = "--socket and --root or --name each say which agent is meant: give one of them";
+                return Err(CliError::usage(text));
+            }
+            Some(path) => (path, true),
+            // What is said on the command line comes before the environment.
+            None => match env.filter(|path| !path.is_empty() && !named) {
+                Some(path) => (path.into(), false),
+                None => return Self::of_files(out, globals),
+            },
+        };
+        let socket = std::path::absolute(&socket).unwrap_or(socket);
+        let root = Root::at(socket.parent().unwrap_or(&socket));
+        let flags = if told { format!(" --socket {}", show::quoted(&socket)) } else { String::new() };
+        Ok(Self { out, root, socket: Some(socket), flags })
+    }
+
+    fn at(out: Out, root: Root) -> Self {
+        let flags = root.flags().to_owned();
+        Self { out, root, socket: None, flags }
+    }
+
     /// Says so when the daemon is of another version than this command line.
     fn compare_version(&self, welcome: &Welcome) {
         let ours = env!("CARGO_PKG_VERSION");
@@ -237,6 +344,23 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// One of the same name would take its place, and its value.
+    #[test]
+    fn no_argument_of_a_verb_is_called_as_a_global_one() {
+        fn look(command: &clap::Command, globals: &[String]) {
+            for verb in command.get_subcommands() {
+                for arg in verb.get_arguments().map(|arg| arg.get_id().to_string()) {
+                    assert!(!globals.contains(&arg), "{arg} of {}", verb.get_name());
+                }
+                look(verb, globals);
+            }
+        }
+        let cli = Cli::command();
+        let globals: Vec<String> = cli.get_arguments().map(|arg| arg.get_id().to_string()).collect();
+        assert!(globals.iter().any(|id| id == "name"));
+        look(&cli, &globals);
+    }
+
     #[test]
     fn every_verb_has_a_short_help_with_an_example() {
         for verb in Cli::command().get_subcommands_mut() {
@@ -251,5 +375,26 @@ mod tests {
         for args in [["axon", "--json", "status"], ["axon", "status", "--json"]] {
             assert!(Cli::try_parse_from(args).unwrap().globals.json);
         }
+    }
+
+    #[test]
+    fn a_socket_is_chosen_by_flag_then_by_root_then_by_the_environment() {
+        let out = Out { json: false, quiet: false, verbose: 0, color: false };
+        let of = |args: &[&str], env: Option<&str>| {
+            let globals = Cli::try_parse_from(["axon", "status"].iter().chain(args)).unwrap().globals;
+            Context::of_socket_in(out, globals, env.map(OsString::from))
+        };
+        let cx = of(&["--socket", "/s/a b.sock"], Some("/e")).unwrap();
+        assert_eq!((cx.socket, cx.flags.as_str()), (Some("/s/a b.sock".into()), " --socket '/s/a b.sock'"));
+        let cx = of(&[], Some("/e/axon.sock")).unwrap();
+        assert_eq!((cx.socket, cx.flags.as_str()), (Some("/e/axon.sock".into()), ""));
+        let cx = of(&["--root", "/r"], Some("/e")).unwrap();
+        assert_eq!((cx.socket, cx.flags.as_str()), (None, " --root /r"));
+        assert!(of(&["--root", "/r"], Some("")).unwrap().socket.is_none());
+        for wrong in [&["--socket", "/s", "--root", "/r"][..], &["--socket", "/s", "--name", "n"]] {
+            assert_eq!(of(wrong, None).unwrap_err().exit, EXIT_USAGE);
+        }
+        let globals = Cli::try_parse_from(["axon", "--socket", "/s", "identity"]).unwrap().globals;
+        assert!(Context::of_files(out, globals).unwrap_err().message.contains("--root"));
     }
 }

@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn rows_say_how_far_it_is_and_why() {
         let out = Out { json: false, quiet: false, verbose: 0, color: false };
-        let cx = Context { out, root: Root::at("/r") };
+        let cx = Context::at(out, Root::at("/r"));
         let bob = "ed25519.00112233445566778899aabbccddeeff";
         let message = |state: &str, more: &str| -> Outgoing {
             serde_json::from_str(&format!(

@@ -121,6 +121,9 @@ impl Program {
             .kill_on_drop(true);
         let deadline = request.time_left().map(|left| left.as_millis().to_string());
         for (name, value) in [
+            ("AXON_TRUST", request.sender().trust.as_ref().map(|trust| clean(trust.as_str()))),
+            ("AXON_FROM_NAME", request.sender().from_name.as_deref().map(clean)),
+            ("AXON_CLAIMED", request.sender().claimed.then(|| "1".to_owned())),
             ("AXON_DOMAIN", request.domain().map(clean)),
             ("AXON_DEADLINE_MS", deadline),
             ("AXON_MAX_TOKENS", request.max_tokens().map(|tokens| tokens.to_string())),

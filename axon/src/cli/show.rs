@@ -1,8 +1,9 @@
 //! Messages and figures as a person reads them. Everything that a peer wrote goes through `printable`.
 
 use std::collections::HashMap;
+use std::path::Path;
 
-use axon_client::{Delegation, Message};
+use axon_client::{Delegation, Message, Sender, Trust};
 use axon_proto::id::AgentId;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -23,6 +24,38 @@ pub fn short_id(id: &str) -> &str {
 /// A peer's name where it has one, else the beginning of its id.
 pub fn who<'a>(names: &'a HashMap<String, String>, agent: &'a str) -> &'a str {
     names.get(agent).map_or_else(|| short(agent), String::as_str)
+}
+
+/// How far a peer is trusted, in the colour of it.
+pub fn level(out: &Out, trust: &Trust) -> String {
+    let paint = match trust {
+        Trust::Blocked => Paint::Bad,
+        Trust::Unknown => Paint::Warn,
+        Trust::Trusted => Paint::Bold,
+        _ => Paint::Good,
+    };
+    out.paint(paint, &printable(trust.as_str()))
+}
+
+/// Who sent a message, and how far that is trusted. A name that is only claimed stands behind the id.
+pub fn sender(out: &Out, from: &str, sender: &Sender) -> String {
+    let id = short(from);
+    let who = match sender.from_name.as_deref().map(printable) {
+        Some(name) if sender.claimed => format!("{id} {name}?"),
+        Some(name) => name.into_owned(),
+        None => id.to_owned(),
+    };
+    match &sender.trust {
+        Some(trust) => format!("{who} ({})", level(out, trust)),
+        None => who,
+    }
+}
+
+/// A path as a shell takes it.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:,".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// A time span in one or two units.
@@ -89,14 +122,13 @@ pub fn answer(out: &Out, id: &str, message: &Message) -> String {
 }
 
 /// A message as one entry of a list: a line with who and what, and its text.
-pub fn entry(out: &Out, seq: u64, message: &Message) -> String {
-    let mut head = format!("{seq} {} from {}", printable(&message.kind), short(&message.from));
-    if let Some(reference) = &message.reference {
-        head.push_str(" about ");
-        head.push_str(&printable(reference));
-    }
+pub fn entry(out: &Out, seq: u64, message: &Message, from: &Sender) -> String {
+    let kind = out.paint(Paint::Bold, &format!("{seq} {}", printable(&message.kind)));
+    let about = message.reference.as_deref().map(|id| format!(" about {}", printable(id)));
+    let from = sender(out, &message.from, from);
     let id = out.paint(Paint::Dim, &printable(&message.id));
-    format!("{} {id}\n  {}", out.paint(Paint::Bold, &head), body(out, message).replace('\n', "\n  "))
+    let body = body(out, message).replace('\n', "\n  ");
+    format!("{kind} from {from}{} {id}\n  {body}", about.unwrap_or_default())
 }
 
 /// What a message says.
@@ -198,8 +230,20 @@ mod tests {
 
     #[test]
     fn entries_say_who_and_what() {
-        let shown = entry(&OUT, 4, &message("notify", r#"{"topic":"door","data":"open"}"#));
-        assert_eq!(shown, "4 notify from 00112233 about r m\n  door: open");
+        let message = message("notify", r#"{"topic":"door","data":"open"}"#);
+        let entry = |from: &str| entry(&OUT, 4, &message, &serde_json::from_str(from).unwrap());
+        assert_eq!(entry("{}"), "4 notify from 00112233 about r m\n  door: open");
+        let known = entry(r#"{"trust":"known","from_name":"bob"}"#);
+        assert_eq!(known, "4 notify from bob (known) about r m\n  door: open");
+        // What is only claimed could be anybody's name.
+        let claimed = entry(r#"{"trust":"unknown","from_name":"bob\u001b","claimed":true}"#);
+        assert!(claimed.starts_with("4 notify from 00112233 bob\u{fffd}? (unknown) "), "{claimed}");
+    }
+
+    #[test]
+    fn paths_are_quoted_where_a_shell_needs_it() {
+        assert_eq!(quoted(Path::new("/r/axon.sock")), "/r/axon.sock");
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 
     #[test]

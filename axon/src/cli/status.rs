@@ -47,6 +47,20 @@ fn text(status: &Status) -> String {
     if status.open_requests > 0 {
         write!(text, "\n{} open, {} of them waiting", status.open_requests, status.queued).ok();
     }
+    if status.paused {
+        write!(text, "\npaused: requests are turned away, and what peers tell waits (`axon resume`)").ok();
+    }
+    if status.knocks > 0 {
+        let (some, wait) = (plural(status.knocks), if status.knocks == 1 { "waits" } else { "wait" });
+        write!(text, "\n{} knock{some} {wait} for your word (`axon knocks`)", status.knocks).ok();
+    }
+    if status.invites > 0 {
+        let (invites, some) = (status.invites, plural(status.invites));
+        write!(text, "\n{invites} invite{some} open (`axon invite --list`)").ok();
+    }
+    if status.strangers > 0 {
+        write!(text, "\n{} stranger{} connected", status.strangers, plural(status.strangers)).ok();
+    }
     let dropped = &status.dropped;
     let reasons = [
         ("replayed", dropped.replayed),
@@ -55,6 +69,8 @@ fn text(status: &Status) -> String {
         ("before hello", dropped.before_hello),
         ("malformed", dropped.malformed),
         ("over a limit", dropped.over_limit),
+        ("refused by policy: see `axon audit`", dropped.refused),
+        ("over a rate", dropped.limited),
         ("could not be kept: see `axon doctor`", dropped.not_kept),
     ];
     let reasons: Vec<String> =
@@ -63,4 +79,17 @@ fn text(status: &Status) -> String {
         write!(text, "\nturned away: {}", reasons.join(", ")).ok();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_waits_for_its_owner_is_told() {
+        let status = |text: &str| super::text(&serde_json::from_str(text).unwrap());
+        assert!(!status("{}").contains("paused") && !status("{}").contains("knock"));
+        let some = status(r#"{"paused":true,"knocks":2,"invites":1,"strangers":1,"dropped":{"refused":3}}"#);
+        for said in ["axon resume", "2 knocks wait", "1 invite open", "1 stranger", "3 refused by policy"] {
+            assert!(some.contains(said), "{said}: {some}");
+        }
+    }
 }

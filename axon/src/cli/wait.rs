@@ -50,7 +50,7 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
         Some(limit) => match tokio::time::timeout(limit, ended(cx, client, &id)).await {
             Ok(ended) => ended?,
             Err(_) => {
-                let flags = cx.root.flags();
+                let flags = &cx.flags;
                 let message = format!(
                     "{id} has not ended after {} s: wait again, or take it back with `axon{flags} cancel {id}`",
                     limit.as_secs_f64()

@@ -8,13 +8,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use axon_proto::id::{AgentId, PublicKey};
+use axon_proto::id::AgentId;
 use axon_proto::limits;
-use axon_proto::node::{OutboxSettings, Settings, StaticPeer};
+use axon_proto::node::{KnockSettings, OutboxSettings, Settings, StaticPeer};
+use axon_proto::trust::Policies;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use toml_edit::{Document, Item, TableLike, Value};
 
+use super::page::{Entry, Page};
+use super::policy;
 use super::root::Root;
 use super::settings::{self, Kind};
 
@@ -70,6 +73,10 @@ pub struct Config {
     pub token_path: Option<PathBuf>,
     /// `[agent]` as one JSON object.
     pub agent: Option<Box<RawValue>>,
+    /// `[policy.<level>]`.
+    pub policies: Policies,
+    /// `[knock]`.
+    pub knock: KnockSettings,
     /// `[[peers]]`.
     pub peers: Vec<StaticPeer>,
     pub(crate) file: PathBuf,
@@ -143,7 +150,7 @@ impl Config {
 
     /// The settings in this text; the path is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        Reader { text, path }.read()
+        Reader { page: Page { text, path } }.read()
     }
 
     /// Refuses a file that names this agent as its own peer.
@@ -174,6 +181,8 @@ impl Config {
             read_receipts: self.read_receipts,
             outbox: self.outbox,
             agent: self.agent.clone(),
+            policies: self.policies.clone(),
+            knock: self.knock.clone(),
             ipc_token,
         }
     }
@@ -225,7 +234,7 @@ impl Config {
             ("ipc.max_client_queue", Taken::Int(n)) => self.max_client_queue = size(n),
             ("ipc.token_path", Taken::Text(text)) => self.token_path = Some(text.into()),
             // `[agent]` is taken as a whole.
-            _ => {}
+            (_, value) => _ = policy::apply(&mut self.policies, &mut self.knock, key, value),
         }
     }
 }
@@ -256,6 +265,8 @@ impl Default for Config {
             max_client_queue: 1_024,
             token_path: None,
             agent: None,
+            policies: node.policies,
+            knock: node.knock,
             peers: Vec::new(),
             file: PathBuf::new(),
             peer_spots: Vec::new(),
@@ -304,6 +315,7 @@ pub(crate) enum Taken {
     Bool(bool),
     Text(String),
     Addr(IpAddr),
+    Names(Vec<String>),
     Json(Json),
 }
 
@@ -315,6 +327,7 @@ impl Taken {
             Self::Bool(yes) => Json::from(*yes),
             Self::Text(text) => Json::from(text.as_str()),
             Self::Addr(addr) => Json::from(addr.to_string()),
+            Self::Names(names) => Json::from(names.as_slice()),
             Self::Json(json) => json.clone(),
         }
     }
@@ -360,12 +373,18 @@ pub(crate) fn take(kind: Kind, item: &Item) -> Result<Taken, String> {
                 .collect();
             texts.map(|texts| Taken::Json(Json::Array(texts))).ok_or_else(wrong)
         }
+        Kind::Names(sort) => {
+            let list = item.as_array().ok_or_else(wrong)?;
+            let names: Vec<&str> = list.iter().map(Value::as_str).collect::<Option<_>>().ok_or_else(wrong)?;
+            policy::check_names(sort, &names)?;
+            Ok(Taken::Names(names.into_iter().map(str::to_owned).collect()))
+        }
         Kind::Any => to_json(item).map(Taken::Json).ok_or_else(wrong),
     }
 }
 
 /// Where a byte of the text is.
-fn spot(text: &str, byte: usize) -> Spot {
+pub(super) fn spot(text: &str, byte: usize) -> Spot {
     let mut end = byte.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -375,32 +394,21 @@ fn spot(text: &str, byte: usize) -> Spot {
     Spot { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
 }
 
-/// A text of the file and where it stands.
-type Placed<'a> = (&'a str, Option<Range<usize>>);
-
 /// One reading of one text.
 struct Reader<'a> {
-    text: &'a str,
-    path: &'a Path,
+    page: Page<'a>,
 }
 
 impl Reader<'_> {
     fn read(&self) -> Result<Config, ConfigError> {
-        let document = Document::parse(self.text).map_err(|error| {
-            // The parser's sentence may have more lines of context, which the place makes needless.
-            let message = error.message().trim().replace('\n', ", ");
-            self.wrong(error.span(), None, format!("this is no TOML: {message}"))
-        })?;
-        let mut config = Config { file: self.path.to_owned(), ..Config::default() };
+        let document = self.page.document()?;
+        let mut config = Config { file: self.page.path.to_owned(), ..Config::default() };
         for (key, item) in document.iter() {
             let span = document.key(key).and_then(|key| key.span());
             match key {
                 "peers" => self.read_peers(item, &mut config)?,
                 table if settings::TABLES.contains(&table) => {
-                    let Some(inner) = item.as_table_like() else {
-                        return Err(self.wrong(span, Some(key), format!("must be a table: write [{key}]")));
-                    };
-                    self.read_table(key, inner, &mut config)?;
+                    self.read_table(key, span.clone(), item, &mut config)?;
                     if key == settings::FREE_TABLE {
                         config.agent = Some(self.agent(item, span)?);
                     }
@@ -412,10 +420,23 @@ impl Reader<'_> {
         Ok(config)
     }
 
-    fn read_table(&self, name: &str, table: &dyn TableLike, config: &mut Config) -> Result<(), ConfigError> {
+    fn read_table(
+        &self,
+        name: &str,
+        span: Option<Range<usize>>,
+        table: &Item,
+        config: &mut Config,
+    ) -> Result<(), ConfigError> {
+        let Some(table) = table.as_table_like() else {
+            return Err(self.page.wrong(span, Some(name), format!("must be a table: write [{name}]")));
+        };
         for (key, item) in table.iter() {
             let span = table.key(key).and_then(|key| key.span());
             let full = format!("{name}.{key}");
+            if settings::TABLES.contains(&full.as_str()) {
+                self.read_table(&full, span, item, config)?;
+                continue;
+            }
             // What the free table holds under quoted keys has no row, and is checked as a whole.
             if name == settings::FREE_TABLE && settings::find(&full).is_none() {
                 continue;
@@ -433,14 +454,11 @@ impl Reader<'_> {
         config: &mut Config,
     ) -> Result<(), ConfigError> {
         let Some(row) = settings::find(key) else {
-            let hint = settings::nearest(key).map_or_else(
-                || "`axon config --list` shows all keys".to_owned(),
-                |near| format!("did you mean \"{near}\"?"),
-            );
-            return Err(self.wrong(key_span, Some(key), format!("there is no such key; {hint}")));
+            let message = format!("there is no such key; {}", settings::hint(key));
+            return Err(self.page.wrong(key_span, Some(key), message));
         };
         let value = take(row.kind, item)
-            .map_err(|message| self.wrong(item.span().or(key_span), Some(key), message))?;
+            .map_err(|message| self.page.wrong(item.span().or(key_span), Some(key), message))?;
         config.apply(key, value);
         Ok(())
     }
@@ -456,11 +474,12 @@ impl Reader<'_> {
             "keepalive_secs ({}) must be less than idle_timeout_secs ({}), or idle connections are lost",
             config.keepalive_secs, config.idle_timeout_secs
         );
-        Err(self.wrong(document.get(key).and_then(Item::span), Some(key), message))
+        Err(self.page.wrong(document.get(key).and_then(Item::span), Some(key), message))
     }
 
     fn agent(&self, item: &Item, span: Option<Range<usize>>) -> Result<Box<RawValue>, ConfigError> {
-        let fail = |message: &str| self.wrong(span.clone(), Some(settings::FREE_TABLE), message.to_owned());
+        let fail =
+            |message: &str| self.page.wrong(span.clone(), Some(settings::FREE_TABLE), message.to_owned());
         let json = to_json(item).ok_or_else(|| fail("holds a number that JSON cannot say (nan or inf)"))?;
         let text = json.to_string();
         if text.len() > limits::CAPABILITIES_BYTES_MAX {
@@ -471,34 +490,23 @@ impl Reader<'_> {
     }
 
     fn read_peers(&self, item: &Item, config: &mut Config) -> Result<(), ConfigError> {
-        let not_tables =
-            || self.wrong(item.span(), Some("peers"), "must be tables: write [[peers]]".to_owned());
-        let tables: Vec<&dyn TableLike> = match item {
-            Item::ArrayOfTables(tables) => tables.iter().map(|table| table as &dyn TableLike).collect(),
-            Item::Value(Value::Array(values)) => values
-                .iter()
-                .map(|value| value.as_inline_table().map(|table| table as &dyn TableLike))
-                .collect::<Option<_>>()
-                .ok_or_else(not_tables)?,
-            _ => return Err(not_tables()),
-        };
         let mut ids = HashMap::new();
         let mut names = HashMap::new();
-        for (index, table) in tables.into_iter().enumerate() {
-            let (peer, spots) = self.read_peer(table, item)?;
+        for (index, entry) in self.page.entries("peers", item)?.iter().enumerate() {
+            let (peer, spots) = self.read_peer(entry)?;
             if index >= limits::STATIC_PEERS_MAX {
                 let message = format!("there are more than {} peers", limits::STATIC_PEERS_MAX);
-                return Err(self.wrong_at(spots.id, "peers", message));
+                return Err(self.page.wrong_at(spots.id, "peers", message));
             }
             if let Some(line) = ids.insert(peer.agent_id, spots.id.line) {
                 let message = format!("the peer of line {line} again: remove one of the two");
-                return Err(self.wrong_at(spots.id, "peers.agent_id", message));
+                return Err(self.page.wrong_at(spots.id, "peers.agent_id", message));
             }
             if let Some(name) = &peer.name
                 && let Some(line) = names.insert(name.clone(), spots.name.line)
             {
                 let message = format!("the name of the peer of line {line}: give each its own");
-                return Err(self.wrong_at(spots.name, "peers.name", message));
+                return Err(self.page.wrong_at(spots.name, "peers.name", message));
             }
             config.peer_spots.push(spots.id);
             config.peers.push(peer);
@@ -506,78 +514,23 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn read_peer(&self, table: &dyn TableLike, all: &Item) -> Result<(StaticPeer, PeerSpots), ConfigError> {
-        // A `[[peers]]` header has no span of its own in every case; its first key is near enough.
-        let first = table.iter().next().and_then(|(key, _)| table.key(key)).and_then(|key| key.span());
-        let whole = || first.clone().or_else(|| all.span());
-        for (key, _) in table.iter() {
-            if !settings::PEER_KEYS.contains(&key) {
-                let hint = settings::nearest_peer_key(key).map_or_else(
-                    || format!("a peer has {}", settings::PEER_KEYS.join(", ")),
-                    |near| format!("did you mean \"{near}\"?"),
-                );
-                let span = table.key(key).and_then(|key| key.span());
-                let full = format!("peers.{key}");
-                return Err(self.wrong(span, Some(&full), format!("there is no such key; {hint}")));
-            }
-        }
-        let text = |key: &'static str| -> Result<Option<Placed<'_>>, ConfigError> {
-            let Some(item) = table.get(key) else { return Ok(None) };
-            let span = item.span();
-            match item.as_str() {
-                Some(text) => Ok(Some((text, span))),
-                None => Err(self.peer_wrong(span, key, "must be a text in quotes")),
-            }
-        };
-        let needed = |key: &'static str| {
-            text(key)?.ok_or_else(|| {
-                self.peer_wrong(whole(), key, "is missing: a peer needs agent_id, addr and pubkey")
-            })
-        };
-        let (id_text, id_span) = needed("agent_id")?;
-        let (key_text, key_span) = needed("pubkey")?;
-        let (addr, addr_span) = needed("addr")?;
-
-        let agent_id: AgentId = id_text
-            .parse()
-            .map_err(|error| self.peer_wrong(id_span.clone(), "agent_id", format!("{error}")))?;
-        let pubkey: PublicKey = key_text
-            .parse()
-            .map_err(|error| self.peer_wrong(key_span.clone(), "pubkey", format!("{error}")))?;
-        if pubkey.agent_id() != agent_id {
-            let message = format!(
-                "does not belong to agent_id: the agent of this key is {}; copy both from the peer's \
-                 `axon identity`",
-                pubkey.agent_id()
-            );
-            return Err(self.peer_wrong(key_span, "pubkey", message));
-        }
-        check_addr(addr).map_err(|message| self.peer_wrong(addr_span, "addr", message))?;
-        let (mut name, mut name_spot) = (None, self.spot(id_span.clone()));
-        if let Some((text, span)) = text("name")? {
-            check_peer_name(text).map_err(|message| self.peer_wrong(span.clone(), "name", message))?;
+    fn read_peer(&self, entry: &Entry<'_, '_>) -> Result<(StaticPeer, PeerSpots), ConfigError> {
+        entry.check_keys(settings::PEER_KEYS, "peer")?;
+        let needs = "a peer needs agent_id, addr and pubkey";
+        let (id_text, id_span) = entry.needed("agent_id", needs)?;
+        let (key_text, key_span) = entry.needed("pubkey", needs)?;
+        let (addr, addr_span) = entry.needed("addr", needs)?;
+        let agent_id = entry.agent_id(id_text, id_span.clone())?;
+        let pubkey = entry.pubkey(key_text, key_span, agent_id)?;
+        check_addr(addr).map_err(|message| entry.wrong(addr_span, "addr", message))?;
+        let (mut name, mut name_spot) = (None, self.page.spot(id_span.clone()));
+        if let Some((text, span)) = entry.text("name")? {
+            check_peer_name(text).map_err(|message| entry.wrong(span.clone(), "name", message))?;
             name = Some(text.to_owned());
-            name_spot = self.spot(span);
+            name_spot = self.page.spot(span);
         }
         let peer = StaticPeer { agent_id, pubkey, addr: addr.to_owned(), name };
-        Ok((peer, PeerSpots { id: self.spot(id_span), name: name_spot }))
-    }
-
-    fn spot(&self, span: Option<Range<usize>>) -> Spot {
-        spot(self.text, span.map_or(0, |span| span.start))
-    }
-
-    fn peer_wrong(&self, span: Option<Range<usize>>, key: &str, message: impl Into<String>) -> ConfigError {
-        self.wrong(span, Some(&format!("peers.{key}")), message.into())
-    }
-
-    fn wrong(&self, span: Option<Range<usize>>, key: Option<&str>, message: String) -> ConfigError {
-        let spot = self.spot(span);
-        ConfigError::Wrong { path: self.path.to_owned(), spot, key: key.map(str::to_owned), message }
-    }
-
-    fn wrong_at(&self, spot: Spot, key: &str, message: String) -> ConfigError {
-        ConfigError::Wrong { path: self.path.to_owned(), spot, key: Some(key.to_owned()), message }
+        Ok((peer, PeerSpots { id: self.page.spot(id_span), name: name_spot }))
     }
 }
 
@@ -587,7 +540,7 @@ struct PeerSpots {
 }
 
 /// What is wrong with a `host:port`, if anything.
-fn check_addr(addr: &str) -> Result<(), String> {
+pub(super) fn check_addr(addr: &str) -> Result<(), String> {
     let need =
         "must be an IP address or a host name with a port, such as \"192.0.2.7:7100\" or \"[::1]:7100\"";
     let no_zero = |port: u16| {
@@ -612,7 +565,7 @@ fn check_addr(addr: &str) -> Result<(), String> {
 }
 
 /// What is wrong with a peer's name, if anything.
-fn check_peer_name(name: &str) -> Result<(), String> {
+pub(super) fn check_peer_name(name: &str) -> Result<(), String> {
     if !is_line(name, limits::NAME_BYTES_MAX) {
         return Err(format!("must be 1 to {} bytes without control characters", limits::NAME_BYTES_MAX));
     }
@@ -625,11 +578,11 @@ fn check_peer_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn is_line(text: &str, bytes_max: usize) -> bool {
+pub(super) fn is_line(text: &str, bytes_max: usize) -> bool {
     (1..=bytes_max).contains(&text.len()) && !text.contains(char::is_control)
 }
 
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     if text.chars().count() <= 40 { text.to_owned() } else { text.chars().take(40).chain(['…']).collect() }
 }
 
@@ -666,6 +619,8 @@ fn value_to_json(value: &Value) -> Option<Json> {
 
 #[cfg(test)]
 mod tests {
+    use axon_proto::id::PublicKey;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -746,6 +701,37 @@ mod tests {
     }
 
     #[test]
+    fn policies_are_read_in_every_form_of_table() {
+        let id = peer(1).0;
+        let headers = format!(
+            "[policy.unknown]\nkinds = [\"ping\"]\nmessages_per_minute = 10\n[policy.trusted]\n\
+             domains = []\n[knock]\nopen = true\nallow = [\"{id}\"]\nintents = [\"work/review\"]"
+        );
+        let inline = format!(
+            "policy = {{ unknown = {{ kinds = [\"ping\"], messages_per_minute = 10 }}, \
+             trusted.domains = [] }}\nknock = {{ open = true, allow = [\"{id}\"], \
+             intents = [\"work/review\"] }}"
+        );
+        let dotted = format!(
+            "policy.unknown.kinds = [\"ping\"]\npolicy.unknown.messages_per_minute = 10\n\
+             policy.trusted.domains = []\nknock.open = true\nknock.allow = [\"{id}\"]\n\
+             knock.intents = [\"work/review\"]"
+        );
+        for text in [headers, inline, dotted] {
+            let node = parse(&text).unwrap().node_settings(None);
+            let policies = node.policies;
+            assert_eq!(policies.unknown.kinds.as_deref(), Some(&["ping".to_owned()][..]));
+            assert_eq!((policies.unknown.messages_per_minute, policies.unknown.in_flight_max), (10, 4));
+            assert_eq!(policies.trusted.domains, Some(Vec::new()));
+            assert_eq!(policies.known, Policies::default().known);
+            let allow = vec![id];
+            let intents = Some(vec!["work/review".to_owned()]);
+            let expected = KnockSettings { open: true, allow, intents, ..KnockSettings::default() };
+            assert_eq!(node.knock, expected);
+        }
+    }
+
+    #[test]
     fn what_is_no_toml_is_told_with_its_place() {
         refused("port = 1\nname = \"open\n", 2, 13, "", "no TOML");
         refused("port 7100", 1, 6, "", "no TOML");
@@ -767,8 +753,14 @@ mod tests {
         refused("port = 1\n[ipc]\nallow_v2 = true", 3, 1, "ipc.allow_v2", "\"ipc.allow_v1\"");
         refused("ipc.haste = true", 1, 5, "ipc.haste", "--list");
         refused("[outbox]\nmesages_max = 1", 2, 1, "outbox.mesages_max", "\"outbox.messages_max\"");
-        refused("[knock]\nx = 1", 1, 2, "knock", "no such key");
-        refused("[policy.friend]\nx = 1", 1, 2, "policy", "no such key");
+        refused("[knock]\nx = 1", 2, 1, "knock.x", "no such key");
+        refused("[knock]\nopne = true", 2, 1, "knock.opne", "\"knock.open\"");
+        refused("[policy.friend]\nx = 1", 1, 9, "policy.friend", "unknown, known and trusted");
+        refused("[policy.blocked]\nkinds = []", 1, 9, "policy.blocked", "who is blocked");
+        refused("[policy.knwon]\nkinds = []", 1, 9, "policy.knwon", "\"policy.known\"");
+        refused("[policy.known]\nkind = []", 2, 1, "policy.known.kind", "\"policy.known.kinds\"");
+        refused("[policy.known.kinds]\nx = 1", 1, 1, "policy.known.kinds", "type table");
+        refused("[policy]\nkinds = []", 2, 1, "policy.kinds", "\"policy.known.kinds\"");
         refused(&block(1, "a:1", "pub_key = \"x\""), 5, 1, "peers.pub_key", "\"pubkey\"");
         refused(&block(1, "a:1", "trust = 1"), 5, 1, "peers.trust", "agent_id, addr, pubkey, name");
     }
@@ -792,6 +784,17 @@ mod tests {
         refused("idle_timeout_secs = 15", 1, 21, "idle_timeout_secs", "must be less than");
         refused("[ipc]\nbuffer_ttl_secs = 0", 2, 19, "ipc.buffer_ttl_secs", "from 1");
         refused("ipc = 3", 1, 1, "ipc", "write [ipc]");
+        refused("policy = 3", 1, 1, "policy", "write [policy]");
+        refused("policy.known = 3", 1, 8, "policy.known", "write [policy.known]");
+        refused("[[knock]]\nopen = true", 1, 3, "knock", "write [knock]");
+        refused("[policy.known]\nkinds = \"ping\"", 2, 9, "policy.known.kinds", "a list of at most 64 kinds");
+        refused("[policy.known]\nkinds = [1]", 2, 9, "policy.known.kinds", "a list of at most 64 kinds");
+        refused("[policy.known]\nkinds = [\"p*\"]", 2, 9, "policy.known.kinds", "\"*\" alone");
+        let many = format!("[policy.known]\ndomains = {:?}", vec!["x"; limits::RULE_NAMES_MAX + 1]);
+        refused(&many, 2, 11, "policy.known.domains", "has 65 entries");
+        refused("knock.allow = [\"bob\"]", 1, 15, "knock.allow", "an agent id is");
+        refused("knock.intents = [\"a/b/c\"]", 1, 17, "knock.intents", "category/action");
+        refused("policy.unknown.in_flight_max = 1025", 1, 32, "policy.unknown.in_flight_max", "0 to 1024");
         refused("[port]\nx = 1", 1, 1, "port", "type table");
         refused("[agent]\ndomains = \"family\"", 2, 11, "agent.domains", "a list of texts");
         refused("[agent]\ndomains = [1]", 2, 11, "agent.domains", "a list of texts");

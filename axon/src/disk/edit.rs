@@ -6,10 +6,12 @@
 use std::ops::Range;
 use std::path::Path;
 
+use axon_proto::id::AgentId;
 use serde_json::Value as Json;
-use toml_edit::{Array, Document, DocumentMut, Item, Table, TableLike, Value};
+use toml_edit::{Array, Document, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::config::{self, Config, ConfigError, Taken};
+use super::entries::Entries;
 use super::files::{self, DiskError, MODE_BITS, MODE_PRIVATE};
 use super::settings::{self, Kind, Preset, SETTINGS, Setting};
 
@@ -118,6 +120,50 @@ pub fn unset(path: &Path, key: &str) -> Result<bool, EditError> {
     Ok(true)
 }
 
+/// The text without these agents' entries in `[[peers]]`; none when they have none there. The file may be
+/// wrong elsewhere.
+pub(super) fn without_peers(path: &Path, ids: &[AgentId]) -> Result<Option<String>, EditError> {
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let Some(text) = config::read_text(path)? else { return Ok(None) };
+    let mut changed = text.clone();
+    for id in ids {
+        let document = parsed(&changed, path)?;
+        let Some(index) = peer_index(&document, *id) else { continue };
+        let mut entries = Entries::of(&document, &changed, "peers");
+        entries.remove(index);
+        let without = entries.done();
+        if peer_index(&parsed(&without, path)?, *id).is_some() {
+            let text = format!("{id} cannot be taken out of {}: remove its entry by hand", path.display());
+            return Err(EditError::Usage(text));
+        }
+        changed = without;
+    }
+    if changed == text {
+        return Ok(None);
+    }
+    refuse_link(path)?;
+    if Config::parse(&text, path).is_ok() {
+        Config::parse(&changed, path)?;
+    }
+    Ok(Some(changed))
+}
+
+/// Which entry of `[[peers]]` is this agent's.
+fn peer_index(document: &Document<&str>, id: AgentId) -> Option<usize> {
+    let is = |table: &dyn TableLike| {
+        table.get("agent_id").and_then(Item::as_str).and_then(|text| text.parse().ok()) == Some(id)
+    };
+    match document.get("peers")? {
+        Item::ArrayOfTables(tables) => tables.iter().position(|table| is(table)),
+        Item::Value(Value::Array(values)) => {
+            values.iter().position(|value| value.as_inline_table().is_some_and(|table| is(table)))
+        }
+        _ => None,
+    }
+}
+
 /// A key's place in the text.
 enum Place {
     /// It has its lines for itself.
@@ -127,13 +173,8 @@ enum Place {
 }
 
 fn known(key: &str) -> Result<&'static Setting, EditError> {
-    settings::find(key).ok_or_else(|| {
-        let hint = settings::nearest(key).map_or_else(
-            || "`axon config --list` shows all keys".to_owned(),
-            |near| format!("did you mean \"{near}\"?"),
-        );
-        EditError::Usage(format!("there is no key \"{key}\"; {hint}"))
-    })
+    settings::find(key)
+        .ok_or_else(|| EditError::Usage(format!("there is no key \"{key}\"; {}", settings::hint(key))))
 }
 
 fn parsed<'a>(text: &'a str, path: &Path) -> Result<Document<&'a str>, EditError> {
@@ -168,15 +209,22 @@ fn entry(row: &Setting, key: &str, item: Option<&Item>, path: &Path, text: &str)
     Ok(Entry { key: key.to_owned(), value, default: item.is_none(), unit: row.unit, doc: row.doc })
 }
 
-/// Where a key of one or two parts is, and what it holds.
+/// A key's tables, outermost first, and its name in the last of them.
+fn parts(key: &str) -> (impl Iterator<Item = &str>, &str) {
+    let (tables, leaf) = key.rsplit_once('.').unwrap_or_default();
+    let leaf = if leaf.is_empty() { key } else { leaf };
+    (tables.split('.').filter(|part| !part.is_empty()), leaf)
+}
+
+/// Where a key is, and what it holds.
 fn lookup<'a>(document: &'a Document<&str>, key: &str) -> Option<(Place, &'a Item)> {
-    let (table, leaf): (&dyn TableLike, &str) = match key.split_once('.') {
-        None => (document.as_table(), key),
-        Some((table, leaf)) => (document.get(table)?.as_table_like()?, leaf),
-    };
+    let (tables, leaf) = parts(key);
+    let (mut table, mut inline): (&dyn TableLike, bool) = (document.as_table(), false);
+    for name in tables {
+        let item = table.get(name)?;
+        (table, inline) = (item.as_table_like()?, inline || item.is_value());
+    }
     let (name, item) = table.get_key_value(leaf)?;
-    let inline =
-        key.split_once('.').is_some_and(|(table, _)| document.get(table).is_some_and(Item::is_value));
     let place = match (name.span(), item.span()) {
         (Some(name), Some(value)) if item.is_value() && !inline => Place::Lines(name.start..value.end),
         _ => Place::Inside,
@@ -191,8 +239,8 @@ fn parse_value(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::Int { .. } => text.replace('_', "").parse::<i64>().map(Value::from).ok(),
         Kind::Bool => text.parse::<bool>().map(Value::from).ok(),
         Kind::Text { .. } | Kind::Addr | Kind::Path => Some(Value::from(text)),
-        Kind::List if text.starts_with('[') => text.parse().ok(),
-        Kind::List => {
+        Kind::List | Kind::Names(_) if text.starts_with('[') => text.parse().ok(),
+        Kind::List | Kind::Names(_) => {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
             Some(Value::Array(parts.collect::<Array>()))
         }
@@ -221,19 +269,15 @@ fn inserted(text: &str, path: &Path, key: &str, value: Value) -> Result<String, 
     let mut document = mutable(text, path)?;
     // A file of comments alone keeps them above its first key.
     let comments = document.trailing().as_str().filter(|_| document.is_empty()).map(str::to_owned);
-    let (table, leaf): (&mut dyn TableLike, &str) = match key.split_once('.') {
-        None => (document.as_table_mut(), key),
-        Some((name, leaf)) => {
-            let item = document.entry(name).or_insert_with(|| Item::Table(Table::new()));
-            let table = item.as_table_like_mut();
-            (
-                table.ok_or_else(|| {
-                    EditError::Usage(format!("\"{name}\" in the file is no table: remove it"))
-                })?,
-                leaf,
-            )
-        }
-    };
+    let (tables, leaf) = parts(key);
+    let (mut table, mut inline): (&mut dyn TableLike, bool) = (document.as_table_mut(), false);
+    for name in tables {
+        let dotted = table.is_dotted();
+        let item = table.entry(name).or_insert_with(|| new_table(inline, dotted));
+        inline |= item.is_value();
+        let no_table = || EditError::Usage(format!("\"{name}\" in the file is no table: remove it"));
+        table = item.as_table_like_mut().ok_or_else(no_table)?;
+    }
     table.insert(leaf, Item::Value(value));
     let changed = document.to_string();
     let Some(comments) = comments.filter(|comments| !comments.trim().is_empty()) else { return Ok(changed) };
@@ -242,19 +286,31 @@ fn inserted(text: &str, path: &Path, key: &str, value: Value) -> Result<String, 
     Ok(format!("{comments}{newline}{added}"))
 }
 
+/// A table that is written as the one around it is.
+fn new_table(inline: bool, dotted: bool) -> Item {
+    if inline {
+        return Item::Value(Value::InlineTable(InlineTable::new()));
+    }
+    let mut table = Table::new();
+    // One that holds tables only has no header of its own.
+    table.set_implicit(true);
+    table.set_dotted(dotted);
+    Item::Table(table)
+}
+
 fn remove(document: &mut DocumentMut, key: &str) {
-    match key.split_once('.') {
-        None => drop(document.remove(key)),
-        Some((table, leaf)) => {
-            if let Some(table) = document.get_mut(table).and_then(Item::as_table_like_mut) {
-                table.remove(leaf);
-            }
-        }
+    let (tables, leaf) = parts(key);
+    let mut table: Option<&mut dyn TableLike> = Some(document.as_table_mut());
+    for name in tables {
+        table = table.and_then(|table| table.get_mut(name)).and_then(Item::as_table_like_mut);
+    }
+    if let Some(table) = table {
+        table.remove(leaf);
     }
 }
 
 /// A link leads to a file that somebody keeps elsewhere; replacing it would part the two without a word.
-fn refuse_link(path: &Path) -> Result<(), EditError> {
+pub(super) fn refuse_link(path: &Path) -> Result<(), EditError> {
     let link = std::fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_symlink());
     if !link {
         return Ok(());
@@ -263,7 +319,8 @@ fn refuse_link(path: &Path) -> Result<(), EditError> {
     Err(EditError::Usage(format!("{} is a link: change {} itself", path.display(), target.display())))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), EditError> {
+/// Replaces the file, whose mode stays.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), EditError> {
     use std::os::unix::fs::MetadataExt as _;
     let mode = std::fs::metadata(path).map_or(MODE_PRIVATE, |about| about.mode() & MODE_BITS);
     Ok(files::write_atomic(path, text.as_bytes(), mode)?)
@@ -335,6 +392,51 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_three_parts_change_in_every_form_of_table() {
+        let (_dir, path) = file(TEXT);
+        set(&path, "policy.unknown.messages_per_minute", "10").unwrap();
+        set(&path, "policy.unknown.kinds", "ping, query").unwrap();
+        set(&path, "policy.known.kinds", "[\"*\"]").unwrap();
+        set(&path, "knock.open", "true").unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let added = "\n[policy.unknown]\nmessages_per_minute = 10\nkinds = [\"ping\", \"query\"]\n\n\
+             [policy.known]\nkinds = [\"*\"]\n\n[knock]\nopen = true\n";
+        assert_eq!(text.replace("# end\n", ""), TEXT.replace("# end\n", "") + added, "{text}");
+        assert!(text.contains("# end\n"), "{text}");
+        assert!(unset(&path, "policy.unknown.messages_per_minute").unwrap());
+        assert!(!unset(&path, "policy.trusted.kinds").unwrap());
+        assert_eq!(get(&path, "policy.unknown.messages_per_minute").unwrap().value, 30);
+        assert_eq!(get(&path, "policy.unknown.kinds").unwrap().value, json!(["ping", "query"]));
+        for text in [
+            "policy.unknown.in_flight_max = 3 # mine\n",
+            "[policy]\nunknown.in_flight_max = 3 # mine\n",
+            "policy = { unknown = { in_flight_max = 3 } } # mine\n",
+            "policy = { unknown.in_flight_max = 3 } # mine\n",
+            "[policy]\nunknown = { in_flight_max = 3 } # mine\n",
+            "[policy.unknown]\nin_flight_max = 3 # mine\n[policy.known]\n",
+        ] {
+            let (_dir, path) = file(text);
+            set(&path, "policy.unknown.in_flight_max", "5").unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text.replace('3', "5"));
+            set(&path, "policy.unknown.domains", "family").unwrap();
+            set(&path, "policy.known.messages_per_minute", "7").unwrap();
+            let config = Config::load(&path).unwrap();
+            assert_eq!(config.policies.unknown.in_flight_max, 5, "{text}");
+            assert_eq!(
+                config.policies.unknown.domains.as_deref(),
+                Some(&["family".to_owned()][..]),
+                "{text}"
+            );
+            assert_eq!(config.policies.known.messages_per_minute, 7, "{text}");
+            assert!(fs::read_to_string(&path).unwrap().contains("# mine\n"), "{text}");
+            assert!(unset(&path, "policy.unknown.in_flight_max").unwrap(), "{text}");
+            assert!(unset(&path, "policy.known.messages_per_minute").unwrap(), "{text}");
+            let config = Config::load(&path).unwrap();
+            assert_eq!(config.policies.unknown.in_flight_max, 4, "{text}");
+        }
+    }
+
+    #[test]
     fn a_missing_or_empty_file_is_filled() {
         let (dir, path) = file("# only words\n");
         set(&path, "port", "1").unwrap();
@@ -368,9 +470,16 @@ mod tests {
             ("agent", "1"),
             ("ipc", "1"),
             ("agent.x.y", "1"),
+            ("policy", "1"),
+            ("policy.known", "1"),
+            ("policy.friend.kinds", "ping"),
+            ("policy.known.kinds", "p*"),
+            ("knock.allow", "bob"),
+            ("policy.", "1"),
         ] {
             assert!(set(&path, key, value).is_err(), "{key} {value}");
         }
+        assert!(get(&path, "policy").unwrap_err().to_string().contains("is a table"));
         assert!(unset(&path, "prot").unwrap_err().to_string().contains("\"port\""));
         assert_eq!(fs::read_to_string(&path).unwrap(), TEXT);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

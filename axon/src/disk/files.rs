@@ -184,7 +184,7 @@ fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf, DiskErr
 }
 
 /// Makes a rename or a new name in the directory last.
-fn sync_parent(path: &Path) -> Result<(), DiskError> {
+pub(super) fn sync_parent(path: &Path) -> Result<(), DiskError> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -5,11 +5,12 @@
 //! wrong.
 
 use std::fmt;
+use std::path::Path;
 
 use axon_proto::id::{AgentId, PublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
 use super::files::{self, DiskError, MODE_PRIVATE, MODE_PUBLIC};
 use super::root::Root;
@@ -51,6 +52,17 @@ pub enum KeyError {
     Disk(#[from] DiskError),
 }
 
+/// Why a file gives no key.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// It holds none.
+    #[error("the file is damaged ({0})")]
+    Damaged(&'static str),
+    /// It is no private file of ours, or the disk refused.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
 impl Identity {
     /// The identity of this seed.
     pub fn from_seed(seed: [u8; 32]) -> Result<Self, DiskError> {
@@ -68,21 +80,26 @@ impl Identity {
     /// The identity in this root. Touches nothing.
     pub fn load(root: &Root) -> Result<Self, KeyError> {
         let (dir, flags) = (root.dir().display().to_string(), root.flags().to_owned());
-        let bytes = match files::read_private(&root.identity_key(), KEY_FILE_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if !error.is_missing() => return Err(error.into()),
+        match Self::read(&root.identity_key()) {
+            Ok(identity) => Ok(identity),
+            Err(ReadError::Damaged(why)) => Err(KeyError::Damaged(dir, flags, why)),
+            Err(ReadError::Disk(error)) if !error.is_missing() => Err(error.into()),
             Err(_) if std::fs::symlink_metadata(root.identity_pub()).is_ok() => {
-                return Err(KeyError::Lost(dir, flags));
+                Err(KeyError::Lost(dir, flags))
             }
-            Err(_) => return Err(KeyError::None(dir, flags)),
-        };
-        let damaged = |why| KeyError::Damaged(dir.clone(), flags.clone(), why);
+            Err(_) => Err(KeyError::None(dir, flags)),
+        }
+    }
+
+    /// The identity in this file. Touches nothing.
+    pub(super) fn read(path: &Path) -> Result<Self, ReadError> {
+        let bytes = files::read_private(path, KEY_FILE_BYTES_MAX)?;
         let text = bytes.trim_ascii();
         if text.is_empty() {
-            return Err(damaged("it is empty"));
+            return Err(ReadError::Damaged("it is empty"));
         }
-        let seed = STANDARD.decode(text).map_err(|_| damaged("it is not base64"))?;
-        let seed = seed.try_into().map_err(|_| damaged("it does not hold 32 bytes"))?;
+        let seed = STANDARD.decode(text).map_err(|_| ReadError::Damaged("it is not base64"))?;
+        let seed = seed.try_into().map_err(|_| ReadError::Damaged("it does not hold 32 bytes"))?;
         Ok(Self::from_seed(seed)?)
     }
 
@@ -118,10 +135,22 @@ impl Identity {
         read_public(root) == Some(self.public)
     }
 
+    /// Signs a message.
+    pub(super) fn sign(&self, message: &[u8]) -> Result<[u8; 64], DiskError> {
+        let broken = || DiskError::Refused("the seed makes no Ed25519 key".to_owned());
+        let pair = Ed25519KeyPair::from_seed_unchecked(&self.seed).map_err(|_| broken())?;
+        pair.sign(message).as_ref().try_into().map_err(|_| broken())
+    }
+
     /// The content of the key file.
     pub(crate) fn key_text(&self) -> String {
         format!("{}\n", STANDARD.encode(self.seed))
     }
+}
+
+/// Whether a signature of the message is that of the key.
+pub fn verify(key: &PublicKey, message: &[u8], signature: &[u8; 64]) -> bool {
+    UnparsedPublicKey::new(&ED25519, key.0).verify(message, signature).is_ok()
 }
 
 /// The public key in `identity.pub`, if there is one.
@@ -176,6 +205,17 @@ mod tests {
         ];
         let public = Identity::from_seed(seed).unwrap().public;
         assert_eq!(public.0[..4], [0xd7, 0x5a, 0x98, 0x01]);
+    }
+
+    #[test]
+    fn a_signature_is_of_one_key_and_one_message() {
+        let identity = Identity::from_seed([1; 32]).unwrap();
+        let mut signature = identity.sign(b"message").unwrap();
+        assert!(verify(&identity.public, b"message", &signature));
+        assert!(!verify(&identity.public, b"messagE", &signature));
+        assert!(!verify(&Identity::from_seed([2; 32]).unwrap().public, b"message", &signature));
+        signature[63] ^= 1;
+        assert!(!verify(&identity.public, b"message", &signature));
     }
 
     #[test]

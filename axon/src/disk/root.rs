@@ -197,6 +197,46 @@ impl Root {
         self.dir.join("ipc-token")
     }
 
+    /// `contacts.toml`.
+    pub fn contacts(&self) -> PathBuf {
+        self.dir.join("contacts.toml")
+    }
+
+    /// `sockets.toml`: what scoped sockets there are.
+    pub fn scopes(&self) -> PathBuf {
+        self.dir.join("sockets.toml")
+    }
+
+    /// `sockets`: a directory for each scoped socket.
+    pub fn scope_dirs(&self) -> PathBuf {
+        self.dir.join("sockets")
+    }
+
+    /// The directory of one scoped socket, which may be given to whoever uses it.
+    pub fn scope_dir(&self, name: &str) -> PathBuf {
+        self.scope_dirs().join(name)
+    }
+
+    /// One scoped socket.
+    pub fn scope_socket(&self, name: &str) -> PathBuf {
+        self.scope_dir(name).join("axon.sock")
+    }
+
+    /// `audit.jsonl`.
+    pub fn audit(&self) -> PathBuf {
+        self.dir.join("audit.jsonl")
+    }
+
+    /// `audit.jsonl.1`: the rows before those of `audit.jsonl`.
+    pub fn audit_before(&self) -> PathBuf {
+        self.dir.join("audit.jsonl.1")
+    }
+
+    /// `old_keys`: what this agent was before.
+    pub fn old_keys(&self) -> PathBuf {
+        self.dir.join("old_keys")
+    }
+
     /// `known_peers.json`.
     pub fn known_peers(&self) -> PathBuf {
         self.dir.join("known_peers.json")

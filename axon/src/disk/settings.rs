@@ -1,5 +1,6 @@
 //! Every key of `config.toml`, one row each: what `axon config` lists, what the reader accepts, what the
-//! specification says. `[[peers]]` stands apart, in [`super::config`].
+//! specification says. `[[peers]]` stands apart, in [`super::config`]. What names in lists may be is told in
+//! `policy`.
 
 use axon_proto::limits;
 
@@ -26,8 +27,23 @@ pub enum Kind {
     Path,
     /// A list of texts.
     List,
+    /// A list of at most `limits::RULE_NAMES_MAX` names of one sort.
+    Names(Names),
     /// Whatever JSON can say.
     Any,
+}
+
+/// What the names of a list are those of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// Kinds, or `*` for any.
+    Kinds,
+    /// Domains.
+    Domains,
+    /// What knocks are for: `category` or `category/action`.
+    Intents,
+    /// Agents, by their ids.
+    Agents,
 }
 
 /// What holds when a key is not set.
@@ -193,16 +209,69 @@ pub const SETTINGS: &[Setting] = &[
         false,
         "capabilities: the model behind the agent",
     ),
+    names("policy.unknown.kinds", Names::Kinds, POLICY_KINDS),
+    names("policy.unknown.domains", Names::Domains, POLICY_DOMAINS),
+    rate("policy.unknown.messages_per_minute", 30, "messages of one peer in a minute; 0: no limit"),
+    policy("policy.unknown.bytes_per_minute", 1_073_741_824, 0, "bytes", POLICY_BYTES),
+    policy("policy.unknown.in_flight_max", OPEN_MAX, 4, "requests", POLICY_IN_FLIGHT),
+    policy("policy.unknown.payload_bytes_max", MESSAGE_MAX, 0, "bytes", POLICY_PAYLOAD),
+    rate("policy.unknown.level_messages_per_minute", 120, POLICY_LEVEL),
+    names("policy.known.kinds", Names::Kinds, POLICY_KINDS),
+    names("policy.known.domains", Names::Domains, POLICY_DOMAINS),
+    rate("policy.known.messages_per_minute", 0, "messages of one peer in a minute; 0: no limit"),
+    policy("policy.known.bytes_per_minute", 1_073_741_824, 0, "bytes", POLICY_BYTES),
+    policy("policy.known.in_flight_max", OPEN_MAX, 256, "requests", POLICY_IN_FLIGHT),
+    policy("policy.known.payload_bytes_max", MESSAGE_MAX, 0, "bytes", POLICY_PAYLOAD),
+    rate("policy.known.level_messages_per_minute", 0, POLICY_LEVEL),
+    names("policy.trusted.kinds", Names::Kinds, POLICY_KINDS),
+    names("policy.trusted.domains", Names::Domains, POLICY_DOMAINS),
+    rate("policy.trusted.messages_per_minute", 0, "messages of one peer in a minute; 0: no limit"),
+    policy("policy.trusted.bytes_per_minute", 1_073_741_824, 0, "bytes", POLICY_BYTES),
+    policy("policy.trusted.in_flight_max", OPEN_MAX, 256, "requests", POLICY_IN_FLIGHT),
+    policy("policy.trusted.payload_bytes_max", MESSAGE_MAX, 0, "bytes", POLICY_PAYLOAD),
+    rate("policy.trusted.level_messages_per_minute", 0, POLICY_LEVEL),
+    row(
+        "knock.open",
+        Kind::Bool,
+        Preset::Bool(false),
+        false,
+        "let strangers knock without an invite; you approve or deny them",
+    ),
+    names(
+        "knock.intents",
+        Names::Intents,
+        "what knocks may be for, category or category/action; all without it",
+    ),
+    names("knock.allow", Names::Agents, "agents that are let in at once when they knock, at level known"),
+    rate("knock.per_minute", 30, "knocks of all strangers together in a minute; 0: no limit"),
+    row(
+        "knock.accept_rekey",
+        Kind::Bool,
+        Preset::Bool(false),
+        false,
+        "take on a known peer's new key, signed with its old one, without asking you",
+    ),
 ];
 
 /// The keys of one `[[peers]]` entry.
 pub const PEER_KEYS: &[&str] = &["agent_id", "addr", "pubkey", "name"];
 
 /// The tables that the file may have, apart from `[[peers]]`.
-pub const TABLES: &[&str] = &["ipc", "outbox", "agent"];
+pub const TABLES: &[&str] =
+    &["ipc", "outbox", "agent", "policy", "policy.unknown", "policy.known", "policy.trusted", "knock"];
 
 /// The table whose unknown keys are told to peers as they are.
 pub const FREE_TABLE: &str = "agent";
+
+const OPEN_MAX: u64 = limits::OPEN_PER_PEER_MAX as u64;
+const MESSAGE_MAX: u64 = limits::MESSAGE_BYTES_MAX as u64;
+const POLICY_KINDS: &str =
+    "kinds that peers of the level may send, or *; without it those meant for the level";
+const POLICY_DOMAINS: &str = "domains that they may ask about, with all below each; all without it";
+const POLICY_BYTES: &str = "bytes of one peer in a minute; 0: no limit";
+const POLICY_IN_FLIGHT: &str = "requests of one peer that wait for an answer; 0: no limit";
+const POLICY_PAYLOAD: &str = "bytes of one payload; 0: no limit";
+const POLICY_LEVEL: &str = "messages of all peers of the level in a minute; 0: no limit";
 
 const NAME: Kind = Kind::Text { bytes_max: limits::NAME_BYTES_MAX };
 
@@ -222,14 +291,14 @@ pub fn nearest(unknown: &str) -> Option<&'static str> {
     let leaf = |key: &'static str| key.rsplit_once('.').map_or(key, |(_, leaf)| leaf);
     let unknown_leaf = unknown.rsplit_once('.').map_or(unknown, |(_, leaf)| leaf);
     let known = || SETTINGS.iter().map(|row| row.key).chain(["peers"]).chain(TABLES.iter().copied());
+    let far = |key: &&'static str| distance(unknown, key);
     // A right key in the wrong table is the nearest of all.
-    if let Some(key) = known().find(|key| leaf(key) == unknown_leaf && *key != unknown) {
+    if let Some(key) = known().filter(|key| leaf(key) == unknown_leaf && *key != unknown).min_by_key(far) {
         return Some(key);
     }
     // So is one with its unit left out.
-    if unknown_leaf.len() >= 4
-        && let Some(key) = known().find(|key| leaf(key).starts_with(unknown_leaf))
-    {
+    let cut = |key: &&'static str| unknown_leaf.len() >= 4 && leaf(key).starts_with(unknown_leaf);
+    if let Some(key) = known().filter(cut).min_by_key(far) {
         return Some(key);
     }
     let whole = known().map(|key| (distance(unknown, key), key));
@@ -237,9 +306,23 @@ pub fn nearest(unknown: &str) -> Option<&'static str> {
     most_like(unknown, whole.chain(in_other_table))
 }
 
-/// The known key of a `[[peers]]` entry that is most like an unknown one, if any is like it.
-pub fn nearest_peer_key(unknown: &str) -> Option<&'static str> {
-    most_like(unknown, PEER_KEYS.iter().map(|key| (distance(unknown, key), *key)))
+/// What to say to somebody who wrote a key that there is not.
+pub fn hint(unknown: &str) -> String {
+    if TABLES.contains(&unknown) {
+        return format!("\"{unknown}\" is a table: `axon config --list` shows its keys");
+    }
+    let of_level = unknown.strip_prefix("policy.").map(|rest| rest.split('.').next().unwrap_or(rest));
+    match (nearest(unknown), of_level) {
+        (_, Some("blocked")) => "who is blocked is not heard at all, and needs no policy".to_owned(),
+        (Some(near), _) => format!("did you mean \"{near}\"?"),
+        (None, Some(_)) => "the levels with a policy are unknown, known and trusted".to_owned(),
+        (None, None) => "`axon config --list` shows all keys".to_owned(),
+    }
+}
+
+/// The one of these keys that is most like an unknown one, if any is like it.
+pub fn nearest_of(unknown: &str, keys: &[&'static str]) -> Option<&'static str> {
+    most_like(unknown, keys.iter().map(|key| (distance(unknown, key), *key)))
 }
 
 /// What a key takes, for a person.
@@ -251,6 +334,7 @@ pub fn expects(kind: Kind) -> String {
         Kind::Addr => "an IP address without a port, such as \"127.0.0.1\" or \"::1\"".to_owned(),
         Kind::Path => "a file's path".to_owned(),
         Kind::List => "a list of texts, such as [\"one\", \"two\"]".to_owned(),
+        Kind::Names(names) => super::policy::expects(names),
         Kind::Any => "something that JSON can say".to_owned(),
     }
 }
@@ -268,6 +352,18 @@ const fn int(
     doc: &'static str,
 ) -> Setting {
     Setting { key, kind: Kind::Int { min, max }, preset: Preset::Int(preset), unit, restart, doc }
+}
+
+const fn names(key: &'static str, names: Names, doc: &'static str) -> Setting {
+    row(key, Kind::Names(names), Preset::None, false, doc)
+}
+
+const fn policy(key: &'static str, max: u64, preset: u64, unit: &'static str, doc: &'static str) -> Setting {
+    int(key, (0, max), preset, unit, false, doc)
+}
+
+const fn rate(key: &'static str, preset: u64, doc: &'static str) -> Setting {
+    policy(key, 1_000_000, preset, "messages", doc)
 }
 
 /// The candidate at the least distance, if that is less than half of what was written.
@@ -330,15 +426,22 @@ mod tests {
             ("ipc.read_receipt", Some("ipc.read_receipts")),
             ("durable", Some("ipc.durable")),
             ("peer", Some("peers")),
-            ("policy", None),
-            ("knock", None),
+            ("policy", Some("policy")),
+            ("knock", Some("knock")),
+            ("polices", Some("policy")),
+            ("knock.opne", Some("knock.open")),
+            ("policy.known.kind", Some("policy.known.kinds")),
+            ("policy.knwon.kinds", Some("policy.known.kinds")),
+            ("policy.trusted.in_flight", Some("policy.trusted.in_flight_max")),
+            ("policy.friend", None),
+            ("accept_rekey", Some("knock.accept_rekey")),
             ("x", None),
         ] {
             assert_eq!(nearest(typo), key, "{typo}");
         }
-        assert_eq!(nearest_peer_key("pub_key"), Some("pubkey"));
-        assert_eq!(nearest_peer_key("address"), Some("addr"));
-        assert_eq!(nearest_peer_key("trust"), None);
+        assert_eq!(nearest_of("pub_key", PEER_KEYS), Some("pubkey"));
+        assert_eq!(nearest_of("address", PEER_KEYS), Some("addr"));
+        assert_eq!(nearest_of("trust", PEER_KEYS), None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The store on its thread: a directory of files under [`axon_proto::store`], group commits, and the other
-//! files that are written while the daemon runs.
+//! files that are read and written while the daemon runs.
 //!
 //! Jobs are done in the order in which they come. Commits that wait together are made together, with one
 //! write and one sync; a reading sees what was committed before it.
@@ -12,21 +12,29 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
-use axon_proto::node::{CommitId, Input, KnownPeer, ReadId, Seen};
+use axon_proto::audit::Row;
+use axon_proto::contacts::ContactChange;
+use axon_proto::id::AgentId;
+use axon_proto::node::{CommitId, Input, JobId, KnownPeer, ReadId, Seen};
+use axon_proto::scope::{Scope, ScopeChange};
 use axon_proto::store::files::{FileError, FileId, Files};
 use axon_proto::store::log::{OpenError, Options};
 use axon_proto::store::memory::Memory;
 use axon_proto::store::{Commit, Keep, Opened, Read, Store};
 use rustix::fs::{Mode, OFlags};
 
+use super::audit::AuditLog;
 use super::files::{DiskError, OTHERS_BITS, is_ours, random, unix_ms};
+use super::reload::Fresh;
 use super::root::{ROOT_MODE, Root};
 use super::state::{self, ReplayLog};
+use super::{contacts, old_keys, sockets};
 
 /// Commits that are made together at most.
 const BATCH_MAX: usize = 1_024;
-/// The stack of the thread; nothing on it is deep.
-const STACK_BYTES: usize = 256 * 1024;
+/// The stack of the thread: tables within tables, as deep as the parser of TOML allows, need some. What is
+/// not used takes no memory.
+const STACK_BYTES: usize = 1024 * 1024;
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +76,47 @@ enum Job {
     Evict(Keep),
     Remember(Vec<Seen>),
     Peers(Vec<KnownPeer>),
+    Audit(Row),
+    Owners(Owners),
+}
+
+/// Something to be done with files that are the owner's to read and to change.
+enum Owners {
+    Contacts(JobId, Vec<ContactChange>),
+    Socket(Option<JobId>, ScopeChange),
+    SocketDir(String),
+    Reload(Option<JobId>),
+    Rekey(JobId),
+}
+
+/// What the thread has done.
+#[derive(Debug)]
+pub enum DiskEvent {
+    /// Something for the node.
+    Input(Input),
+    /// A scoped socket is in its file and has its directory, or is out of the file.
+    Socket {
+        /// Whose end it is; none where nobody waits for it.
+        job: Option<JobId>,
+        /// What was to be done.
+        change: ScopeChange,
+        /// What was there before, or why it was not done.
+        outcome: Result<Option<Scope>, String>,
+    },
+    /// Settings, token and contacts were read again.
+    Fresh {
+        /// Whose end it is; none at SIGHUP.
+        job: Option<JobId>,
+        /// What the files say, or why they stay without effect.
+        outcome: Result<Box<Fresh>, String>,
+    },
+    /// There is a new identity for the next start, or none.
+    Rekeyed {
+        /// Whose end it is.
+        job: JobId,
+        /// Its public key.
+        outcome: Result<String, String>,
+    },
 }
 
 /// The thread that has the disk.
@@ -79,15 +128,17 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Starts the thread; what it has done comes back by `done`.
+    /// Starts the thread, for the agent `own`; what it has done comes back by `done`.
     pub fn start(
         root: &Root,
+        own: AgentId,
         store: OpenStore,
         replay_log: ReplayLog,
-        done: impl Fn(Input) + Send + 'static,
+        done: impl Fn(DiskEvent) + Send + 'static,
     ) -> Result<Self, StoreError> {
         let (jobs, receiver) = channel();
-        let worker = Worker { store, replay_log, known_peers: root.known_peers(), done: Box::new(done) };
+        let (root, audit) = (root.clone(), AuditLog::new(root));
+        let worker = Worker { root, own, store, replay_log, audit, done: Box::new(done) };
         let thread = std::thread::Builder::new().name("disk".into()).stack_size(STACK_BYTES);
         let thread = thread.spawn(move || worker.run(&receiver)).map_err(StoreError::Thread)?;
         Ok(Self { jobs, thread })
@@ -118,6 +169,36 @@ impl Disk {
         self.give(Job::Peers(peers));
     }
 
+    /// Changes `contacts.toml`, and `[[peers]]` where somebody is removed.
+    pub fn contacts(&self, job: JobId, changes: Vec<ContactChange>) {
+        self.give(Job::Owners(Owners::Contacts(job, changes)));
+    }
+
+    /// Changes `sockets.toml`, and makes the directory of a socket that is put.
+    pub fn socket(&self, job: Option<JobId>, change: ScopeChange) {
+        self.give(Job::Owners(Owners::Socket(job, change)));
+    }
+
+    /// Takes the directory of a socket that is closed away.
+    pub fn remove_socket_dir(&self, name: String) {
+        self.give(Job::Owners(Owners::SocketDir(name)));
+    }
+
+    /// Reads settings, token and contacts again, as they are once all before this is written.
+    pub fn reload(&self, job: Option<JobId>) {
+        self.give(Job::Owners(Owners::Reload(job)));
+    }
+
+    /// Makes a new identity for the next start.
+    pub fn rekey(&self, job: JobId) {
+        self.give(Job::Owners(Owners::Rekey(job)));
+    }
+
+    /// Appends to the audit log.
+    pub fn audit(&self, row: Row) {
+        self.give(Job::Audit(row));
+    }
+
     fn give(&self, job: Job) {
         if self.jobs.send(job).is_err() {
             tracing::warn!("the disk's thread has ended: nothing more is written");
@@ -134,10 +215,12 @@ impl Disk {
 }
 
 struct Worker {
+    root: Root,
+    own: AgentId,
     store: OpenStore,
     replay_log: ReplayLog,
-    known_peers: PathBuf,
-    done: Box<dyn Fn(Input) + Send>,
+    audit: AuditLog,
+    done: Box<dyn Fn(DiskEvent) + Send>,
 }
 
 impl Worker {
@@ -168,7 +251,7 @@ impl Worker {
             if !commits.is_empty() {
                 let outcomes = self.store.commit(&commits, unix_ms());
                 for (id, outcome) in ids.drain(..).zip(outcomes) {
-                    (self.done)(Input::Committed { id, outcome });
+                    self.tell(Input::Committed { id, outcome });
                 }
                 commits.clear();
                 // Big bodies must not stay in memory because they came once.
@@ -194,7 +277,7 @@ impl Worker {
             Job::Commit(..) => Ok(()),
             Job::Read(id, read) => {
                 let out = self.store.read(&read);
-                (self.done)(Input::ReadDone { id, out });
+                self.tell(Input::ReadDone { id, out });
                 Ok(())
             }
             Job::Evict(keep) => match self.store.evict(&keep, unix_ms()) {
@@ -202,11 +285,46 @@ impl Worker {
                 Err(error) => return tracing::warn!("old messages could not be taken out: {error}"),
             },
             Job::Remember(seen) => self.replay_log.append(&seen, unix_ms()),
-            Job::Peers(peers) => state::save_peers(&self.known_peers, &peers),
+            Job::Peers(peers) => state::save_peers(&self.root.known_peers(), &peers),
+            Job::Audit(row) => return self.audit.append(&row),
+            Job::Owners(job) => return self.owners(job),
         };
         if let Err(error) = written {
             tracing::warn!("not written: {error}");
         }
+    }
+
+    fn owners(&self, job: Owners) {
+        match job {
+            Owners::Contacts(job, changes) => {
+                let outcome = contacts::change(&self.root, self.own, &changes);
+                let outcome = outcome.map(|()| String::new()).map_err(|error| error.to_string());
+                self.tell(Input::Done { job, outcome });
+            }
+            Owners::Socket(job, change) => {
+                let outcome = sockets::change(&self.root, &change).map_err(|error| error.to_string());
+                (self.done)(DiskEvent::Socket { job, change, outcome });
+            }
+            Owners::SocketDir(name) => {
+                if let Err(error) = sockets::remove_dir(&self.root, &name) {
+                    tracing::warn!("{error}; it is left where it is");
+                }
+            }
+            Owners::Reload(job) => {
+                let outcome = Fresh::read(&self.root, self.own);
+                let outcome = outcome.map(Box::new).map_err(|error| error.to_string());
+                (self.done)(DiskEvent::Fresh { job, outcome });
+            }
+            Owners::Rekey(job) => {
+                let outcome = old_keys::rekey(&self.root, unix_ms());
+                let outcome = outcome.map(|new| new.public.to_string()).map_err(|error| error.to_string());
+                (self.done)(DiskEvent::Rekeyed { job, outcome });
+            }
+        }
+    }
+
+    fn tell(&self, input: Input) {
+        (self.done)(DiskEvent::Input(input));
     }
 
     fn tell_warnings(&mut self) {
@@ -355,5 +473,124 @@ impl Files for Directory {
 
     fn sync_names(&mut self) -> Result<(), FileError> {
         self.dir.sync_all().map_err(says)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axon_proto::audit::Event;
+    use axon_proto::contacts::Contact;
+    use axon_proto::trust::Level;
+
+    use super::super::Identity;
+    use super::*;
+
+    fn open_disk(root: &Root) -> (Disk, std::sync::mpsc::Receiver<DiskEvent>, Identity) {
+        let (identity, _) = Identity::load_or_create(root).unwrap();
+        let (store, _) = open(root, false, 0).unwrap();
+        let (log, ..) = ReplayLog::open(&root.replay_log(), 0).unwrap();
+        let (done, events) = channel();
+        let disk =
+            Disk::start(root, identity.id, store, log, move |event| done.send(event).unwrap()).unwrap();
+        (disk, events, identity)
+    }
+
+    fn blocked(n: u8) -> Contact {
+        Contact {
+            agent_id: AgentId([n; 16]),
+            pubkey: None,
+            addrs: Vec::new(),
+            level: Level::Blocked,
+            name: None,
+            since_ms: 0,
+            why: None,
+            expiry_ms: None,
+            paused: false,
+        }
+    }
+
+    #[test]
+    fn a_reading_sees_what_was_written_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        let (disk, events, identity) = open_disk(&root);
+        disk.contacts(JobId(1), vec![ContactChange::Put(blocked(1))]);
+        disk.contacts(JobId(2), vec![ContactChange::Put(Contact { agent_id: identity.id, ..blocked(2) })]);
+        disk.reload(Some(JobId(3)));
+        disk.contacts(JobId(4), vec![ContactChange::Remove(AgentId([1; 16]))]);
+        disk.reload(None);
+        disk.audit(Row {
+            at_ms: 1,
+            until_ms: None,
+            event: Event::Trust,
+            peer: None,
+            socket: None,
+            rule: "blocked".into(),
+            count: 1,
+        });
+        disk.rekey(JobId(5));
+        disk.stop();
+        let mut events = events.into_iter();
+        let mut next = || events.next().unwrap();
+        assert!(matches!(next(), DiskEvent::Input(Input::Done { job: JobId(1), outcome: Ok(_) })));
+        let DiskEvent::Input(Input::Done { job: JobId(2), outcome: Err(why) }) = next() else { panic!() };
+        assert!(why.contains("this agent itself"), "{why}");
+        let DiskEvent::Fresh { job: Some(JobId(3)), outcome: Ok(fresh) } = next() else { panic!() };
+        assert_eq!(fresh.contacts.contacts, [blocked(1)]);
+        assert!(matches!(next(), DiskEvent::Input(Input::Done { job: JobId(4), outcome: Ok(_) })));
+        let DiskEvent::Fresh { job: None, outcome: Ok(fresh) } = next() else { panic!() };
+        assert!(fresh.contacts.contacts.is_empty());
+        let DiskEvent::Rekeyed { job: JobId(5), outcome: Ok(key) } = next() else { panic!() };
+        assert_eq!(Identity::load(&root).unwrap().public.to_string(), key);
+        assert!(old_keys::was_ours(&root, identity.id));
+        assert!(events.next().is_none());
+        assert_eq!(super::super::audit::scan(&root.audit()).unwrap().map(|scan| scan.rows), Some(1));
+    }
+
+    #[test]
+    fn sockets_are_put_and_their_directories_removed_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        let (disk, events, _) = open_disk(&root);
+        let scope = Scope {
+            name: "box".to_owned(),
+            allow: Vec::new(),
+            to: None,
+            kinds: None,
+            domains: None,
+            uid: None,
+            messages_per_minute: 0,
+        };
+        disk.socket(Some(JobId(1)), ScopeChange::Put(scope.clone()));
+        disk.socket(None, ScopeChange::Remove("box".to_owned()));
+        disk.remove_socket_dir("box".to_owned());
+        disk.socket(Some(JobId(2)), ScopeChange::Put(scope.clone()));
+        disk.stop();
+        let found: Vec<_> = events.into_iter().collect();
+        let [first, second, third] = &found[..] else { panic!("{found:?}") };
+        assert!(matches!(first, DiskEvent::Socket { job: Some(JobId(1)), outcome: Ok(None), .. }));
+        let DiskEvent::Socket { job: None, outcome: Ok(before), .. } = second else { panic!("{second:?}") };
+        assert_eq!(before.as_ref(), Some(&scope));
+        assert!(matches!(third, DiskEvent::Socket { job: Some(JobId(2)), outcome: Ok(None), .. }));
+        assert!(root.scope_dir("box").is_dir());
+    }
+
+    #[test]
+    fn a_file_of_great_depth_does_not_need_more_than_the_threads_stack() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        let (disk, events, _) = open_disk(&root);
+        for text in [
+            format!("contacts = {}{}", "[".repeat(9_000), "]".repeat(9_000)),
+            format!("contacts = {}1{}", "[".repeat(78), "]".repeat(78)),
+            format!("contacts = {}1{}", "{a=".repeat(78), "}".repeat(78)),
+            format!("[{}x]", "a.".repeat(78)),
+            format!("{}x = 1", "a.".repeat(78)),
+        ] {
+            fs::write(root.contacts(), text).unwrap();
+            disk.reload(None);
+            assert!(matches!(events.recv().unwrap(), DiskEvent::Fresh { outcome: Err(_), .. }));
+        }
+        disk.stop();
     }
 }

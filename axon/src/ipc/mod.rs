@@ -1,159 +1,90 @@
-//! The Unix socket: accepts clients, checks who they are, reads their lines, writes theirs, all bounded.
+//! The Unix sockets: accepts clients, checks who they are, reads their lines, writes theirs, all bounded.
 //!
 //! Source: `spec/IPC.md`, "Socket". A client that does not read is not read from either, and its events are
-//! turned away; the node is told, and tells the client.
+//! turned away; the node is told, and tells the client. A client that begins a line and does not end it is
+//! closed, and makes room for others before.
 
-use std::collections::{HashMap, VecDeque};
+mod client;
+mod listen;
+mod outbox;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axon_proto::limits::{CLIENT_QUEUE_BYTES_MAX, CLIENT_UNREAD_BYTES_MAX, LINE_BYTES_MAX};
-use axon_proto::node::{ClientId, Input};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
+use axon_proto::error::{IpcCode, IpcError};
+use axon_proto::id::AgentId;
+use axon_proto::ipc::error_line;
+use axon_proto::limits::{PLACES_KEPT, PURGE_MS};
+use axon_proto::node::{ClientId, Input, JobId, Of};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use client::LAST_WORDS;
+pub use listen::Newcomer;
+use listen::{Door, Listening, Scope};
+use outbox::Outbox;
 
 /// Clients over the limit that are being told so; more are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
-/// Bytes of lines that wait for a client before its commands are no longer read.
-const BACKPRESSURE_BYTES: usize = 1 << 20;
-/// Bytes read at once.
-const READ_BYTES: usize = 8 * 1024;
-/// How long a client that is being closed may take to read its last lines.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-/// Bytes written at once, about.
-const BATCH_BYTES: usize = 64 * 1024;
-/// A larger buffer is given back after use.
-const BUFFER_KEPT_BYTES: usize = 16 * 1024;
+/// How long a newcomer waits for it to show who there has begun a line, when all places are taken.
+const WAIT: Duration = Duration::from_millis(50);
+/// Newcomers that are looked at, or wait so, at once; the others wait to be accepted.
+const NEWCOMERS_MAX: usize = 256;
+/// How long the log does not hear of another client of another user.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
 
-/// What the tasks of the socket tell the driver.
+/// What the tasks of the sockets tell the driver. Give it to [`Ipc::absorb`].
 #[derive(Debug)]
 pub enum IpcEvent {
-    /// A client has connected.
-    Up(UnixStream),
-    /// Something for the node.
+    /// Somebody has connected.
+    Up(Newcomer),
+    /// What a client has said or done.
+    Client(ClientId, Input),
+    /// Something else for the node.
     Input(Input),
 }
 
-/// The listening socket and its clients.
+/// The listening sockets and their clients.
 #[derive(Debug)]
 pub struct Ipc {
-    clients: HashMap<ClientId, Arc<Outbox>>,
+    main: Listening,
+    scopes: HashMap<Arc<str>, Scope>,
+    clients: HashMap<ClientId, Client>,
     next_client: u64,
     clients_max: usize,
     events_max: usize,
     uid: u32,
-    events: mpsc::Sender<IpcEvent>,
-    accepting: tokio::task::JoinHandle<()>,
+    door: Door,
+    /// Newcomers that are told that there is no place on their socket.
+    turned_away: Arc<Semaphore>,
+    /// When the log last heard of a client of another user.
+    warned: Cell<Option<Instant>>,
 }
 
-/// Lines that wait to be written to one client.
-#[derive(Debug, Default)]
-struct Outbox {
-    queue: Mutex<Queue>,
-    /// There is something to write, or the end has come.
-    filled: Notify,
-    /// Something has been written.
-    drained: Notify,
-    /// The client has gone: nobody needs its reader.
-    ended: Notify,
-    /// The client has gone or is being closed: the writer must not wait for it any longer than a moment.
-    hurry: Notify,
+#[derive(Debug)]
+struct Client {
+    outbox: Arc<Outbox>,
+    socket: Option<Arc<str>>,
+    standing: Standing,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    lines: VecDeque<Arc<str>>,
-    bytes: usize,
-    /// No more lines come: close once these are written.
-    closing: bool,
-    /// The client has gone: nothing is written any more.
-    gone: bool,
-    /// Its commands wait for an earlier one: no more are read.
-    paused: bool,
-}
-
-impl Outbox {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, line: Arc<str>) {
-        let mut queue = self.lock();
-        if queue.bytes + line.len() > CLIENT_UNREAD_BYTES_MAX {
-            // It does not read what it is handed: what it holds goes to others.
-            tracing::warn!("a client that leaves {} bytes unread is closed", queue.bytes);
-            drop(queue);
-            return self.has_gone();
-        }
-        if !queue.gone && !queue.closing {
-            queue.bytes += line.len() + 1;
-            queue.lines.push_back(line);
-            drop(queue);
-            self.filled.notify_one();
-        }
-    }
-
-    /// Moves lines into `batch`; whether no more will come after those that wait.
-    fn take(&self, batch: &mut Vec<u8>) -> bool {
-        let mut queue = self.lock();
-        while batch.len() < BATCH_BYTES
-            && let Some(line) = queue.lines.pop_front()
-        {
-            batch.extend_from_slice(line.as_bytes());
-            batch.push(b'\n');
-        }
-        queue.gone || queue.closing
-    }
-
-    fn written(&self, bytes: usize) {
-        let mut queue = self.lock();
-        queue.bytes = queue.bytes.saturating_sub(bytes);
-        drop(queue);
-        self.drained.notify_one();
-    }
-
-    /// Bytes that wait to be written; none when the client has gone.
-    fn fill(&self) -> Option<usize> {
-        let queue = self.lock();
-        (!queue.gone).then_some(queue.bytes)
-    }
-
-    /// Whether more may be read of the client; none when it has gone.
-    fn has_room(&self) -> Option<bool> {
-        let queue = self.lock();
-        (!queue.gone).then_some(queue.bytes <= BACKPRESSURE_BYTES && !queue.paused)
-    }
-
-    fn is_done(&self) -> bool {
-        let queue = self.lock();
-        queue.gone || queue.bytes == 0
-    }
-
-    fn close(&self) {
-        self.lock().closing = true;
-        self.filled.notify_one();
-        self.hurry.notify_one();
-    }
-
-    fn has_gone(&self) {
-        let mut queue = self.lock();
-        queue.gone = true;
-        queue.lines.clear();
-        queue.bytes = 0;
-        drop(queue);
-        self.filled.notify_one();
-        self.drained.notify_one();
-        self.ended.notify_one();
-        self.hurry.notify_one();
-    }
+/// What the node hears of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Everything.
+    Served,
+    /// Only its end: its socket is no more.
+    Muted,
+    /// Nothing more: it has been told of its end.
+    Forgotten,
 }
 
 impl Ipc {
@@ -165,16 +96,19 @@ impl Ipc {
         events_max: usize,
         events: mpsc::Sender<IpcEvent>,
     ) -> io::Result<Self> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        // Nobody else gets in between bind and the change of mode: whose a client is, is checked as well.
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        let accepting = tokio::spawn(accept(listener, events.clone()));
-        let uid = rustix::process::geteuid().as_raw();
-        Ok(Self { clients: HashMap::new(), next_client: 1, clients_max, events_max, uid, events, accepting })
+        let door = Door { events, places: Arc::new(Semaphore::new(NEWCOMERS_MAX)) };
+        Ok(Self {
+            main: Listening::on(path, door.clone())?,
+            scopes: HashMap::new(),
+            clients: HashMap::new(),
+            next_client: 1,
+            clients_max,
+            events_max,
+            uid: rustix::process::geteuid().as_raw(),
+            door,
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
+            warned: Cell::new(None),
+        })
     }
 
     /// New limits.
@@ -182,251 +116,257 @@ impl Ipc {
         (self.clients_max, self.events_max) = (clients_max, events_max);
     }
 
+    /// Listens on a scoped socket too, for the user `uid`; one of that name that there is already is closed.
+    ///
+    /// Its directory must be there. Where that is the user's own, nobody else can open the socket; where it
+    /// is not, whoever connects and is another user is turned away.
+    pub fn open_scope(&mut self, name: &str, path: &Path, uid: u32) -> io::Result<()> {
+        self.close_scope(name);
+        let scope = Scope::open(name, path, uid, self.uid, self.door.clone())?;
+        self.scopes.insert(Arc::clone(&scope.name), scope);
+        Ok(())
+    }
+
+    /// Ends a scoped socket: nobody is accepted any more, its file is gone, nothing more is heard of its
+    /// clients, and they are closed.
+    pub fn close_scope(&mut self, name: &str) {
+        if self.scopes.remove(name).is_none() {
+            return;
+        }
+        for client in self.clients.values_mut().filter(|client| client.socket.as_deref() == Some(name)) {
+            if client.standing == Standing::Served {
+                client.standing = Standing::Muted;
+            }
+            client.outbox.cut_off(None);
+        }
+    }
+
     /// Takes a task's event; what the node must be told.
     pub fn absorb(&mut self, event: IpcEvent) -> Option<Input> {
         match event {
-            IpcEvent::Up(stream) => self.client_up(stream),
-            IpcEvent::Input(Input::ClientGone { client }) => {
-                self.clients.remove(&client);
-                Some(Input::ClientGone { client })
+            IpcEvent::Up(newcomer) => self.newcomer(newcomer),
+            IpcEvent::Client(client, input @ Input::ClientGone { .. }) => {
+                let gone = self.clients.remove(&client)?;
+                (gone.standing != Standing::Forgotten).then_some(input)
+            }
+            IpcEvent::Client(client, input) => {
+                (self.clients.get(&client)?.standing == Standing::Served).then_some(input)
             }
             IpcEvent::Input(input) => Some(input),
         }
     }
 
-    fn client_up(&mut self, stream: UnixStream) -> Option<Input> {
-        if self.clients.len() >= self.clients_max + TURNED_AWAY_MAX {
+    fn newcomer(&mut self, newcomer: Newcomer) -> Option<Input> {
+        let trusted = self.may_enter(&newcomer)?;
+        // All scoped sockets together leave some places to the owner.
+        if newcomer.socket.is_some()
+            && (self.count(|client| client.socket == newcomer.socket) >= self.quarter()
+                || self.count(|client| client.socket.is_some()) >= self.scoped_max())
+        {
+            self.turn_away(newcomer.stream);
             return None;
         }
-        let trusted = match stream.peer_cred() {
-            Ok(credentials) if credentials.uid() != self.uid => {
-                tracing::warn!(uid = credentials.uid(), "a client of another user was turned away");
-                return None;
-            }
-            known => known.is_ok(),
+        let full = self.count(|_| true) >= self.clients_max;
+        if (full || !newcomer.has_room)
+            && let Some(client) = self.make_room()
+        {
+            // The node hears of the end of the one before it hears of the other.
+            self.again(Newcomer { has_room: true, ..newcomer }, Duration::ZERO);
+            return Some(Input::ClientGone { client });
+        }
+        if full && !newcomer.waited {
+            self.again(Newcomer { waited: true, ..newcomer }, WAIT);
+            return None;
+        }
+        let turned_away_max = if full { TURNED_AWAY_MAX } else { 2 * TURNED_AWAY_MAX };
+        if self.clients.len() >= self.clients_max + turned_away_max {
+            return None;
+        }
+        Some(self.client_up(newcomer.stream, newcomer.socket, trusted))
+    }
+
+    /// Looks at a newcomer once more, after a while.
+    fn again(&self, newcomer: Newcomer, after: Duration) {
+        let events = self.door.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            // When this fails the driver has ended.
+            drop(events.send(IpcEvent::Up(newcomer)).await);
+        });
+    }
+
+    /// Tells the log of a client of another user, once in a while: anybody may try as often as he likes.
+    fn warn_of(&self, uid: Option<u32>, socket: &str) {
+        if self.warned.get().is_none_or(|at| at.elapsed() > WARN_AGAIN) {
+            self.warned.set(Some(Instant::now()));
+            tracing::warn!(uid, socket, "a client of another user was turned away");
+        }
+    }
+
+    /// Places that clients of scoped sockets may hold together.
+    fn scoped_max(&self) -> usize {
+        self.clients_max - PLACES_KEPT.min(self.clients_max / 2)
+    }
+
+    /// Whether a newcomer's credentials could be read and are good; none where it must not enter.
+    fn may_enter(&self, newcomer: &Newcomer) -> Option<bool> {
+        let credentials = newcomer.stream.peer_cred();
+        let Some(name) = &newcomer.socket else {
+            return match credentials {
+                Ok(credentials) if credentials.uid() != self.uid => {
+                    self.warn_of(Some(credentials.uid()), "");
+                    None
+                }
+                known => Some(known.is_ok()),
+            };
         };
+        // The socket may have been closed since, or be another one of that name.
+        let scope = self.scopes.get(name).filter(|scope| Arc::ptr_eq(&scope.name, name))?;
+        let uid = credentials.ok().map(|credentials| credentials.uid());
+        let good = uid.is_some_and(|uid| uid == scope.uid || uid == self.uid);
+        if !good {
+            self.warn_of(uid, name);
+        }
+        good.then_some(true)
+    }
+
+    /// Clients that are served and of this sort.
+    fn count(&self, of: impl Fn(&Client) -> bool) -> usize {
+        let served = |client: &&Client| client.standing == Standing::Served && client.outbox.is_open();
+        self.clients.values().filter(served).filter(|client| of(client)).count()
+    }
+
+    /// How many clients of one scoped socket there may be.
+    fn quarter(&self) -> usize {
+        (self.clients_max / 4).max(1)
+    }
+
+    /// Where as many clients as may have never said a line, closes the oldest of those that have begun one.
+    fn make_room(&mut self) -> Option<ClientId> {
+        let max = self.clients_max;
+        let silent_max = if max <= 2 * PLACES_KEPT { max / 2 } else { max - PLACES_KEPT };
+        let mut silent = 0;
+        let mut oldest = None;
+        for (id, client) in self.clients.iter().filter(|(_, client)| client.standing == Standing::Served) {
+            if let Some(begun) = client.outbox.is_silent() {
+                silent += 1;
+                if begun && oldest.is_none_or(|oldest| *id < oldest) {
+                    oldest = Some(*id);
+                }
+            }
+        }
+        let oldest = oldest.filter(|_| silent >= silent_max)?;
+        let leaving = self.clients.values().filter(|client| client.standing == Standing::Forgotten).count();
+        let client = self.clients.get_mut(&oldest)?;
+        client.standing = Standing::Forgotten;
+        if leaving >= TURNED_AWAY_MAX {
+            client.outbox.has_gone();
+        } else {
+            let message = "all places for clients that have not sent a whole line are taken: connect again, \
+                           and send each command as one whole line";
+            let error = IpcError::new(IpcCode::TooManyClients, message);
+            client.outbox.cut_off(Some(error_line("", &error)));
+        }
+        Some(oldest)
+    }
+
+    /// Tells a newcomer that all places of its socket are taken.
+    fn turn_away(&self, mut stream: UnixStream) {
+        let Ok(place) = Arc::clone(&self.turned_away).try_acquire_owned() else { return };
+        let message = format!(
+            "all {} places of this socket are taken: close one, or have max_ipc_clients raised in config.toml",
+            self.quarter()
+        );
+        let line = format!("{}\n", error_line("", &IpcError::new(IpcCode::TooManyClients, message)));
+        tokio::spawn(async move {
+            drop(timeout(LAST_WORDS, stream.write_all(line.as_bytes())).await);
+            drop(place);
+        });
+    }
+
+    fn client_up(&mut self, stream: UnixStream, socket: Option<Arc<str>>, trusted: bool) -> Input {
         let client = ClientId(self.next_client);
         self.next_client += 1;
         let (reader, writer) = stream.into_split();
         let outbox = Arc::new(Outbox::default());
-        self.clients.insert(client, outbox.clone());
-        tokio::spawn(write(writer, client, outbox.clone(), self.events.clone()));
-        tokio::spawn(read(reader, client, outbox, self.events.clone()));
-        Some(Input::ClientUp { client, trusted })
+        tokio::spawn(client::write(writer, client, outbox.clone(), self.door.events.clone()));
+        tokio::spawn(client::read(reader, client, outbox.clone(), self.door.events.clone()));
+        let socket_of = socket.clone();
+        self.clients.insert(client, Client { outbox, socket: socket_of, standing: Standing::Served });
+        Input::ClientUp { client, trusted, socket }
     }
 
-    /// Queues a line that must not be dropped; a client that leaves too many unread is closed.
-    pub fn line(&self, client: ClientId, line: Arc<str>) {
-        if let Some(outbox) = self.clients.get(&client) {
-            outbox.push(line);
+    /// Queues a line that must not be dropped, with whose words it carries; a client that leaves too many
+    /// unread is closed.
+    pub fn line(&self, client: ClientId, of: Of, line: Arc<str>) {
+        if let Some(client) = self.clients.get(&client) {
+            client.outbox.line(of, line);
         }
     }
 
-    /// Queues an event; false when the client's queue is full.
-    pub fn event(&self, client: ClientId, line: Arc<str>) -> bool {
-        let Some(outbox) = self.clients.get(&client) else { return true };
-        let queue = outbox.lock();
-        let full = queue.lines.len() >= self.events_max || queue.bytes + line.len() > CLIENT_QUEUE_BYTES_MAX;
-        drop(queue);
-        if !full {
-            outbox.push(line);
-        }
-        !full
+    /// Queues an event of a peer; false when the client's queue is full.
+    pub fn event(&self, client: ClientId, of: AgentId, line: Arc<str>) -> bool {
+        let client = self.clients.get(&client);
+        client.is_none_or(|client| client.outbox.event(of, line, self.events_max))
+    }
+
+    /// Drops the events of a peer that wait, and tells `Input::Done` once all other lines that are queued
+    /// now and carry its words are written, or their clients closed: at once, or after `PURGE_MS`.
+    pub fn purge(&mut self, job: JobId, peer: AgentId) {
+        let purged = self.clients.values().map(|client| (client, client.outbox.purge(peer)));
+        let unwritten: Vec<_> =
+            purged.filter_map(|(client, last)| Some((Arc::clone(&client.outbox), last?))).collect();
+        let events = self.door.events.clone();
+        tokio::spawn(async move {
+            let until = Instant::now() + Duration::from_millis(PURGE_MS);
+            for (outbox, last) in unwritten {
+                if timeout_at(until, outbox.passed(last)).await.is_err() {
+                    tracing::info!("a client did not read the last words of a peer in time, and is closed");
+                    outbox.has_gone();
+                    outbox.passed(last).await;
+                }
+            }
+            // When this fails the driver has ended.
+            drop(events.send(IpcEvent::Input(Input::Done { job, outcome: Ok(String::new()) })).await);
+        });
     }
 
     /// Reads no more lines of a client for now, or reads them again.
     pub fn pace(&self, client: ClientId, pause: bool) {
-        if let Some(outbox) = self.clients.get(&client) {
-            outbox.lock().paused = pause;
-            outbox.drained.notify_one();
+        if let Some(client) = self.clients.get(&client) {
+            client.outbox.pause(pause);
         }
     }
 
     /// Closes a client once its lines are written.
     pub fn close_client(&self, client: ClientId) {
-        if let Some(outbox) = self.clients.get(&client) {
-            outbox.close();
+        if let Some(client) = self.clients.get(&client) {
+            client.outbox.close();
         }
     }
 
     /// Takes no more clients; those attached go on.
     pub fn stop_accepting(&self) {
-        self.accepting.abort();
+        self.main.stop();
+        self.scopes.values().for_each(|scope| scope.listening.stop());
     }
 
-    /// Stops accepting, and closes all clients once their lines are written, or after a moment.
+    /// Stops accepting, removes the files of the main socket, which is `path`, and of the others, and closes
+    /// all clients once their lines are written, or after a moment.
     pub async fn close(self, path: &Path) {
-        self.accepting.abort();
-        if let Err(error) = std::fs::remove_file(path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        let Self { main, scopes, clients, .. } = self;
+        drop((main, scopes));
+        if let Err(error) = listen::remove(path) {
             tracing::warn!(%error, "the socket could not be removed");
         }
-        self.clients.values().for_each(|outbox| outbox.close());
+        clients.values().for_each(|client| client.outbox.close());
         let written = async {
-            for outbox in self.clients.values() {
-                loop {
-                    let written = outbox.drained.notified();
-                    if outbox.is_done() {
-                        break;
-                    }
-                    written.await;
-                }
+            for client in clients.values() {
+                client.outbox.empty().await;
             }
         };
         if timeout(Duration::from_millis(500), written).await.is_err() {
             tracing::info!("a client did not read its last lines");
         }
     }
-}
-
-async fn accept(listener: UnixListener, events: mpsc::Sender<IpcEvent>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                if events.send(IpcEvent::Up(stream)).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: wait for some to be given back.
-                tracing::warn!(%error, "a client could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-/// Reads a client's lines until it goes.
-async fn read(
-    mut reader: OwnedReadHalf,
-    client: ClientId,
-    outbox: Arc<Outbox>,
-    events: mpsc::Sender<IpcEvent>,
-) {
-    let mut buffer = Vec::new();
-    let mut skipping = false;
-    'client: loop {
-        buffer.reserve(READ_BYTES);
-        let read = tokio::select! {
-            read = reader.read_buf(&mut buffer) => read,
-            () = outbox.ended.notified() => break,
-        };
-        match read {
-            // It may have closed this half only, and wait for its answers: the node decides.
-            Ok(0) => {
-                if events.send(IpcEvent::Input(Input::ClientEof { client })).await.is_ok() {
-                    tokio::select! {
-                        () = hung_up(reader.as_ref()) => {}
-                        () = outbox.ended.notified() => {}
-                    }
-                }
-                break;
-            }
-            Err(_) => break,
-            Ok(_) => {}
-        }
-        let mut start = 0;
-        while let Some(length) = buffer[start..].iter().position(|byte| *byte == b'\n') {
-            let line = &buffer[start..start + length];
-            start += length + 1;
-            let input = if std::mem::take(&mut skipping) {
-                continue;
-            } else if length > LINE_BYTES_MAX {
-                Input::LineTooLong { client }
-            } else {
-                Input::Line { client, line: line.to_vec() }
-            };
-            if events.send(IpcEvent::Input(input)).await.is_err() || !room(&outbox).await {
-                break 'client;
-            }
-        }
-        buffer.drain(..start);
-        if buffer.len() > LINE_BYTES_MAX {
-            // Say so once; the rest of the line is passed over.
-            if !std::mem::replace(&mut skipping, true)
-                && events.send(IpcEvent::Input(Input::LineTooLong { client })).await.is_err()
-            {
-                break;
-            }
-            buffer.clear();
-        }
-        if skipping && !buffer.is_empty() {
-            buffer.clear();
-        }
-        if buffer.capacity() > BUFFER_KEPT_BYTES && buffer.is_empty() {
-            buffer = Vec::new();
-        }
-    }
-    outbox.has_gone();
-}
-
-/// Waits until both halves are closed: the client has gone, and not only said its last word.
-///
-/// Over a descriptor of its own, whose readiness can be taken without the writer missing it.
-async fn hung_up(stream: &UnixStream) {
-    let own = stream.as_fd().try_clone_to_owned().map(std::os::unix::net::UnixStream::from);
-    // Without a descriptor to spare the client counts as gone.
-    let Ok(own) = own.and_then(UnixStream::from_std) else { return };
-    while let Ok(ready) = own.ready(Interest::WRITABLE).await {
-        if ready.is_write_closed() {
-            return;
-        }
-        drop(own.try_io(Interest::WRITABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into())));
-    }
-}
-
-/// Waits until a client has read enough of its answers, and its commands are done; false when it has gone.
-async fn room(outbox: &Outbox) -> bool {
-    loop {
-        let drained = outbox.drained.notified();
-        match outbox.has_room() {
-            None => return false,
-            Some(true) => return true,
-            Some(false) => {}
-        }
-        drained.await;
-    }
-}
-
-/// Writes a client's lines, many at once, until it goes or is closed.
-async fn write(
-    mut writer: OwnedWriteHalf,
-    client: ClientId,
-    outbox: Arc<Outbox>,
-    events: mpsc::Sender<IpcEvent>,
-) {
-    let mut batch = Vec::new();
-    loop {
-        let filled = outbox.filled.notified();
-        let ends = outbox.take(&mut batch);
-        if batch.is_empty() {
-            if ends {
-                break;
-            }
-            filled.await;
-            continue;
-        }
-        let mut writing = pin!(writer.write_all(&batch));
-        let written = tokio::select! {
-            written = &mut writing => written,
-            () = outbox.hurry.notified() => match outbox.fill() {
-                None => break,
-                Some(_) => timeout(LAST_WORDS, writing).await.unwrap_or_else(|late| Err(late.into())),
-            },
-        };
-        outbox.written(batch.len());
-        if written.is_err() {
-            break;
-        }
-        batch.clear();
-        if batch.capacity() > BUFFER_KEPT_BYTES {
-            batch = Vec::new();
-        }
-    }
-    // A client that is closed reads all its lines, then the end.
-    drop(writer.shutdown().await);
-    outbox.has_gone();
-    // When this fails the driver has ended, and with it everything that could matter.
-    drop(events.send(IpcEvent::Input(Input::ClientGone { client })).await);
 }

@@ -31,6 +31,14 @@ impl Identity {
         let key = PublicKey(key.try_into().ok()?);
         Some(Self { id: key.agent_id(), key })
     }
+
+    /// The identities of all Ed25519 keys inside these bytes.
+    pub(super) fn within(bytes: &[u8]) -> impl Iterator<Item = Self> {
+        bytes.windows(SPKI_PREFIX.len() + 32).filter_map(|bytes| {
+            let key = PublicKey(bytes.strip_prefix(&SPKI_PREFIX)?.try_into().ok()?);
+            Some(Self { id: key.agent_id(), key })
+        })
+    }
 }
 
 /// A self-signed certificate for the seed, with its signing key and identity.

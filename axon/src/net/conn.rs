@@ -4,27 +4,43 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use axon_proto::limits::{HANDSHAKES_FREE_MAX, HANDSHAKES_MAX, STREAMS_MAX};
+use axon_proto::limits::{
+    HANDSHAKES_FREE_MAX, HANDSHAKES_MAX, STRANGER_MESSAGE_BYTES_MAX, STRANGER_MS, STRANGER_STREAMS_MAX,
+    STRANGERS_MAX, STREAMS_MAX,
+};
 use axon_proto::node::{ConnId, DialId, Input, Side, StreamId};
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::cert::Identity;
-use super::endpoint::unmapped;
+use super::endpoint::{self, unmapped};
 use super::silence::{self, Flight};
+use super::trust::{Admission, other_end};
 use super::{Conn, Event, Flushing, Hello, NetEvent, Shared, Waiting, stream, why};
 
 /// Close code: the peer has broken the protocol.
 pub(super) const VIOLATION: VarInt = VarInt::from_u32(4);
+/// Close code: there are too many connections.
+const NO_ROOM: VarInt = VarInt::from_u32(1);
 /// What a peer is told that lost its pin while it connected.
 pub(super) const NOT_PINNED: &[u8] = b"this key is not known here";
+/// A stranger's connection is closed after this, should the node not have done it.
+pub(super) const STRANGER_GUARD: Duration = Duration::from_millis(STRANGER_MS + 3_000);
+/// Strangers who are connected or about to be told of; the node keeps fewer.
+pub(super) const STRANGERS_OPEN_MAX: usize = 4 * STRANGERS_MAX;
+/// What names the connection to both of its ends, and to nobody else.
+const BINDING_LABEL: &[u8] = b"EXPORTER-axon-knock";
 
-/// A connection whose handshake is complete and whose peer is pinned.
+/// A connection whose handshake is complete and whose peer is let in.
 pub(super) struct Ready {
     pub(super) connection: Connection,
     pub(super) who: Identity,
     pub(super) side: Side,
+    /// A place among the strangers, of one who is let in to knock only.
+    pub(super) stranger: Option<OwnedSemaphorePermit>,
+    pub(super) binding: [u8; 32],
     pub(super) early: bool,
     pub(super) dial: Option<DialId>,
     /// The hello that goes out first, for a connection that we dialled.
@@ -109,7 +125,8 @@ async fn shake(incoming: Incoming, shared: &Shared) -> Result<(Ready, Option<Fir
     // On a full handshake the client is nobody until it is confirmed, and nothing is read or sent before.
     let mut first = None;
     let flushing = Flushing::new();
-    if let Some(who) = shared.trust.peer(&connection) {
+    let resumed = other_end(&connection);
+    if let Some(who) = resumed.filter(|who| shared.trust.is_pinned(who)) {
         let mut opening = Box::pin(open_first(connection.clone(), shared.clone()));
         let opened = tokio::select! {
             biased;
@@ -135,18 +152,48 @@ async fn shake(incoming: Incoming, shared: &Shared) -> Result<(Ready, Option<Fir
     if let Some(error) = connection.close_reason() {
         return Err(why::ended(&error));
     }
-    let Some(who) = shared.trust.peer(&connection) else {
+    let (Some(who), Some(binding)) = (other_end(&connection), binding(&connection)) else {
         connection.close(VIOLATION, NOT_PINNED);
-        return Err("the peer is not pinned any more".into());
+        return Err("the handshake gave no identity".into());
+    };
+    let stranger = match shared.trust.admission(&who, Side::Acceptor) {
+        Admission::Peer => None,
+        Admission::Stranger => {
+            // Of what came early nothing is read.
+            first = None;
+            let Ok(place) = Arc::clone(&shared.strangers).try_acquire_owned() else {
+                connection.close(NO_ROOM, b"connection limit reached");
+                return Err("there are too many strangers".into());
+            };
+            Some(place)
+        }
+        Admission::Refused => {
+            shared.refusals.tell(who.id);
+            connection.close(VIOLATION, NOT_PINNED);
+            return Err("the peer is not let in any more".into());
+        }
     };
     let early = matches!(first, Some(First::Early(..)));
-    Ok((Ready { connection, who, side: Side::Acceptor, early, dial: None, hello: None, flushing }, first))
+    let side = Side::Acceptor;
+    let ready = Ready { connection, who, side, stranger, binding, early, dial: None, hello: None, flushing };
+    Ok((ready, first))
+}
+
+/// The TLS exporter of a connection whose handshake is complete.
+pub(super) fn binding(connection: &Connection) -> Option<[u8; 32]> {
+    let mut binding = [0; 32];
+    connection.export_keying_material(&mut binding, BINDING_LABEL, b"").ok()?;
+    Some(binding)
 }
 
 /// Accepts the first stream and, if it came in 0-RTT, reads it.
 async fn open_first(connection: Connection, shared: Shared) -> Option<Opened> {
     let (send, mut recv) = connection.accept_bi().await.ok()?;
-    let early = if recv.is_0rtt() { Some(stream::read(&mut recv, shared.read_timeout).await) } else { None };
+    let early = if recv.is_0rtt() {
+        Some(stream::read(&mut recv, shared.message_bytes_max, shared.read_timeout).await)
+    } else {
+        None
+    };
     Some(Opened { send, recv, early })
 }
 
@@ -173,13 +220,23 @@ pub(super) async fn connected(shared: Shared, ready: Ready) {
     run(shared, ready, None).await;
 }
 
-async fn run(shared: Shared, ready: Ready, first: Option<First>) {
-    let Ready { connection, who, side, early, dial, hello, flushing } = ready;
+async fn run(mut shared: Shared, ready: Ready, first: Option<First>) {
+    let Ready { connection, who, side, stranger: place, binding, early, dial, hello, flushing } = ready;
+    let stranger = place.is_some();
+    let places = if stranger { STRANGER_STREAMS_MAX } else { SLOTS };
+    match side {
+        Side::Acceptor if stranger => {
+            endpoint::keep_small(&connection);
+            shared.message_bytes_max = STRANGER_MESSAGE_BYTES_MAX;
+        }
+        Side::Acceptor => endpoint::welcome(&connection),
+        Side::Dialer => {}
+    }
     let conn = shared.conn_id();
     let flight = Arc::new(Flight::default());
     let addr = unmapped(connection.remote_address());
     let told = Event::Connected {
-        input: Input::Connected { conn, peer: who.id, key: who.key, side, addr, dial, early },
+        input: Input::Connected { conn, peer: who.id, key: who.key, side, addr, dial, early, binding },
         conn,
         opened: Conn {
             connection: connection.clone(),
@@ -192,8 +249,9 @@ async fn run(shared: Shared, ready: Ready, first: Option<First>) {
         return;
     }
 
-    // As many messages as the peer may have streams are read or wait for the node; then no more are taken.
-    let slots = [Arc::new(Semaphore::new(SLOTS as usize)), Arc::new(Semaphore::new(SLOTS as usize))];
+    // As many messages as the peer may have streams are read, or wait for the node or its answer; then no
+    // more are taken.
+    let slots = [(); 2].map(|()| Arc::new(Semaphore::new(places as usize)));
     match first {
         Some(First::Early(stream, bytes)) => {
             let event = Event::Request { conn, stream, bytes, waiting: None };
@@ -209,19 +267,23 @@ async fn run(shared: Shared, ready: Ready, first: Option<First>) {
         }
         None => {}
     }
+    let guard = shared.stranger_guard;
     let streams = async {
         tokio::join!(
-            requests(&shared, conn, &connection, &slots[0], &flushing),
+            requests(&shared, conn, &connection, &slots[0], &flushing, stranger),
             one_ways(&shared, conn, &connection, &slots[1]),
         );
         // What had come before the end still reaches the node before it hears of the end.
         for slots in &slots {
-            let _ = slots.acquire_many(SLOTS).await;
+            let _ = slots.acquire_many(places).await;
         }
     };
     tokio::select! {
         () = streams => {}
-        () = silence::watch(connection.clone(), conn, flight, shared.events.clone()) => {}
+        () = silence::watch(connection.clone(), conn, flight, shared.events.clone()), if !stranger => {}
+        () = tokio::time::sleep(guard), if stranger => {
+            connection.close(VIOLATION, b"strangers are heard briefly");
+        }
     }
     let why = connection.close_reason().map_or_else(|| "the connection has ended".into(), |e| why::ended(&e));
     tracing::debug!(conn = conn.0, peer = %who.id, why, "disconnected");
@@ -234,9 +296,14 @@ async fn requests(
     connection: &Connection,
     slots: &Arc<Semaphore>,
     flushing: &Flushing,
+    stranger: bool,
 ) {
     while let Ok(slot) = Arc::clone(slots).acquire_owned().await {
         let Ok((send, recv)) = connection.accept_bi().await else { return };
+        if stranger && recv.is_0rtt() {
+            // Both halves are given up.
+            continue;
+        }
         tokio::spawn(stream::request(shared.clone(), conn, send, recv, slot, flushing.clone()));
     }
 }
@@ -258,5 +325,5 @@ impl Opened {
     }
 }
 
-/// Messages of one direction of one connection that are being read or handed to the node.
+/// Messages of one direction of one connection that are being read, handed to the node, or answered.
 const SLOTS: u32 = STREAMS_MAX;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axon_proto::id::AgentId;
@@ -16,6 +17,7 @@ use super::cert::Identity;
 use super::conn::{self, NOT_PINNED, Ready, VIOLATION};
 use super::endpoint::unmapped;
 use super::stream::Exchange;
+use super::trust::{Trust, other_end};
 use super::{Event, Flushing, Hello, NetEvent, Shared, why};
 
 /// How long after one address the next is tried, while the first is silent.
@@ -33,28 +35,23 @@ pub(super) struct Dial {
 /// Dials, and then carries the connection to its end.
 pub(super) async fn dial(shared: Shared, endpoint: Endpoint, client: ClientConfig, dial: Dial) {
     let id = dial.id;
-    let mut failures = Vec::new();
-    let attempt = Attempt { shared: shared.clone(), endpoint, client, peer: dial.peer };
-    let won = race(&attempt, &dial.addrs, &dial.hello, &mut failures);
-    let won = match tokio::time::timeout(dial.timeout, won).await {
+    let expected = Expected::Pinned(Arc::clone(&shared.trust));
+    let attempt = Attempt { endpoint, client, peer: dial.peer, expected };
+    let won = match reach(attempt, &dial.addrs, &dial.hello.bytes, dial.timeout).await {
         Ok(won) => won,
-        Err(_) => {
-            let (addrs, secs) = (dial.addrs.join(", "), dial.timeout.as_secs_f32());
-            failures.push(format!("no answer from {addrs} within {secs} s"));
-            None
+        Err(why) => {
+            let failed = Input::DialFailed { dial: id, why };
+            let _ = shared.events.send(NetEvent(Event::Plain(failed))).await;
+            return;
         }
     };
-    let Some((connection, who, early)) = won else {
-        let why = if failures.is_empty() { "no address is known".into() } else { failures.join("; ") };
-        let failed = Input::DialFailed { dial: id, why };
-        let _ = shared.events.send(NetEvent(Event::Plain(failed))).await;
-        return;
-    };
-    drop(attempt);
+    let Won { connection, who, early, binding } = won;
     let ready = Ready {
         connection,
         who,
         side: Side::Dialer,
+        stranger: None,
+        binding,
         early: early.is_some(),
         dial: Some(id),
         hello: Some(Hello { early, ..dial.hello }),
@@ -63,10 +60,40 @@ pub(super) async fn dial(shared: Shared, endpoint: Endpoint, client: ClientConfi
     conn::connected(shared, ready).await;
 }
 
-/// A connection whose other end is the peer we meant, and the hello if it was taken in 0-RTT.
-type Won = (Connection, Identity, Option<Exchange>);
+/// A connection whose other end is the peer we meant.
+pub(super) struct Won {
+    pub(super) connection: Connection,
+    pub(super) who: Identity,
+    /// The hello, if it was taken in 0-RTT.
+    pub(super) early: Option<Exchange>,
+    pub(super) binding: [u8; 32],
+}
 
-async fn race(attempt: &Attempt, addrs: &[String], hello: &Hello, failures: &mut Vec<String>) -> Option<Won> {
+/// Makes one connection, over whichever address answers first; or says why there is none.
+pub(super) async fn reach(
+    attempt: Attempt,
+    addrs: &[String],
+    hello: &Arc<str>,
+    timeout: Duration,
+) -> Result<Won, String> {
+    let mut failures = Vec::new();
+    match tokio::time::timeout(timeout, race(&attempt, addrs, hello, &mut failures)).await {
+        Ok(Some(won)) => return Ok(won),
+        Ok(None) => {}
+        Err(_) => {
+            let (addrs, secs) = (addrs.join(", "), timeout.as_secs_f32());
+            failures.push(format!("no answer from {addrs} within {secs} s"));
+        }
+    }
+    Err(if failures.is_empty() { "no address is known".into() } else { failures.join("; ") })
+}
+
+async fn race(
+    attempt: &Attempt,
+    addrs: &[String],
+    hello: &Arc<str>,
+    failures: &mut Vec<String>,
+) -> Option<Won> {
     let mut waiting = VecDeque::new();
     let mut lookups = JoinSet::new();
     let mut attempts = JoinSet::new();
@@ -104,7 +131,7 @@ async fn race(attempt: &Attempt, addrs: &[String], hello: &Hello, failures: &mut
             },
             () = tokio::time::sleep_until(next_at), if !waiting.is_empty() => {
                 if let Some(addr) = waiting.pop_front() {
-                    attempts.spawn(attempt.clone().run(addr, hello.bytes.clone()));
+                    attempts.spawn(attempt.clone().run(addr, Arc::clone(hello)));
                     tried += 1;
                     next_at = Instant::now() + STAGGER;
                 }
@@ -126,16 +153,35 @@ async fn look_up(name: String) -> Result<Vec<SocketAddr>, String> {
     }
 }
 
+/// Whom to reach, and how.
 #[derive(Clone)]
-struct Attempt {
-    shared: Shared,
-    endpoint: Endpoint,
-    client: ClientConfig,
-    peer: AgentId,
+pub(super) struct Attempt {
+    pub(super) endpoint: Endpoint,
+    pub(super) client: ClientConfig,
+    pub(super) peer: AgentId,
+    pub(super) expected: Expected,
+}
+
+/// Which key must be there.
+#[derive(Clone)]
+pub(super) enum Expected {
+    /// The one that is pinned.
+    Pinned(Arc<Trust>),
+    /// This one.
+    Only(Identity),
+}
+
+impl Expected {
+    fn is_met(&self, who: &Identity) -> bool {
+        match self {
+            Self::Pinned(trust) => trust.is_pinned(who),
+            Self::Only(peer) => peer == who,
+        }
+    }
 }
 
 impl Attempt {
-    async fn run(self, addr: SocketAddr, hello: std::sync::Arc<str>) -> Result<Won, String> {
+    async fn run(self, addr: SocketAddr, hello: Arc<str>) -> Result<Won, String> {
         let shown = unmapped(addr);
         let ended = |error| format!("{shown}: {}", why::ended(&error));
         let connecting = self
@@ -162,8 +208,9 @@ impl Attempt {
             return Err(ended(error));
         }
         // A resumed session has passed no verifier, and the pins may have changed meanwhile.
-        match self.shared.trust.peer(&connection) {
-            Some(who) if who.id == self.peer => Ok((connection, who, early)),
+        let who = other_end(&connection).filter(|who| who.id == self.peer && self.expected.is_met(who));
+        match (who, conn::binding(&connection)) {
+            (Some(who), Some(binding)) => Ok(Won { connection, who, early, binding }),
             _ => {
                 connection.close(VIOLATION, NOT_PINNED);
                 Err(format!("{shown}: this peer is not pinned any more"))

@@ -5,11 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axon_proto::limits::{HANDSHAKES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
+use axon_proto::limits::{
+    HANDSHAKES_MAX, MESSAGE_BYTES_MAX, STRANGER_MESSAGE_BYTES_MAX, STRANGER_STREAMS_MAX, STREAMS_MAX,
+};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
@@ -19,6 +21,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 const STREAM_WINDOW_BYTES: u32 = MESSAGE_BYTES_MAX as u32 + 1_024;
 /// Bytes of one connection that may wait unread.
 pub(super) const WINDOW_BYTES: u32 = 1_048_576;
+/// The same until it is known who has dialled: a hello in 0-RTT fits.
+const FIRST_WINDOW_BYTES: u32 = 2 * STREAM_WINDOW_BYTES;
+/// The same of a stranger.
+const STRANGER_WINDOW_BYTES: u32 = STRANGER_STREAMS_MAX * (STRANGER_MESSAGE_BYTES_MAX as u32 + 1_024);
 /// Bytes of one connection that may wait for the peer's acknowledgement.
 const SEND_WINDOW_BYTES: u64 = 1_048_576;
 /// Bytes kept of a handshake that is not yet accepted: a hello in 0-RTT fits.
@@ -77,30 +83,67 @@ pub enum BindError {
     NoRuntime,
 }
 
+/// An endpoint that listens, and how it dials.
+pub(super) struct Open {
+    pub(super) endpoint: Endpoint,
+    pub(super) client: ClientConfig,
+    pub(super) local: SocketAddr,
+}
+
 /// Opens the socket and the endpoint, and makes the configuration to dial with.
 pub(super) fn open(
     config: &NetConfig,
     seed: &[u8; 32],
     client: rustls::ClientConfig,
     server: rustls::ServerConfig,
-) -> Result<(Endpoint, ClientConfig, SocketAddr), BindError> {
+) -> Result<Open, BindError> {
     let socket = socket(config)?;
     let io = |error| BindError::Io { port: config.port, error };
     let tls = |error: quinn::crypto::rustls::NoInitialCipherSuite| BindError::Identity(error.to_string());
     let local = unmapped(socket.local_addr().map_err(io)?);
 
-    let transport = Arc::new(transport(config));
     let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).map_err(tls)?));
+    // What everybody may do who dials; `welcome` allows the rest once it is known who that is.
+    let mut first = transport(config);
+    first
+        .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .receive_window(VarInt::from_u32(FIRST_WINDOW_BYTES));
     server
-        .transport_config(Arc::clone(&transport))
+        .transport_config(Arc::new(first))
         .max_incoming(HANDSHAKES_MAX)
         .incoming_buffer_size(INCOMING_BYTES_MAX)
         .incoming_buffer_size_total(INCOMING_TOTAL_BYTES_MAX);
     let mut client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).map_err(tls)?));
-    client.transport_config(transport);
+    client.transport_config(Arc::new(transport(config)));
 
     let endpoint = Endpoint::new(keys(seed), Some(server), socket, Arc::new(TokioRuntime)).map_err(io)?;
-    Ok((endpoint, client, local))
+    Ok(Open { endpoint, client, local })
+}
+
+/// How to dial only to say something: the peer can open no stream.
+pub(super) fn mute(config: &NetConfig, client: rustls::ClientConfig) -> Result<ClientConfig, String> {
+    let client = QuicClientConfig::try_from(client).map_err(|error| error.to_string())?;
+    let mut mute = transport(config);
+    // What the peer sent on one would count as delivered.
+    mute.max_concurrent_bidi_streams(VarInt::from_u32(0)).max_concurrent_uni_streams(VarInt::from_u32(0));
+    let mut client = ClientConfig::new(Arc::new(client));
+    client.transport_config(Arc::new(mute));
+    Ok(client)
+}
+
+/// Lets somebody who has dialled do all that a peer may.
+pub(super) fn welcome(connection: &Connection) {
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS_OFFERED));
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS_OFFERED));
+    connection.set_receive_window(VarInt::from_u32(WINDOW_BYTES));
+}
+
+/// Lets somebody who has dialled do little, for good.
+pub(super) fn keep_small(connection: &Connection) {
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(STRANGER_STREAMS_MAX));
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(0));
+    connection.set_receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES));
 }
 
 /// An address as people write it: IPv4 is not shown as an IPv6 address.

@@ -8,12 +8,15 @@ mod cert;
 mod conn;
 mod dial;
 mod endpoint;
+mod herald;
 mod kx;
 mod silence;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod tls;
+mod trust;
 mod why;
 
 use std::collections::HashMap;
@@ -23,15 +26,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axon_proto::id::{AgentId, PublicKey};
-use axon_proto::limits::STREAMS_MAX;
+use axon_proto::limits::{MESSAGE_BYTES_MAX, STREAMS_MAX};
 use axon_proto::node::{ConnId, Effect, Input, Lost, StreamId, Token};
 use quinn::{Connection, Endpoint, VarInt};
+use rustls::sign::CertifiedKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use cert::Identity;
+use endpoint::Open;
+use herald::Herald;
 use silence::Flight;
 use stream::{Answer, Exchange};
-use tls::{Tickets, Trust};
+use tickets::{Sessions, Tickets};
+use trust::Trust;
 
 pub use endpoint::{BindError, NetConfig};
 
@@ -46,6 +54,10 @@ pub struct Net {
     local: SocketAddr,
     shared: Shared,
     tickets: Arc<Tickets>,
+    sessions: Arc<Sessions>,
+    /// Certificates of identities that were ours before.
+    old: HashMap<AgentId, Arc<CertifiedKey>>,
+    config: NetConfig,
     conns: HashMap<ConnId, Conn>,
     /// Inbound requests that await their answer.
     streams: HashMap<StreamId, Waiting>,
@@ -119,9 +131,26 @@ struct Waiting {
 struct Shared {
     events: mpsc::Sender<NetEvent>,
     trust: Arc<Trust>,
+    refusals: Refusals,
+    strangers: Arc<Semaphore>,
     ids: Arc<AtomicU64>,
     handshake_timeout: Duration,
     read_timeout: Duration,
+    stranger_guard: Duration,
+    message_bytes_max: usize,
+}
+
+/// Tells of certificates that the handshake has refused, as far as there is room: nothing ever waits for it.
+#[derive(Debug, Clone)]
+struct Refusals(mpsc::Sender<NetEvent>);
+
+impl Refusals {
+    fn tell(&self, id: AgentId) {
+        // A flood of them leaves half of the room to all else.
+        if self.0.capacity() > self.0.max_capacity() / 2 {
+            let _ = self.0.try_send(NetEvent(Event::Plain(Input::HandshakeRefused { id })));
+        }
+    }
 }
 
 impl Shared {
@@ -135,29 +164,52 @@ impl Shared {
 }
 
 impl Net {
-    /// Opens the endpoint for the identity of the seed. Nobody is pinned until `Effect::Pins`.
+    /// Opens the endpoint for the identity of the seed. Nobody is pinned until `Effect::Pins`. As the
+    /// identities of the old seeds it can dial for `Effect::Herald`.
     ///
     /// Must be called inside a tokio runtime; what happens is sent to `events`.
     pub fn bind(
         config: &NetConfig,
         seed: &[u8; 32],
+        old_seeds: &[[u8; 32]],
         events: mpsc::Sender<NetEvent>,
+    ) -> Result<Self, BindError> {
+        Self::open(config, seed, old_seeds, events, conn::STRANGER_GUARD)
+    }
+
+    fn open(
+        config: &NetConfig,
+        seed: &[u8; 32],
+        old_seeds: &[[u8; 32]],
+        events: mpsc::Sender<NetEvent>,
+        stranger_guard: Duration,
     ) -> Result<Self, BindError> {
         tokio::runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
         let (certified, us) = cert::make(seed).map_err(BindError::Identity)?;
         let certified = Arc::new(certified);
-        let trust = Arc::new(Trust::default());
+        let old = old_seeds.iter().map(|seed| {
+            let (certified, was) = cert::make(seed)?;
+            Ok((was.id, Arc::new(certified)))
+        });
+        let old = old.collect::<Result<_, _>>().map_err(BindError::Identity)?;
+        let trust = Arc::new(Trust::new(us.id));
         let tickets = Arc::new(Tickets::new(Arc::clone(&trust)));
+        let sessions = Arc::new(Sessions::new(Arc::clone(&trust)));
+        let refusals = Refusals(events.clone());
         let tls = |error: rustls::Error| BindError::Identity(error.to_string());
         let client = tls::client(&certified, &trust, &tickets).map_err(tls)?;
-        let server = tls::server(&certified, us.id, &trust).map_err(tls)?;
-        let (endpoint, client, local) = endpoint::open(config, seed, client, server)?;
+        let server = tls::server(&certified, us.id, &trust, &sessions, refusals.clone()).map_err(tls)?;
+        let Open { endpoint, client, local } = endpoint::open(config, seed, client, server)?;
         let shared = Shared {
             events,
             trust,
+            refusals,
+            strangers: Arc::new(Semaphore::new(conn::STRANGERS_OPEN_MAX)),
             ids: Arc::default(),
             handshake_timeout: config.handshake_timeout,
             read_timeout: config.read_timeout,
+            stranger_guard,
+            message_bytes_max: MESSAGE_BYTES_MAX,
         };
         let accepting = tokio::spawn(conn::accept_all(endpoint.clone(), shared.clone())).abort_handle();
         Ok(Self {
@@ -167,6 +219,9 @@ impl Net {
             local,
             shared,
             tickets,
+            sessions,
+            old,
+            config: config.clone(),
             conns: HashMap::new(),
             streams: HashMap::new(),
             messages: HashMap::new(),
@@ -265,8 +320,30 @@ impl Net {
                 }
             }
             Effect::Pins(pins) => {
-                self.shared.trust.replace(pins);
+                if self.shared.trust.replace(pins) {
+                    self.sessions.clear();
+                }
                 self.tickets.keep_pinned();
+            }
+            Effect::Herald { token, old, peer, key, addrs, hello, message, timeout_ms } => {
+                let timeout = Duration::from_millis(timeout_ms);
+                let (peer, endpoint) = (Identity { id: peer, key }, self.endpoint.clone());
+                let herald = self.as_old(old, peer).map(|client| Herald {
+                    endpoint,
+                    client,
+                    peer,
+                    addrs,
+                    hello,
+                    message,
+                    timeout,
+                });
+                self.send(token, async move {
+                    let outcome = match herald {
+                        Ok(herald) => herald::go(herald).await,
+                        Err(why) => Err(Lost::Connection(why)),
+                    };
+                    Input::Replied { token, outcome }
+                });
             }
             _ => {}
         }
@@ -290,6 +367,13 @@ impl Net {
         for (_, (_, message)) in self.messages.drain() {
             message.abort();
         }
+    }
+
+    /// How to dial this key as an identity that was ours.
+    fn as_old(&self, old: AgentId, peer: Identity) -> Result<quinn::ClientConfig, String> {
+        let ours = self.old.get(&old).ok_or("the old key is not here")?;
+        let client = tls::client_for(ours, peer).map_err(|error| error.to_string())?;
+        endpoint::mute(&self.config, client)
     }
 
     fn at(&self, conn: ConnId) -> Option<(Connection, Arc<Flight>)> {

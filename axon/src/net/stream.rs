@@ -18,6 +18,9 @@ const CANCELLED: VarInt = VarInt::from_u32(0);
 /// Stream error code: the message was too long or did not end.
 const BAD_MESSAGE: VarInt = VarInt::from_u32(4);
 
+/// How long an answer is awaited before it is looked whether the peer has given up.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
 /// What becomes of an inbound request.
 pub(super) enum Answer {
     /// Send this; the permit is given back when the peer has all of it.
@@ -35,18 +38,22 @@ pub(super) enum Unread {
 }
 
 /// Reads to the end of the stream; a stream that stalls or goes on for too long is stopped.
-pub(super) async fn read(recv: &mut RecvStream, patience: Duration) -> Result<Vec<u8>, Unread> {
+pub(super) async fn read(
+    recv: &mut RecvStream,
+    bytes_max: usize,
+    patience: Duration,
+) -> Result<Vec<u8>, Unread> {
     let mut message = Vec::new();
     let why = loop {
         // One more byte than allowed shows that there are too many.
-        let room = MESSAGE_BYTES_MAX + 1 - message.len();
+        let room = bytes_max + 1 - message.len();
         match tokio::time::timeout(patience, recv.read_chunk(room, true)).await {
             Ok(Ok(Some(chunk))) => message.extend_from_slice(&chunk.bytes),
             Ok(Ok(None)) => return Ok(message),
             Ok(Err(_)) => return Err(Unread::Gone),
             Err(_) => break "the message did not end in time",
         }
-        if message.len() > MESSAGE_BYTES_MAX {
+        if message.len() > bytes_max {
             break "the message is too long";
         }
     };
@@ -63,7 +70,7 @@ pub(super) async fn request(
     slot: OwnedSemaphorePermit,
     flushing: Flushing,
 ) {
-    let message = read(&mut recv, shared.read_timeout).await;
+    let message = read(&mut recv, shared.message_bytes_max, shared.read_timeout).await;
     drop(recv);
     request_read(shared, conn, send, message, slot, flushing).await;
 }
@@ -86,7 +93,6 @@ pub(super) async fn request_read(
             if shared.events.send(NetEvent(event)).await.is_err() {
                 return;
             }
-            drop(slot);
             serve(&shared.events, stream, send, answered).await;
         }
         Err(unread) => {
@@ -94,11 +100,13 @@ pub(super) async fn request_read(
             bad(&shared.events, conn, unread).await;
         }
     }
+    // Held until now: QUIC lets a peer open some more than it may have, and these wait unread.
+    drop(slot);
 }
 
 /// One unidirectional stream of a peer.
 pub(super) async fn one_way(shared: Shared, conn: ConnId, mut recv: RecvStream, slot: OwnedSemaphorePermit) {
-    match read(&mut recv, shared.read_timeout).await {
+    match read(&mut recv, shared.message_bytes_max, shared.read_timeout).await {
         Ok(bytes) => {
             let _ = shared.events.send(NetEvent(Event::Plain(Input::OneWay { conn, bytes }))).await;
         }
@@ -118,13 +126,16 @@ pub(super) async fn serve(
     events: &mpsc::Sender<NetEvent>,
     stream: StreamId,
     mut send: SendStream,
-    answered: oneshot::Receiver<Answer>,
+    mut answered: oneshot::Receiver<Answer>,
 ) {
+    // quinn remembers a stream whose `stopped` was looked at and that is reset then, until the connection
+    // ends. What is repeated, or has no valid id, is reset at once: nobody must make us remember many of those.
+    let at_once = tokio::time::timeout(AT_ONCE, &mut answered).await;
     let stopped = send.stopped();
     tokio::pin!(stopped);
     let answer = tokio::select! {
         biased;
-        answer = answered => answer,
+        answer = async { match at_once { Ok(answer) => answer, Err(_) => answered.await } } => answer,
         end = &mut stopped => {
             let _ = send.reset(CANCELLED);
             // A lost connection is told once for all its streams.

@@ -12,6 +12,9 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 
+mod herald;
+mod strangers;
+
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// No test waits longer for an event that must come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,6 +31,10 @@ fn config(port: u16) -> NetConfig {
     }
 }
 
+fn by_id(keys: &[PublicKey]) -> HashMap<AgentId, PublicKey> {
+    keys.iter().map(|key| (key.agent_id(), *key)).collect()
+}
+
 struct Peer {
     net: Net,
     events: Receiver<NetEvent>,
@@ -41,13 +48,24 @@ impl Peer {
     }
 
     fn with(seed: u8, config: &NetConfig) -> Self {
+        Self::grown(seed, &[], config)
+    }
+
+    /// One that has had other identities.
+    fn grown(seed: u8, old: &[[u8; 32]], config: &NetConfig) -> Self {
         let (sender, events) = mpsc::channel(256);
-        let net = Net::bind(config, &[seed; 32], sender).unwrap();
+        Self::of(Net::bind(config, &[seed; 32], old, sender).unwrap(), events)
+    }
+
+    fn of(net: Net, events: Receiver<NetEvent>) -> Self {
         Self { id: net.public_key().agent_id(), net, events, last: 0 }
     }
 
     fn pin(&mut self, keys: &[PublicKey]) {
-        let pins: Pins = keys.iter().map(|key| (key.agent_id(), *key)).collect();
+        self.pins(Pins { keys: by_id(keys), ..Pins::default() });
+    }
+
+    fn pins(&mut self, pins: Pins) {
         self.net.carry_out(Effect::Pins(Arc::new(pins)));
     }
 
@@ -122,6 +140,22 @@ impl Peer {
             Input::Replied { token, outcome } if token == wanted => {
                 Some(outcome.map(|bytes| String::from_utf8(bytes).unwrap()))
             }
+            _ => None,
+        })
+        .await
+    }
+
+    async fn refused(&mut self) -> AgentId {
+        self.until(|input| match input {
+            Input::HandshakeRefused { id } => Some(id),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn bound(&mut self) -> (ConnId, [u8; 32]) {
+        self.until(|input| match input {
+            Input::Connected { conn, binding, .. } => Some((conn, binding)),
             _ => None,
         })
         .await
@@ -318,7 +352,8 @@ async fn only_pinned_keys_connect_and_both_sides_say_why() {
     let addr = b.addr();
 
     // The dialler has another key for that id; it never comes to a connection.
-    a.net.carry_out(Effect::Pins(Arc::new(Pins::from([(b.id, stranger.net.public_key())]))));
+    let keys = HashMap::from([(b.id, stranger.net.public_key())]);
+    a.pins(Pins { keys, ..Pins::default() });
     a.dial(b.id, &[&addr], 5_000);
     assert!(a.dial_failed().await.contains("another key answers there"));
 
@@ -331,8 +366,11 @@ async fn only_pinned_keys_connect_and_both_sides_say_why() {
     // The acceptor does not know us: the handshake is over for us before it says so.
     b.pin(&[stranger.net.public_key()]);
     let hello = a.dial(b.id, &[&addr], 5_000);
-    let refused = Err(Lost::Connection("the peer refused our key: is it in its [[peers]]?".into()));
+    let refused = Err(Lost::Connection(
+        "the peer refused our key: pair with `axon invite` there and `axon connect` here".into(),
+    ));
     assert_eq!(a.replied(hello).await, refused);
+    assert_eq!(b.refused().await, a.id);
     assert!(b.is_quiet());
 }
 
@@ -365,6 +403,7 @@ async fn a_second_connection_carries_hello_in_0rtt_and_is_checked_against_the_pi
     b.pin(&[]);
     let hello = a.dial(b.id, &[&addr], 5_000);
     assert!(matches!(a.replied(hello).await, Err(Lost::Connection(_))));
+    assert_eq!(b.refused().await, a.id);
     assert!(b.is_quiet());
 
     // Unpinned at the dialler: no ticket is left, and the certificate is refused.
@@ -465,11 +504,11 @@ async fn a_port_in_use_and_a_foreign_address_are_named() {
     let a = Peer::start(1);
     let port = a.net.local_addr().port();
     let (events, _receiver) = mpsc::channel(1);
-    let refused = Net::bind(&config(port), &[2; 32], events.clone()).err().unwrap();
+    let refused = Net::bind(&config(port), &[2; 32], &[], events.clone()).err().unwrap();
     assert!(matches!(refused, BindError::InUse(p) if p == port));
     assert!(refused.to_string().contains("in use"));
     let foreign = NetConfig { bind: Some("192.0.2.1".parse().unwrap()), ..config(0) };
-    assert!(matches!(Net::bind(&foreign, &[2; 32], events), Err(BindError::NoSuchAddress(_))));
+    assert!(matches!(Net::bind(&foreign, &[2; 32], &[], events), Err(BindError::NoSuchAddress(_))));
 }
 
 /// A peer in a thread and runtime of its own, that can be ended without a word to anyone.

@@ -1,115 +1,29 @@
-//! TLS 1.3 with both sides pinned: the verifiers, the server name check, the session tickets.
+//! TLS 1.3 with both sides pinned: the verifiers and the server name check.
 //!
-//! A verifier sees a key only on a full handshake. A resumed one skips it, so `conn` and `dial` call
-//! [`Trust::peer`] again after every handshake.
+//! A verifier sees a key only on a full handshake. A resumed one skips it, so `conn` and `dial` ask
+//! [`Trust::admission`] again after every handshake.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axon_proto::id::AgentId;
 use axon_proto::limits::ALPN;
-use axon_proto::node::Pins;
+use axon_proto::node::Side;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
+use rustls::client::{ClientSessionStore, Resumption};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::server::{ClientHello, ResolvesServerCert, StoresServerSessions};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, NamedGroup,
-    PeerIncompatible, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
+    ServerConfig, SignatureScheme,
 };
 
 use super::cert::Identity;
-use super::kx;
-
-/// Sessions of dialling peers that can be resumed; the oldest go first.
-const SESSIONS_MAX: usize = 128;
-/// Tickets of peers that we dialled; one for each peer.
-const TICKETS_MAX: usize = 256;
-
-/// The keys that may connect, as the node last said. Shared with the verifiers inside the handshake.
-#[derive(Debug, Default)]
-pub(super) struct Trust(RwLock<Arc<Pins>>);
-
-impl Trust {
-    pub(super) fn replace(&self, pins: Arc<Pins>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = pins;
-    }
-
-    fn pins(&self) -> Arc<Pins> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Whether this id with this very key may connect now.
-    pub(super) fn admits(&self, who: &Identity) -> bool {
-        self.pins().get(&who.id) == Some(&who.key)
-    }
-
-    /// Who is at the other end of a connection, if that peer may connect now.
-    pub(super) fn peer(&self, connection: &quinn::Connection) -> Option<Identity> {
-        let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-        Identity::of(chain.first()?).filter(|who| self.admits(who))
-    }
-}
-
-/// Tickets to resume sessions with, at most one for each pinned peer.
-#[derive(Debug)]
-pub(super) struct Tickets {
-    held: Mutex<HashMap<AgentId, Tls13ClientSessionValue>>,
-    trust: Arc<Trust>,
-}
-
-impl Tickets {
-    pub(super) fn new(trust: Arc<Trust>) -> Self {
-        Self { held: Mutex::default(), trust }
-    }
-
-    /// Drops the tickets of peers that are no longer pinned.
-    pub(super) fn keep_pinned(&self) {
-        let pins = self.trust.pins();
-        self.held().retain(|id, _| pins.contains_key(id));
-    }
-
-    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<AgentId, Tls13ClientSessionValue>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientSessionStore for Tickets {
-    // Without a remembered group the hybrid one is offered first every time, also to a peer that has learned
-    // it since.
-    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
-
-    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
-        None
-    }
-
-    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
-
-    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        None
-    }
-
-    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
-
-    fn insert_tls13_ticket(&self, name: ServerName<'static>, ticket: Tls13ClientSessionValue) {
-        let Some(id) = agent_id(&name).filter(|id| self.trust.pins().contains_key(id)) else { return };
-        let mut held = self.held();
-        if held.len() >= TICKETS_MAX && !held.contains_key(&id) {
-            // Which one goes is of no matter: its peer makes a full handshake next time.
-            if let Some(other) = held.keys().next().copied() {
-                held.remove(&other);
-            }
-        }
-        held.insert(id, ticket);
-    }
-
-    fn take_tls13_ticket(&self, name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.held().remove(&agent_id(name)?)
-    }
-}
+use super::tickets::{Sessions, Tickets, agent_id};
+use super::trust::{Admission, Trust};
+use super::{Refusals, kx};
 
 /// For dialling: the server must hold the pinned key of the id that is its server name.
 pub(super) fn client(
@@ -117,27 +31,42 @@ pub(super) fn client(
     trust: &Arc<Trust>,
     tickets: &Arc<Tickets>,
 ) -> Result<ClientConfig, Error> {
+    let mut config = dialling(ours, Good::Pinned(Arc::clone(trust)))?;
+    config.enable_early_data = true;
+    config.resumption = Resumption::store(Arc::clone(tickets) as Arc<dyn ClientSessionStore>);
+    Ok(config)
+}
+
+/// For dialling this one key, pinned or not. Nothing is resumed, and nothing can be later.
+pub(super) fn client_for(ours: &Arc<CertifiedKey>, peer: Identity) -> Result<ClientConfig, Error> {
+    let mut config = dialling(ours, Good::Only(peer))?;
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn dialling(ours: &Arc<CertifiedKey>, good: Good) -> Result<ClientConfig, Error> {
     let provider = provider();
-    let verifier = Pinned { trust: Arc::clone(trust), algorithms: algorithms(&provider) };
+    let verifier = Verifier { good, algorithms: algorithms(&provider) };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(ours))));
     config.alpn_protocols = vec![ALPN.to_vec()];
-    config.enable_early_data = true;
-    config.resumption = Resumption::store(Arc::clone(tickets) as Arc<dyn ClientSessionStore>);
     Ok(config)
 }
 
-/// For accepting: the client must hold a pinned key, and must have meant us.
+/// For accepting: the client must hold a pinned key, or strangers must be welcome, and it must have meant us.
 pub(super) fn server(
     ours: &Arc<CertifiedKey>,
     us: AgentId,
     trust: &Arc<Trust>,
+    sessions: &Arc<Sessions>,
+    refusals: Refusals,
 ) -> Result<ServerConfig, Error> {
     let provider = provider();
-    let verifier = Pinned { trust: Arc::clone(trust), algorithms: algorithms(&provider) };
+    let good = Good::Welcome(Arc::clone(trust), refusals);
+    let verifier = Verifier { good, algorithms: algorithms(&provider) };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -145,8 +74,7 @@ pub(super) fn server(
     config.alpn_protocols = vec![ALPN.to_vec()];
     // QUIC knows only "all or nothing" here (RFC 9001, 4.6.1).
     config.max_early_data_size = u32::MAX;
-    // Kept here and taken out when used, so that early data cannot be played twice.
-    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+    config.session_storage = Arc::clone(sessions) as Arc<dyn StoresServerSessions>;
     config.send_tls13_tickets = 1;
     Ok(config)
 }
@@ -165,27 +93,48 @@ fn algorithms(provider: &CryptoProvider) -> WebPkiSupportedAlgorithms {
     WebPkiSupportedAlgorithms { all: mapping.first().map_or(&[], |(_, all)| *all), mapping }
 }
 
-fn agent_id(name: &ServerName<'_>) -> Option<AgentId> {
-    match name {
-        ServerName::DnsName(name) => name.as_ref().parse().ok(),
-        _ => None,
-    }
-}
-
-/// Both verifiers: a certificate is good when its key is pinned for the id derived from it.
+/// Both verifiers: whether a certificate is good hangs on its key alone.
 #[derive(Debug)]
-struct Pinned {
-    trust: Arc<Trust>,
+struct Verifier {
+    good: Good,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl Pinned {
+/// Which keys are good.
+#[derive(Debug)]
+enum Good {
+    /// Of a server: what is pinned for the id derived from it.
+    Pinned(Arc<Trust>),
+    /// Of a server: this one.
+    Only(Identity),
+    /// Of a client: whom the pins let in. Who is not is told of.
+    Welcome(Arc<Trust>, Refusals),
+}
+
+impl Good {
+    fn takes(&self, who: &Identity) -> bool {
+        match self {
+            Self::Pinned(trust) => trust.is_pinned(who),
+            Self::Only(peer) => peer == who,
+            Self::Welcome(trust, refusals) => {
+                let taken = trust.admission(who, Side::Acceptor) != Admission::Refused;
+                if !taken {
+                    refusals.tell(who.id);
+                }
+                taken
+            }
+        }
+    }
+}
+
+impl Verifier {
     fn identity(&self, cert: &CertificateDer<'_>) -> Result<Identity, Error> {
         let who = Identity::of(cert).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        if self.trust.admits(&who) {
+        if self.good.takes(&who) {
             return Ok(who);
         }
-        tracing::debug!(id = %who.id, key = %who.key, "a peer that is not pinned was refused");
+        tracing::debug!(id = %who.id, key = %who.key, "a certificate was refused");
+        // One answer for all, so that nobody learns whether it is blocked or only unknown.
         Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
     }
 
@@ -199,7 +148,7 @@ impl Pinned {
     }
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         cert: &CertificateDer<'_>,
@@ -239,7 +188,7 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-impl ClientCertVerifier for Pinned {
+impl ClientCertVerifier for Verifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -292,8 +241,10 @@ impl ResolvesServerCert for NamedOnly {
 
 #[cfg(test)]
 mod tests {
-    use axon_proto::id::PublicKey;
-    use rustls::{ClientConnection, ServerConnection};
+    use std::collections::{HashMap, HashSet};
+
+    use axon_proto::node::Pins;
+    use rustls::{ClientConnection, NamedGroup, ServerConnection};
 
     use super::*;
     use crate::net::cert;
@@ -306,13 +257,16 @@ mod tests {
 
     fn side(seed: u8) -> Side {
         let (certified, who) = cert::make(&[seed; 32]).unwrap();
-        Side { certified: Arc::new(certified), who, trust: Arc::default() }
+        Side { certified: Arc::new(certified), who, trust: Arc::new(Trust::new(who.id)) }
+    }
+
+    fn refusals() -> Refusals {
+        Refusals(tokio::sync::mpsc::channel(1).0)
     }
 
     fn pin(side: &Side, others: &[&Side]) {
-        let pins: HashMap<AgentId, PublicKey> =
-            others.iter().map(|other| (other.who.id, other.who.key)).collect();
-        side.trust.replace(Arc::new(pins));
+        let keys = others.iter().map(|other| (other.who.id, other.who.key)).collect();
+        side.trust.replace(Arc::new(Pins { keys, ..Pins::default() }));
     }
 
     /// A whole handshake in memory; yields the group that was negotiated.
@@ -339,9 +293,11 @@ mod tests {
 
     fn configs(dialer: &Side, acceptor: &Side) -> (ClientConfig, ServerConfig) {
         let tickets = Arc::new(Tickets::new(Arc::clone(&dialer.trust)));
+        let sessions = Arc::new(Sessions::new(Arc::clone(&acceptor.trust)));
+        let refusals = refusals();
         (
             client(&dialer.certified, &dialer.trust, &tickets).unwrap(),
-            server(&acceptor.certified, acceptor.who.id, &acceptor.trust).unwrap(),
+            server(&acceptor.certified, acceptor.who.id, &acceptor.trust, &sessions, refusals).unwrap(),
         )
     }
 
@@ -364,8 +320,8 @@ mod tests {
         let mut old = ServerConfig::builder_with_provider(classical(accept.crypto_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
-            .with_client_cert_verifier(Arc::new(Pinned {
-                trust: Arc::clone(&b.trust),
+            .with_client_cert_verifier(Arc::new(Verifier {
+                good: Good::Welcome(Arc::clone(&b.trust), refusals()),
                 algorithms: algorithms(accept.crypto_provider()),
             }))
             .with_cert_resolver(Arc::new(NamedOnly { us: b.who.id, ours: Arc::clone(&b.certified) }));
@@ -377,8 +333,8 @@ mod tests {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned {
-                trust: Arc::clone(&a.trust),
+            .with_custom_certificate_verifier(Arc::new(Verifier {
+                good: Good::Pinned(Arc::clone(&a.trust)),
                 algorithms: algorithms(dial.crypto_provider()),
             }))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&a.certified))));
@@ -412,9 +368,40 @@ mod tests {
         assert!(shake(dial, accept, &name.to_uppercase()).is_ok());
 
         // A pin of the right id with another key.
-        b.trust.replace(Arc::new(HashMap::from([(a.who.id, c.who.key)])));
+        let keys = HashMap::from([(a.who.id, c.who.key)]);
+        b.trust.replace(Arc::new(Pins { keys, strangers: true, ..Pins::default() }));
         let (dial, accept) = configs(&a, &b);
         assert_eq!(shake(dial, accept, &name), unknown);
+
+        // Strangers are let in where they are welcome and not blocked; nobody dials one, or is our double.
+        b.trust.replace(Arc::new(Pins { strangers: true, ..Pins::default() }));
+        let (dial, accept) = configs(&a, &b);
+        assert!(shake(dial, accept, &name).is_ok());
+        a.trust.replace(Arc::new(Pins { strangers: true, ..Pins::default() }));
+        let (dial, accept) = configs(&a, &b);
+        assert_eq!(shake(dial, accept, &name), unknown);
+        let double = Side { trust: Arc::new(Trust::new(a.who.id)), ..side(2) };
+        pin(&double, &[&b]);
+        let (dial, accept) = configs(&double, &b);
+        assert_eq!(shake(dial, accept, &name), unknown);
+        let blocked = HashSet::from([a.who.id]);
+        let keys = HashMap::from([(a.who.id, a.who.key)]);
+        pin(&a, &[&b]);
+        b.trust.replace(Arc::new(Pins { keys, blocked, strangers: true, ..Pins::default() }));
+        let (dial, accept) = configs(&a, &b);
+        assert_eq!(shake(dial, accept, &name), unknown);
+    }
+
+    #[test]
+    fn one_key_can_be_dialled_that_nobody_has_pinned() {
+        let (a, b, c) = (side(1), side(2), side(3));
+        pin(&b, &[&a]);
+        let name = b.who.id.to_string();
+        let (_, accept) = configs(&a, &b);
+        assert!(shake(client_for(&a.certified, b.who).unwrap(), accept, &name).is_ok());
+        let (_, accept) = configs(&a, &b);
+        let unknown = Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        assert_eq!(shake(client_for(&a.certified, c.who).unwrap(), accept, &name), unknown);
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(super) fn ended(error: &ConnectionError) -> String {
         },
         ConnectionError::ConnectionClosed(close) => match crypto(u64::from(close.error_code)) {
             Some(code) if alert::about_certificate(code) => {
-                "the peer refused our key: is it in its [[peers]]?".into()
+                "the peer refused our key: pair with `axon invite` there and `axon connect` here".into()
             }
             Some(alert::ACCESS_DENIED | alert::UNRECOGNIZED_NAME) => {
                 "another agent answers there: do its agent id and address belong together?".into()

@@ -4,15 +4,18 @@
 
 use std::sync::Arc;
 
+use super::jobs::{End, Step};
 use super::storing::Reading;
-use super::{ClientId, ConnId, Effect, Node, Now};
+use super::{ClientId, ConnId, Effect, Node, Now, Of};
 use crate::agents::{Client, Speaks, Wants};
 use crate::error::{IpcCode, IpcError};
 use crate::family::Input as FamilyInput;
 use crate::id::AgentId;
 use crate::ipc::{Command, Line, error_line};
 use crate::limits::{CONSUMER_BYTES_MAX, IPC_VERSION, LINE_BYTES_MAX};
+use crate::mailbox::SCOPED;
 use crate::peers::Dial;
+use crate::scope::Scope;
 use crate::session::Phase;
 use crate::store::Read;
 use crate::wire::to_raw;
@@ -20,11 +23,11 @@ use crate::wire::to_raw;
 type Answer = Result<Arc<str>, IpcError>;
 
 impl Node {
-    pub(super) fn client_up(&mut self, client: ClientId, trusted: bool) {
+    pub(super) fn client_up(&mut self, client: ClientId, trusted: bool, socket: Option<Arc<str>>) {
         if self.stopping {
             let message = "this daemon is shutting down: connect again in a moment";
             let error = IpcError::new(IpcCode::Overloaded, message);
-            self.out.push(Effect::Line { client, line: error_line("", &error) });
+            self.out.push(Effect::Line { client, line: error_line("", &error), of: Of::Us });
             return self.out.push(Effect::CloseClient { client });
         }
         if self.agents.clients.len() >= self.settings.max_ipc_clients {
@@ -33,10 +36,15 @@ impl Node {
                 self.settings.max_ipc_clients
             );
             let error = IpcError::new(IpcCode::TooManyClients, message);
-            self.out.push(Effect::Line { client, line: error_line("", &error) });
+            self.out.push(Effect::Line { client, line: error_line("", &error), of: Of::Us });
             return self.out.push(Effect::CloseClient { client });
         }
-        self.agents.clients.insert(client, Client::new(trusted));
+        let scope = socket.map(|name| {
+            let scope = self.scopes.get(&name);
+            // A socket that is being taken away: whoever comes by it may do nothing.
+            scope.unwrap_or_else(|| Arc::new(Scope::nothing(&name)))
+        });
+        self.agents.clients.insert(client, Client { scope, ..Client::new(trusted) });
     }
 
     pub(super) fn client_gone(&mut self, now: Now, client: ClientId) {
@@ -80,13 +88,13 @@ impl Node {
             let message =
                 "you did not read fast enough and messages would be lost: connect again, with IPC version 2";
             let line = error_line("", &IpcError::new(IpcCode::SlowConsumer, message));
-            self.out.push(Effect::Line { client, line });
+            self.out.push(Effect::Line { client, line, of: Of::Us });
             return self.out.push(Effect::CloseClient { client });
         }
         if !std::mem::replace(&mut state.lagging, true) {
             state.shown = state.shown.min(seq.saturating_sub(1));
             let line = Line::event("slow_consumer").field("resume_from_seq", &seq).end();
-            self.out.push(Effect::Line { client, line });
+            self.out.push(Effect::Line { client, line, of: Of::Us });
         }
     }
 
@@ -95,7 +103,11 @@ impl Node {
         let code = if v1 { IpcCode::InvalidCommand } else { IpcCode::CommandTooLarge };
         let message =
             format!("a command is at most {LINE_BYTES_MAX} bytes long: shorten it, or send it in parts");
-        self.out.push(Effect::Line { client, line: error_line("", &IpcError::new(code, message)) });
+        self.out.push(Effect::Line {
+            client,
+            line: error_line("", &IpcError::new(code, message)),
+            of: Of::Us,
+        });
     }
 
     pub(super) fn line(&mut self, now: Now, client: ClientId, line: Vec<u8>) {
@@ -109,7 +121,7 @@ impl Node {
         };
         let req_id = command.req_id();
         match self.command(now, client, &command) {
-            Ok(Some(line)) => self.out.push(Effect::Line { client, line }),
+            Ok(Some(line)) => self.out.push(Effect::Line { client, line, of: Of::Us }),
             // It is answered, or will be.
             Ok(None) => {}
             Err(error) => {
@@ -125,9 +137,14 @@ impl Node {
 
     /// Answers a client's command.
     pub(super) fn answer_line(&mut self, client: ClientId, req_id: &str, answer: Answer) {
+        self.answer_of(client, req_id, answer, Of::Us);
+    }
+
+    /// Answers a client's command, perhaps in the words of a peer.
+    pub(super) fn answer_of(&mut self, client: ClientId, req_id: &str, answer: Answer, of: Of) {
         if self.agents.clients.contains_key(&client) {
             let line = answer.unwrap_or_else(|error| error_line(req_id, &error));
-            self.out.push(Effect::Line { client, line });
+            self.out.push(Effect::Line { client, line, of });
         }
     }
 
@@ -142,7 +159,7 @@ impl Node {
         let Some(state) = self.agents.clients.get(&client) else { return Ok(None) };
         let (speaks, trusted) = (state.speaks, state.trusted);
         match &*name {
-            "auth" => return self.auth(client, command).map(Some),
+            "auth" if self.scope_of(client).is_none() => return self.auth(client, command).map(Some),
             "hello" => return self.client_hello(client, command).map(Some),
             _ if !trusted => {
                 let message = "this system does not tell who you are: send `auth` with the token of <root>/ipc-token first";
@@ -152,19 +169,21 @@ impl Node {
         }
         if speaks != Speaks::V2 {
             let known = V1_COMMANDS.contains(&&*name);
-            if !self.settings.allow_v1 || (!known && V2_COMMANDS.contains(&&*name)) {
+            if self.scope_of(client).is_some() || !self.settings.allow_v1 || (!known && is_v2(&name)) {
                 let message = "begin with {\"cmd\":\"hello\",\"req_id\":\"1\",\"version\":2}";
                 return Err(IpcError::new(IpcCode::HelloRequired, message));
             }
             if let Some(state) = self.agents.clients.get_mut(&client) {
                 state.speaks = Speaks::V1;
             }
-        } else if command.req_id().is_empty()
-            && (V2_COMMANDS.contains(&&*name) || V1_COMMANDS.contains(&&*name))
-        {
+        } else if command.req_id().is_empty() && (is_v2(&name) || V1_COMMANDS.contains(&&*name)) {
             let message =
                 "the field `req_id` is missing or no text or number of at most 128 bytes, quotes counted";
             return Err(IpcError::invalid(message));
+        }
+        self.within_scope(now, client, &name, command)?;
+        if let Some(answer) = self.owner_command(now, client, &name, command) {
+            return answer;
         }
         match &*name {
             "send" => self.send(now, client, command, speaks != Speaks::V2).map(|()| None),
@@ -193,11 +212,59 @@ impl Node {
                     return answer.map(|()| None);
                 }
                 let other: String = other.chars().take(40).collect();
-                let known = V2_COMMANDS.join(", ");
+                let known = [V2_COMMANDS, OWNER_COMMANDS].concat().join(", ");
                 Err(IpcError::invalid(format!(
                     "no command is called \"{other}\"; known: send, peers, status, {known}"
                 )))
             }
+        }
+    }
+
+    /// A command about who may talk, which the owner alone may give.
+    fn owner_command(
+        &mut self,
+        now: Now,
+        client: ClientId,
+        name: &str,
+        command: &Command<'_>,
+    ) -> Option<Result<Option<Arc<str>>, IpcError>> {
+        let req_id = command.req_id();
+        let later = |done: Result<(), IpcError>| Some(done.map(|()| None));
+        match name {
+            "invites" => Some(Ok(Some(self.invites_list(req_id)))),
+            "knocks" => {
+                let line = self.knocks_list(req_id);
+                self.answer_of(client, req_id, Ok(line), Of::Several);
+                Some(Ok(None))
+            }
+            "contacts" => Some(Ok(Some(self.contacts_list(now, req_id)))),
+            "sockets" => Some(Ok(Some(self.sockets_list(req_id)))),
+            "policy_check" => Some(self.policy_check(now, command).map(Some)),
+            _ if !OWNER_COMMANDS.contains(&name) => None,
+            _ if self.stopping => {
+                let message = "this daemon is shutting down: try again in a moment";
+                Some(Err(IpcError::new(IpcCode::Overloaded, message)))
+            }
+            "invite" => later(self.invite(now, client, command)),
+            "revoke_invite" => later(self.revoke_invite(now, client, command)),
+            "connect" => later(self.connect(now, client, command)),
+            "approve" => later(self.approve(now, client, command)),
+            "deny" => later(self.deny(now, client, command)),
+            "trust" => later(self.trust(now, client, command)),
+            "forget" => later(self.forget(now, client, command)),
+            "pause" => later(self.pause(now, client, command, true)),
+            "resume" => later(self.pause(now, client, command, false)),
+            "rekey" => later(self.rekey(now, client, command)),
+            "socket_add" => later(self.socket_put(now, client, command, true)),
+            "socket_set" => later(self.socket_put(now, client, command, false)),
+            "socket_remove" => later(self.socket_remove(now, client, command)),
+            "reload" => {
+                let line = Line::ok(req_id).field("reloaded", &true).end();
+                let end = End::Line { client, req_id: req_id.to_owned(), line };
+                self.begin(now, [Step::Reload], end);
+                Some(Ok(None))
+            }
+            _ => None,
         }
     }
 
@@ -244,6 +311,14 @@ impl Node {
                 "the field `consumer` is a text of 1 to {CONSUMER_BYTES_MAX} bytes"
             )));
         }
+        if consumer.contains(char::is_control) {
+            return Err(IpcError::invalid("the field `consumer` has no control characters"));
+        }
+        // A scoped socket reads for itself alone, whatever its agent calls itself.
+        let consumer = match self.scope_of(client) {
+            Some(scope) => format!("{SCOPED}{}", scope.name),
+            None => consumer,
+        };
         let version = version.min(IPC_VERSION);
         let names: Vec<Arc<str>> =
             self.agents.clients.values().map(|client| client.consumer.clone()).collect();
@@ -254,6 +329,7 @@ impl Node {
             state.consumer = consumer.into();
             state.shown = acked;
         }
+        self.recall_given(client);
         let durable = self.settings.durable.then_some(&"durable");
         let features: Vec<&str> = IPC_FEATURES.iter().chain(durable).copied().collect();
         Ok(Line::ok(command.req_id())
@@ -281,7 +357,7 @@ impl Node {
             .end()
     }
 
-    fn uptime_secs(&self, now: Now) -> u64 {
+    pub(super) fn uptime_secs(&self, now: Now) -> u64 {
         self.started.map_or(0, |started| now.mono_ms.saturating_sub(started.mono_ms) / 1_000)
     }
 
@@ -302,14 +378,23 @@ impl Node {
             .field("open_requests", &self.agents.open_count())
             .field("queued", &self.agents.queued_count())
             .field("inbox_unread", &unread)
+            .field("paused", &self.peers.contacts().paused())
+            .field("set_aside", &self.aside_count())
+            .field("knocks", &self.pairing.knocks.iter().count())
+            .field("invites", &self.pairing.invites.iter().count())
+            .field("strangers", &self.sessions.values().filter(|session| session.is_stranger).count())
             .field("dropped", &self.dropped)
             .end()
     }
 
     pub(super) fn measured(&mut self, client: ClientId, req_id: &str, rtts: &[(ConnId, u64)]) {
-        let rows: Vec<String> = self.peers.iter().map(|peer| self.peer_row(peer, rtts)).collect();
+        let scope = self.scope_of(client);
+        let seen = |peer: &&crate::peers::Peer| scope.as_ref().is_none_or(|scope| scope.sees_peer(peer.id));
+        let rows: Vec<String> =
+            self.peers.iter().filter(seen).map(|peer| self.peer_row(peer, rtts)).collect();
         let line = Line::ok(req_id).raw("peers", &format!("[{}]", rows.join(","))).end();
-        self.answer_line(client, req_id, Ok(line));
+        // What they call themselves, and why they went, are their words.
+        self.answer_of(client, req_id, Ok(line), Of::Several);
     }
 
     fn peer_row(&self, peer: &crate::peers::Peer, rtts: &[(ConnId, u64)]) -> String {
@@ -333,6 +418,10 @@ impl Node {
             if peer.name.is_none() {
                 row.insert("claimed".into(), true.into());
             }
+        }
+        row.insert("trust".into(), peer.level.as_str().into());
+        if self.peers.is_paused(peer.id) {
+            row.insert("paused".into(), true.into());
         }
         row.insert("addr".into(), addr.into());
         row.insert("status".into(), status.into());
@@ -358,9 +447,36 @@ const V1_COMMANDS: &[&str] = &["send", "peers", "status"];
 const V2_COMMANDS: &[&str] =
     &["whoami", "reply", "subscribe", "inbox", "ack", "outbox", "delegations", "advertise", "auth", "hello"];
 
+/// Commands about who may talk; they need a hello of version 2, on the main socket.
+const OWNER_COMMANDS: &[&str] = &[
+    "invite",
+    "invites",
+    "revoke_invite",
+    "connect",
+    "knocks",
+    "approve",
+    "deny",
+    "trust",
+    "contacts",
+    "forget",
+    "policy_check",
+    "pause",
+    "resume",
+    "rekey",
+    "sockets",
+    "socket_add",
+    "socket_set",
+    "socket_remove",
+    "reload",
+];
+
 /// What this socket can do beyond version 1.
 const IPC_FEATURES: &[&str] =
-    &["buffer", "subscribe", "auth", "answer", "advertise", "outbox", "delegations"];
+    &["buffer", "subscribe", "auth", "answer", "advertise", "outbox", "delegations", "trust", "sockets"];
+
+pub(super) fn is_v2(name: &str) -> bool {
+    V2_COMMANDS.contains(&name) || OWNER_COMMANDS.contains(&name)
+}
 
 /// Compares two texts in a time that depends on their length only.
 fn same(a: &str, b: &str) -> bool {

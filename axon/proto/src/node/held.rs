@@ -8,7 +8,7 @@ use super::answer::peer_refusal;
 use super::outgoing::{Fate, Origin};
 use super::storing::{After, Reading, disk_error};
 use super::timers::Key;
-use super::{ClientId, Effect, Node, Now};
+use super::{ClientId, Effect, Node, Now, Of};
 use crate::agents::Speaks;
 use crate::error::{IpcCode, IpcError, PeerCode};
 use crate::family::{Ended, GivenUp, Input as FamilyInput, NoAnswer};
@@ -18,6 +18,7 @@ use crate::limits::{
     INBOX_LIMIT_MAX, OUTBOX_DONE_MAX, OUTBOX_LIMIT_DEFAULT, READ_RECEIPT_HOLD_MS, REPLAY_TTL_MS,
     REPLY_GRACE_MS, REQUEST_TIMEOUT_MS, RESEND_MS_MAX,
 };
+use crate::mailbox::SCOPED;
 use crate::outbox::{Held, State};
 use crate::store::{CommitError, Read, Write};
 use crate::wire::{Envelope, decode, raw_json};
@@ -59,6 +60,12 @@ impl Node {
                 format!("the outbox is full: {why}. Wait, take some out, or raise [outbox] in config.toml");
             IpcError::new(IpcCode::Overloaded, message)
         })?;
+        if let Some(own) = consumer.as_deref().filter(|own| own.starts_with(SCOPED))
+            && self.outbox.held_of(own) >= bounds.messages_max / 4
+        {
+            let message = "this socket holds a quarter of the outbox: wait until some of it has left";
+            return Err(IpcError::new(IpcCode::Overloaded, message));
+        }
         if !self.disk_has_room() {
             let message = "too much waits for the disk: try again in a moment";
             return Err(IpcError::new(IpcCode::Overloaded, message));
@@ -127,7 +134,7 @@ impl Node {
             if let Some(ends) = ends {
                 self.last_word(now, ends, false, by);
             }
-            return self.answer_waiter(now, waiter, Err(disk_error(&error)));
+            return self.answer_waiter(now, to, waiter, Err(disk_error(&error)));
         }
         if let Some(ends) = ends {
             self.last_word(now, ends, true, by);
@@ -231,7 +238,15 @@ impl Node {
         self.stays_held(now, n, &error);
     }
 
+    /// A held message as it leaves now: its sender, or its receiver, may have another key since it was
+    /// written.
+    fn readdressed(&self, n: u64, envelope: Arc<Envelope>) -> Arc<Envelope> {
+        let to = self.outbox.get(n).map_or(envelope.to, |held| held.to);
+        envelope.readdressed(self.me, to)
+    }
+
     fn send_held(&mut self, now: Now, n: u64, envelope: Arc<Envelope>) {
+        let envelope = self.readdressed(n, envelope);
         let Some((_, kind)) = self.kinds.get(&*envelope.kind).copied() else {
             let why = "this version does not know its kind";
             let peer = envelope.to;
@@ -263,12 +278,12 @@ impl Node {
             Fate::Delivered => {
                 self.outbox_change(now, n, State::Delivered, None, by);
                 let line = line(State::Delivered).end();
-                self.answer_waiter(now, waiter, Ok(line));
+                self.answer_waiter(now, peer, waiter, Ok(line));
             }
             Fate::Arrived => {
                 self.outbox_change(now, n, State::Sent, None, by);
                 let line = line(State::Sent).end();
-                self.answer_waiter(now, waiter, Ok(line));
+                self.answer_waiter(now, peer, waiter, Ok(line));
             }
             Fate::Answered(answer) => {
                 let said = peer_refusal(&answer);
@@ -285,15 +300,15 @@ impl Node {
                 };
                 self.outbox_change(now, n, state, why, by);
                 let line = line(state).raw("response", answer.raw()).end();
-                self.answer_waiter(now, waiter, Ok(line));
+                self.answer_waiter(now, peer, waiter, Ok(line));
             }
             Fate::Refused(error) => {
                 self.outbox_change(now, n, State::Refused, Some(error.message.clone()), by);
-                self.answer_waiter(now, waiter, Err(error));
+                self.answer_waiter(now, peer, waiter, Err(error));
             }
             Fate::Failed(error) if error.code == IpcCode::NotOffered => {
                 self.outbox_change(now, n, State::Refused, Some(error.message.clone()), by);
-                self.answer_waiter(now, waiter, Err(error));
+                self.answer_waiter(now, peer, waiter, Err(error));
             }
             Fate::Failed(error) => return self.stays_held(now, n, &error),
         }
@@ -326,8 +341,9 @@ impl Node {
     fn say_held(&mut self, now: Now, n: u64) {
         let Some(held) = self.outbox.get_mut(n) else { return };
         let Some((client, req_id)) = held.waiter.take() else { return };
+        let to = held.to;
         let line = Line::ok(&req_id).field("msg_id", &held.id).field("state", "held").end();
-        self.answer_waiter(now, Some((client, req_id)), Ok(line));
+        self.answer_waiter(now, to, Some((client, req_id)), Ok(line));
     }
 
     /// The peer cannot be reached now: those who wait for a first outcome are told.
@@ -362,7 +378,7 @@ impl Node {
             let by = waiter.as_ref().map(|(client, _)| *client);
             self.outbox_change(now, n, State::Refused, Some(why.clone()), by);
             self.given_up(now, id, GivenUp::Refused);
-            self.answer_waiter(now, waiter, Err(IpcError::new(IpcCode::PeerNotFound, why)));
+            self.answer_waiter(now, peer, waiter, Err(IpcError::new(IpcCode::PeerNotFound, why)));
         }
     }
 
@@ -383,7 +399,7 @@ impl Node {
             self.outbox_change(now, n, State::Expired, why, by);
             self.given_up(now, id, GivenUp::Expired);
             let message = format!("{peer} could not be reached in the time allowed: the message is given up");
-            self.answer_waiter(now, waiter, Err(IpcError::new(IpcCode::PeerUnreachable, message)));
+            self.answer_waiter(now, peer, waiter, Err(IpcError::new(IpcCode::PeerUnreachable, message)));
             self.pump(now, peer);
         }
         if let Some(next_ms) = next_ms {
@@ -407,6 +423,7 @@ impl Node {
         self.note(trimmed);
         let Some(held) = self.outbox.get(n) else { return };
         let Some(consumer) = &held.consumer else { return };
+        let of = Of::Peer(held.to);
         let line = Line::event("delivery")
             .field("id", &held.id)
             .field("state", held.state.as_str())
@@ -417,7 +434,7 @@ impl Node {
         for (client, state) in &self.agents.clients {
             let told = sender.map_or(*state.consumer == **consumer, |sender| sender == *client);
             if told && state.speaks == Speaks::V2 && except != Some(*client) {
-                self.out.push(Effect::Line { client: *client, line: line.clone() });
+                self.out.push(Effect::Line { client: *client, line: line.clone(), of });
             }
         }
     }
@@ -425,11 +442,12 @@ impl Node {
     fn answer_waiter(
         &mut self,
         now: Now,
+        peer: AgentId,
         waiter: Option<(ClientId, String)>,
         answer: Result<Arc<str>, IpcError>,
     ) {
         let Some((client, req_id)) = waiter else { return };
-        self.answer_line(client, &req_id, answer);
+        self.answer_of(client, &req_id, answer, Of::Peer(peer));
         let Some(state) = self.agents.clients.get_mut(&client) else { return };
         state.pending = state.pending.saturating_sub(1);
         if state.leaving {
@@ -531,7 +549,7 @@ impl Node {
         }
         let limit = usize::try_from(limit).unwrap_or(1);
         let id = parse("id", command.id::<String>()?)?;
-        let to = command.to::<String>()?.map(|to| self.peers.resolve(&to)).transpose()?;
+        let to = command.to::<String>()?.map(|to| self.peer_for(now, client, &to)).transpose()?;
         let state = command.state::<String>()?;
         let state = state.map(|text| State::parse(&text).ok_or(text)).transpose().map_err(|text| {
             let text: String = text.chars().take(20).collect();
@@ -539,8 +557,15 @@ impl Node {
             IpcError::invalid(format!("the field `state` is one of {known}, not \"{text}\""))
         })?;
         let now_ms = now.wall_ms;
+        let own = self.own_consumer(client);
+        let scope = self.scope_of(client);
+        let sees = |held: &Held| {
+            own.as_deref().is_none_or(|own| held.consumer.as_deref() == Some(own))
+                && scope.as_ref().is_none_or(|scope| scope.sees_peer(held.to))
+        };
         let mut wanted = self.outbox.iter().filter(|held| !held.is_old(now_ms)).filter(|held| {
-            id.is_none_or(|id| id == held.id)
+            sees(held)
+                && id.is_none_or(|id| id == held.id)
                 && to.is_none_or(|to| to == held.to)
                 && state.is_none_or(|state| state == held.state)
         });
@@ -548,8 +573,15 @@ impl Node {
         let has_more = wanted.next().is_some();
         let line = Line::ok(command.req_id()).raw("outbox", &format!("[{}]", rows.join(",")));
         let line = line.field("has_more", &has_more).end();
-        self.out.push(Effect::Line { client, line });
+        // A reason may be in the words of a peer.
+        self.out.push(Effect::Line { client, line, of: Of::Several });
         Ok(())
+    }
+
+    /// The consumer whose held messages a client sees; none: it sees all.
+    fn own_consumer(&self, client: ClientId) -> Option<Arc<str>> {
+        let client = self.agents.clients.get(&client);
+        client.filter(|client| client.scope.is_some()).map(|client| client.consumer.clone())
     }
 
     fn cancel_held(&mut self, now: Now, client: ClientId, req_id: &str, id: MsgId) -> Result<(), IpcError> {
@@ -566,7 +598,9 @@ impl Node {
         id: MsgId,
         line: Arc<str>,
     ) -> Result<(), IpcError> {
-        let Some(held) = self.outbox.find(id) else {
+        let own = self.own_consumer(client);
+        let sees = |held: &&Held| own.as_deref().is_none_or(|own| held.consumer.as_deref() == Some(own));
+        let Some(held) = self.outbox.find(id).filter(sees) else {
             let message = "no message of that id is in the outbox: `axon outbox` lists those that are";
             return Err(IpcError::new(IpcCode::NotFound, message));
         };
@@ -584,6 +618,24 @@ impl Node {
         self.answer_when_stored(client, req_id, write.into_iter().collect(), line);
         self.pump(now, peer);
         Ok(())
+    }
+
+    /// A scoped socket is gone: what was held for it is not sent any more, and the rest is the owner's.
+    pub(super) fn refuse_held_by(&mut self, now: Now, consumer: &str) {
+        let theirs = self.outbox.iter().filter(|held| held.consumer.as_deref() == Some(consumer));
+        let theirs: Vec<(u64, MsgId, bool)> =
+            theirs.map(|held| (held.n, held.id, held.state == State::Held && !held.leaving)).collect();
+        for (n, id, waits) in theirs {
+            if waits {
+                self.outbox_change(now, n, State::Refused, Some("its socket was removed".into()), None);
+                self.given_up(now, id, GivenUp::Cancelled);
+            }
+            if let Some(held) = self.outbox.get_mut(n) {
+                held.consumer = None;
+                let write = held.write();
+                self.note([write]);
+            }
+        }
     }
 
     /// Whether a message waits in the outbox.

@@ -9,17 +9,21 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::storing::{After, Reading, disk_error};
-use super::{ClientId, Effect, Node, Now};
+use super::{ClientId, Effect, Node, Now, Of};
 use crate::agents::{Answers, Client, Speaks, Wants};
 use crate::error::{IpcCode, IpcError};
 use crate::family::Input as FamilyInput;
-use crate::ipc::{Command, Line, inbound_line, row_json, v1_line};
+use crate::id::AgentId;
+use crate::ipc::{Command, Line, Sender, inbound_line, row_json, v1_line};
 use crate::limits::{
     CAPABILITIES_BYTES_MAX, CAPACITY_DEFAULT, CAPACITY_MAX, CLIENT_BACKLOG_BYTES_MAX, CLIENT_BACKLOG_MAX,
     CLIENT_QUEUE_BYTES_MAX, DOMAIN_BYTES_MAX, INBOX_LIMIT_DEFAULT, INBOX_LIMIT_MAX, INBOX_REPLY_BYTES_MAX,
     KIND_BYTES_MAX, REPLAY_EVENTS_MAX, SUBSCRIPTION_NAMES_MAX,
 };
-use crate::store::{CommitError, Read, Row, Rows};
+use crate::mailbox::SCOPED;
+use crate::store::{CommitError, Read, Row, Rows, Write};
+use crate::trust::Level;
+use crate::wire::sender;
 
 /// Commands that wait behind one that reads before no more are taken from their client.
 const BACKLOG_PAUSE: usize = 16;
@@ -32,6 +36,8 @@ pub(super) struct Inboxing {
     pub client: ClientId,
     pub req_id: String,
     acked: u64,
+    /// What was looked at and is not for this client goes up to here.
+    passed: u64,
     up_to: u64,
     limit: usize,
     kinds: Option<Vec<String>>,
@@ -116,25 +122,55 @@ impl Node {
     // --- rows as they come ---
 
     /// Shows a message to everyone who wants to see it, but for the client that gets it to answer.
-    pub(super) fn show(&mut self, row: &Row, except: Option<ClientId>) {
+    pub(super) fn show(&mut self, row: &Row, from: AgentId, except: Option<ClientId>) {
+        if self.is_shut(from, row.seq) {
+            return;
+        }
         let mut line: Option<Arc<str>> = None;
         let v1_too = self.settings.allow_v1;
-        for (client, state) in &mut self.agents.clients {
+        let mut clients = std::mem::take(&mut self.agents.clients);
+        for (client, state) in &mut clients {
             match state.speaks {
                 // A v1 client says no hello: one that only listens has said nothing at all.
-                Speaks::V1 | Speaks::Unknown if v1_too && state.trusted => {
+                Speaks::V1 | Speaks::Unknown if v1_too && state.trusted && state.scope.is_none() => {
                     let line = v1_line(&row.raw);
-                    self.out.push(Effect::Event { client: *client, seq: row.seq, line });
+                    self.out.push(Effect::Event { client: *client, seq: row.seq, of: from, line });
                 }
-                Speaks::V2 if state.wants.wants(&row.kind) && !state.lagging && except != Some(*client) => {
-                    let line = line.get_or_insert_with(|| inbound_line(row, false)).clone();
+                Speaks::V2
+                    if state.wants.wants(&row.kind)
+                        && !state.lagging
+                        && except != Some(*client)
+                        && self.sees_row(state, from, row) =>
+                {
+                    let made = || inbound_line(row, self.sender_at(from), false);
+                    let line = line.get_or_insert_with(made).clone();
                     state.shown = row.seq;
+                    if let Some(scope) = state.scope.clone() {
+                        self.note_given(&scope, row.seq);
+                    }
                     self.mailbox.note_delivered(&state.consumer, row.seq);
-                    self.out.push(Effect::Event { client: *client, seq: row.seq, line });
+                    self.out.push(Effect::Event { client: *client, seq: row.seq, of: from, line });
                 }
                 Speaks::V1 | Speaks::V2 | Speaks::Unknown => {}
             }
         }
+        self.agents.clients = clients;
+    }
+
+    /// Whose a message is, as clients are told it.
+    pub(super) fn sender_at(&self, from: AgentId) -> Sender<'_> {
+        match self.peers.get(from) {
+            Some(peer) => Sender { trust: peer.level, called: peer.called() },
+            // One that was found and has gone: nobody has said more of it.
+            None => Sender { trust: Level::Unknown, called: None },
+        }
+    }
+
+    /// Which of these rows a client sees, and whose they are.
+    pub(super) fn seen(&self, client: ClientId, rows: Vec<Row>) -> Vec<(Row, AgentId)> {
+        let Some(state) = self.agents.clients.get(&client) else { return Vec::new() };
+        let from = |row: Row| sender(&row.raw).map(|from| (row, from));
+        rows.into_iter().filter_map(from).filter(|(row, from)| self.sees_row(state, *from, row)).collect()
     }
 
     // --- subscribe ---
@@ -223,14 +259,17 @@ impl Node {
         let held: Vec<Row> =
             self.mailbox.held(replaying.up_to, end).filter(|row| wanted(row)).cloned().collect();
         let mut rest = None;
-        for row in in_order(rows.rows, held) {
+        let scope = self.scope_of(client);
+        for (row, from) in self.seen(client, in_order(rows.rows, held)) {
             if replaying.replayed >= REPLAY_EVENTS_MAX
                 || (replaying.replayed > 0 && replaying.bytes + row.raw.len() > CLIENT_QUEUE_BYTES_MAX)
             {
                 rest = Some(row.seq);
                 break;
             }
-            self.out.push(Effect::Line { client, line: inbound_line(&row, true) });
+            let line = inbound_line(&row, self.sender_at(from), true);
+            self.out.push(Effect::Line { client, line, of: Of::Peer(from) });
+            scope.iter().for_each(|scope| self.note_given(scope, row.seq));
             replaying.replayed += 1;
             replaying.replayed_to = row.seq;
             replaying.bytes += row.raw.len();
@@ -264,10 +303,10 @@ impl Node {
         }
         let line = Line::ok(&req_id).field("subscribed", &true).field("replayed", &replayed);
         let line = line.field("replay_to_seq", &replayed_to).maybe("lost_before_seq", lost_before.as_ref());
-        self.out.push(Effect::Line { client, line: line.end() });
+        self.out.push(Effect::Line { client, line: line.end(), of: Of::Us });
         if let Some(seq) = rest {
             let line = Line::event("slow_consumer").field("resume_from_seq", &seq).end();
-            self.out.push(Effect::Line { client, line });
+            self.out.push(Effect::Line { client, line, of: Of::Us });
         }
         let mut acts = VecDeque::new();
         self.recheck_waiting(now, &mut acts);
@@ -289,33 +328,47 @@ impl Node {
         let Some(state) = self.agents.clients.get(&client) else { return Ok(()) };
         let acked = self.mailbox.acked(&state.consumer);
         let up_to = self.mailbox.visible();
-        let read = Read::Rows {
-            after: acked,
-            up_to,
-            kinds: kinds.clone(),
-            stop_at_other: true,
-            limit,
-            bytes_max: INBOX_REPLY_BYTES_MAX,
-        };
         self.begin_reading(client);
         let req_id = command.req_id().to_owned();
-        self.read(read, Reading::Inbox(Inboxing { client, req_id, acked, up_to, limit, kinds }));
+        self.read_inbox(Inboxing { client, req_id, acked, passed: acked, up_to, limit, kinds });
         Ok(())
     }
 
-    pub(super) fn inbox_read(&mut self, inboxing: &Inboxing, rows: &Rows) {
-        let Inboxing { client, req_id, acked, up_to, limit, kinds } = inboxing;
-        let (client, acked) = (*client, *acked);
-        let Some(state) = self.agents.clients.get_mut(&client) else { return };
-        let consumer = state.consumer.clone();
+    fn read_inbox(&mut self, inboxing: Inboxing) {
+        // What a scoped socket does not see must not stop it at another kind.
+        let scoped = self.scope_of(inboxing.client).is_some();
+        let read = Read::Rows {
+            after: inboxing.passed,
+            up_to: inboxing.up_to,
+            kinds: inboxing.kinds.clone().filter(|_| !scoped),
+            stop_at_other: true,
+            // What it does not see must not cost it a reading for each row.
+            limit: if scoped { INBOX_LIMIT_MAX as usize } else { inboxing.limit },
+            bytes_max: INBOX_REPLY_BYTES_MAX,
+        };
+        self.read(read, Reading::Inbox(inboxing));
+    }
+
+    pub(super) fn inbox_read(&mut self, now: Now, mut inboxing: Inboxing, rows: Rows) {
+        let (client, acked) = (inboxing.client, inboxing.acked);
+        let Some(state) = self.agents.clients.get(&client) else { return };
+        let (consumer, scope) = (state.consumer.clone(), state.scope.clone());
+        let end = rows.next.map_or(rows.scanned_to, |next| next.saturating_sub(1));
+        let held: Vec<Row> = self.mailbox.held(inboxing.passed, end).cloned().collect();
+        let found = !rows.rows.is_empty() || !held.is_empty();
+        let seen = self.seen(client, in_order(rows.rows, held));
+        if found && seen.is_empty() && rows.next.is_some() && end < inboxing.up_to {
+            // None of it is for this client: it reads on.
+            inboxing.passed = end;
+            return self.read_inbox(inboxing);
+        }
+        let Inboxing { req_id, up_to, limit, kinds, .. } = &inboxing;
         let wanted =
             |kind: &str| kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|wanted| wanted == kind));
-        let end = rows.next.map_or(rows.scanned_to, |next| next.saturating_sub(1));
-        let held: Vec<Row> = self.mailbox.held(acked, end).cloned().collect();
         let mut text = String::from("[");
         let (mut count, mut last, mut has_more) = (0, acked, rows.next.is_some());
         let mut stopped = rows.next.is_none() && rows.scanned_to < *up_to;
-        for row in in_order(rows.rows.clone(), held) {
+        for (row, from) in seen {
             // It stops at the first of another kind, so that an ack cannot jump over it.
             if !wanted(&row.kind) {
                 (has_more, stopped) = (false, true);
@@ -329,14 +382,17 @@ impl Node {
             if count > 0 {
                 text.push(',');
             }
-            text.push_str(&row_json(&row));
+            text.push_str(&row_json(&row, self.sender_at(from)));
+            scope.iter().for_each(|scope| self.note_given(scope, row.seq));
             count += 1;
             last = row.seq;
         }
         text.push(']');
         if count > 0 {
-            self.mailbox.note_delivered(&state.consumer, last);
-            state.shown = state.shown.max(last);
+            self.mailbox.note_delivered(&consumer, last);
+            if let Some(state) = self.agents.clients.get_mut(&client) {
+                state.shown = state.shown.max(last);
+            }
         }
         // What has come while this was read is to be read next.
         has_more |= !stopped && end < self.mailbox.visible();
@@ -350,10 +406,11 @@ impl Node {
             .field("next_seq", &(count > 0).then_some(last))
             .field("has_more", &has_more)
             .maybe("lost_before_seq", lost_before.as_ref());
-        self.answer_line(client, req_id, Ok(line.end()));
+        self.out.push(Effect::Line { client, line: line.end(), of: Of::Several });
         if !has_more && !stopped {
             self.catch_up(client, end);
         }
+        self.resume(now, client);
     }
 
     pub(super) fn ack(&mut self, client: ClientId, command: &Command<'_>) -> Result<(), IpcError> {
@@ -376,7 +433,11 @@ impl Node {
         // What comes after it sees the cursor where it is then.
         self.begin_reading(client);
         let req_id = command.req_id().to_owned();
-        self.commit(vec![write], After::Ack { client, req_id, consumer, acked });
+        let mut writes = vec![write];
+        if let Some(scope) = self.scope_of(client) {
+            writes.extend(self.given_up_to(&scope, acked).into_iter().map(Write::Loose));
+        }
+        self.commit(writes, After::Ack { client, req_id, consumer, acked });
         Ok(())
     }
 
@@ -391,7 +452,15 @@ impl Node {
         let answer = match outcome {
             Ok(()) => {
                 self.mailbox.acked_now(consumer, acked);
-                self.were_read(now, acked);
+                match consumer.strip_prefix(SCOPED) {
+                    None => self.were_read(now, acked),
+                    Some(name) => {
+                        let scope = self.scopes.get(name);
+                        let read = scope.map(|scope| self.given_up_to(&scope, acked)).unwrap_or_default();
+                        self.rows_were_read(now, &read);
+                        self.given_acked(name, acked);
+                    }
+                }
                 // What another client of the same consumer has acked is missed by nobody.
                 let visible = self.mailbox.visible();
                 let behind = |state: &&mut Client| state.lagging && &*state.consumer == consumer;
@@ -443,7 +512,7 @@ impl Node {
                 let advert = FamilyInput::Advert { client, capabilities: Some(&capabilities) };
                 self.tell_family(now, index, advert);
             }
-            self.out.push(Effect::Line { client, line });
+            self.out.push(Effect::Line { client, line, of: Of::Us });
             return Ok(());
         }
         let consumer =

@@ -3,11 +3,14 @@
 //! The shell feeds one [`Input`], carries out every [`Effect`] in order, and feeds the next. It calls
 //! [`Node::next_timeout`](super::Node::next_timeout) to learn when to feed [`Input::Timer`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::contacts::ContactChange;
 use crate::id::{AgentId, MsgId, PublicKey};
+use crate::pairing::payload::Rekey;
+use crate::scope::ScopeChange;
 use crate::store::{Commit, CommitError, Keep, Read, ReadOut};
 
 /// Both clocks at the time of an input.
@@ -67,6 +70,27 @@ pub struct CommitId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReadId(pub u64);
 
+/// One thing that the shell is to do and tell the end of, named by the node; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(pub u64);
+
+/// Whose words a line carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// Nobody's but this daemon's.
+    Us,
+    /// This peer's.
+    Peer(AgentId),
+    /// Perhaps several peers'.
+    Several,
+}
+
+/// What a stranger is told for whom there is no place now.
+pub const TOO_MANY_STRANGERS: &str = "too many strangers: try again";
+
+/// How the shell begins to say that a peer refused our certificate.
+pub const KEY_REFUSED: &str = "the peer refused our key";
+
 /// What the shell tells the node.
 #[derive(Debug)]
 pub enum Input {
@@ -95,6 +119,14 @@ pub enum Input {
         dial: Option<DialId>,
         /// Whether the hello travelled in 0-RTT and was taken.
         early: bool,
+        /// 32 bytes of the TLS exporter with the label `EXPORTER-axon-knock` and no context: the same on both
+        /// sides, and of this connection only.
+        binding: [u8; 32],
+    },
+    /// The handshake has refused a certificate; whether its sender holds the key is not known.
+    HandshakeRefused {
+        /// The id that belongs to the certificate's key.
+        id: AgentId,
     },
     /// An attempt failed; no connection came of it.
     DialFailed {
@@ -186,8 +218,11 @@ pub enum Input {
     ClientUp {
         /// Which.
         client: ClientId,
-        /// Whether its uid was read and is ours; without it, it must show the token.
+        /// Whether its uid was read and is the one that may use this socket; without it, it must show the
+        /// token, which only the main socket takes.
         trusted: bool,
+        /// The scoped socket that it came by; none: the main one.
+        socket: Option<Arc<str>>,
     },
     /// A client's line, without its newline.
     Line {
@@ -231,6 +266,16 @@ pub enum Input {
         id: ReadId,
         /// What was read.
         out: ReadOut,
+    },
+
+    /// `contacts.toml` as it is now, read again.
+    Contacts(crate::contacts::ContactsFile),
+    /// The end of an effect that names a job.
+    Done {
+        /// Which.
+        job: JobId,
+        /// What came of it: a text where the effect says so, or what went wrong, for a person.
+        outcome: Result<String, String>,
     },
 
     /// The answer to `Effect::Measure`.
@@ -308,8 +353,30 @@ pub enum Effect {
         /// Which.
         stream: StreamId,
     },
-    /// The identities that the TLS handshake may accept, from now on. Drop session tickets of all others.
+    /// The identities that the TLS handshake may accept, from now on. Drop session tickets of all others, and
+    /// all sessions that could be resumed here when somebody is no longer among them.
     Pins(Arc<Pins>),
+    /// Dial a peer as another identity of ours, an old one; say `hello`, and when that is answered by a
+    /// hello, `message`. Ends in `Input::Replied` for `token` with the answer to `message`, or
+    /// `Lost::Connection`.
+    Herald {
+        /// Names the end.
+        token: Token,
+        /// The old identity.
+        old: AgentId,
+        /// Who must be there.
+        peer: AgentId,
+        /// Its key.
+        key: PublicKey,
+        /// `host:port`, best first.
+        addrs: Vec<String>,
+        /// The hello envelope.
+        hello: Arc<str>,
+        /// The envelope that follows.
+        message: Arc<str>,
+        /// It fails after this.
+        timeout_ms: u64,
+    },
 
     /// A line for a client that must not be dropped: a reply, or a request handed to it.
     Line {
@@ -317,6 +384,8 @@ pub enum Effect {
         client: ClientId,
         /// The line, without its newline.
         line: Arc<str>,
+        /// Whose words it carries.
+        of: Of,
     },
     /// An event for a client; when its queue is full, tell the node `Input::Lagged`.
     Event {
@@ -324,6 +393,8 @@ pub enum Effect {
         client: ClientId,
         /// The message's number.
         seq: u64,
+        /// Whose message it is.
+        of: AgentId,
         /// The line, without its newline.
         line: Arc<str>,
     },
@@ -370,15 +441,51 @@ pub enum Effect {
     Remember(Vec<Seen>),
     /// Replace the peer cache on disk.
     SavePeers(Vec<KnownPeer>),
+    /// Change `contacts.toml` (and take out of `[[peers]]` whom it removes), keeping what a person wrote
+    /// there; told by `Input::Done` when it is on disk.
+    Contacts {
+        /// Names the end.
+        job: JobId,
+        /// What.
+        changes: Vec<ContactChange>,
+    },
+    /// Change the scoped sockets and their file; told by `Input::Done`, with the socket's path.
+    Socket {
+        /// Names the end.
+        job: JobId,
+        /// What.
+        change: ScopeChange,
+    },
+    /// Drop the events of a peer that wait for clients. Told by `Input::Done` when every other line that
+    /// carries its words has been written, or its client is closed: after `PURGE_MS` at the latest.
+    Purge {
+        /// Names the end.
+        job: JobId,
+        /// Whose.
+        peer: AgentId,
+    },
+    /// Read the settings, contacts and token again, as at SIGHUP; told by `Input::Done`.
+    Reload {
+        /// Names the end.
+        job: JobId,
+    },
+    /// Make a new identity, keep the old one with a statement that both sign, and start anew once the node
+    /// has stopped; told by `Input::Done`, with the new public key in base64.
+    Rekey {
+        /// Names the end.
+        job: JobId,
+    },
+    /// Append a row to the audit log.
+    Audit(crate::audit::Row),
     /// Tell the log.
-    Log(Level, String),
+    Log(LogLevel, String),
     /// All is finished or refused: close QUIC with code 5 and end.
     Stopped,
 }
 
 /// How much a log line matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub enum LogLevel {
     /// A person should look at it.
     Warn,
     /// Worth a line.
@@ -387,8 +494,32 @@ pub enum Level {
     Debug,
 }
 
-/// Keys that may connect, by agent id.
-pub type Pins = HashMap<AgentId, PublicKey>;
+/// Who may connect.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pins {
+    /// Keys of peers, by agent id.
+    pub keys: HashMap<AgentId, PublicKey>,
+    /// Who is refused whatever else holds.
+    pub blocked: HashSet<AgentId>,
+    /// Whether somebody who dials us may be neither: a stranger, who may only knock.
+    pub strangers: bool,
+    /// Strangers that may always.
+    pub allowed: HashSet<AgentId>,
+}
+
+/// A key that this agent had before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldKey {
+    /// It.
+    pub key: PublicKey,
+    /// What says that the key of today follows it.
+    pub statement: Rekey,
+    /// Until when peers are told (Unix milliseconds).
+    pub until_ms: u64,
+}
+
+/// Checks an Ed25519 signature: key, message, signature.
+pub type Verify = fn(&PublicKey, &[u8], &[u8; 64]) -> bool;
 
 /// An envelope id that was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

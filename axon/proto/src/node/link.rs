@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::timers::Key;
-use super::{ConnId, DialId, Effect, Lost, Node, Now, Side, StreamId, Token};
+use super::{ConnId, DialId, Effect, Lost, Node, Now, Side, StreamId, TOO_MANY_STRANGERS, Token};
 use crate::error::{PeerCode, Refusal};
 use crate::family::{Inbound, Input as FamilyInput, Kind, Pattern, error_payload};
 use crate::id::{AgentId, MsgId, PublicKey};
 use crate::limits::{
-    CONNECTIONS_PER_PEER_MAX, DRAIN_MS, FOUND_CONNECTIONS_MAX, PROTOCOL_VERSION, STREAMS_MAX,
+    CONNECTIONS_PER_PEER_MAX, DRAIN_MS, FOUND_CONNECTIONS_MAX, PROTOCOL_VERSION, STRANGER_MS, STREAMS_MAX,
 };
-use crate::peers::{Dial, Source};
+use crate::peers::Dial;
 use crate::session::{Hello, Phase, Session, Verdict, judge};
 use crate::wire::{Envelope, decode, to_raw};
 
@@ -34,26 +34,38 @@ pub(super) struct Arrival {
     pub addr: SocketAddr,
     pub dial: Option<DialId>,
     pub early: bool,
+    pub binding: [u8; 32],
 }
 
 impl Node {
     pub(super) fn connected(&mut self, now: Now, arrival: Arrival) {
-        let Arrival { conn, peer, key, side, addr, dial, early } = arrival;
+        let Arrival { conn, peer, key, side, addr, dial, early, binding } = arrival;
         let known =
-            self.peers.get(peer).filter(|known| known.key == key).map(|known| (known.source, known.dial));
-        let Some((source, dialling)) = known else {
+            self.peers.get(peer).filter(|known| known.key == key).map(|known| (known.is_found(), known.dial));
+        let is_stranger = known.is_none();
+        let heard = is_stranger
+            && side == Side::Acceptor
+            && self.peers.get(peer).is_none()
+            && !self.peers.is_blocked(peer)
+            && peer != self.me
+            && (self.hears_strangers() || self.settings.knock.allow.contains(&peer));
+        if is_stranger && !heard {
+            self.handshake_refused(now, peer);
             return self.out.push(Effect::Close { conn, code: 4, reason: "not pinned" });
-        };
+        }
+        let (is_found, dialling) = known.unwrap_or((false, Dial::Idle { not_before_ms: 0 }));
         if self.stopping {
             return self.out.push(Effect::Close { conn, code: 5, reason: "shutting down" });
         }
-        let found = |session: &Session| {
-            self.peers.get(session.peer).is_some_and(|peer| peer.source != Source::Static)
-        };
+        let found =
+            |session: &Session| self.peers.get(session.peer).is_some_and(crate::peers::Peer::is_found);
         let found_connections = self.sessions.values().filter(|session| found(session)).count();
         let over = self.sessions.len() >= self.settings.max_connections
-            || (source != Source::Static && found_connections >= FOUND_CONNECTIONS_MAX);
+            || (is_found && found_connections >= FOUND_CONNECTIONS_MAX);
         let of_peer: Vec<ConnId> = self.conns_of(peer);
+        if is_stranger && !self.may_hear(addr.ip()) {
+            return self.out.push(Effect::Close { conn, code: 1, reason: TOO_MANY_STRANGERS });
+        }
         if of_peer.len() >= CONNECTIONS_PER_PEER_MAX {
             // The peer's own oldest makes room, so that it cannot fill the table.
             self.close(now, of_peer[0], 2, "too many connections of this peer");
@@ -72,6 +84,8 @@ impl Node {
         }
         let session = Session {
             peer,
+            key,
+            is_stranger,
             side,
             addr,
             phase: Phase::Greeting,
@@ -82,10 +96,14 @@ impl Node {
             features: Vec::new(),
             silent: false,
             early,
+            binding,
             work: 0,
         };
         self.sessions.insert(conn, session);
         self.timers.set(Key::Hello(conn), now.mono_ms + self.settings.handshake_timeout_secs * 1_000);
+        if is_stranger {
+            self.timers.set(Key::Stranger(conn), now.mono_ms + STRANGER_MS);
+        }
     }
 
     /// Connections of a peer, oldest first.
@@ -105,7 +123,7 @@ impl Node {
         let Ok(envelope) = decode(bytes) else { return };
         let fits = envelope.from == peer && envelope.to == self.me && &*envelope.kind == "hello";
         if fits && self.peers.get(peer).is_some() && !self.stopping && self.read_hello(&envelope).is_ok() {
-            self.answer_hello(now, stream, &envelope);
+            self.answer_hello(now, stream, &envelope, false);
         }
     }
 
@@ -122,6 +140,7 @@ impl Node {
             Ok(envelope) => envelope,
             Err(error) => {
                 self.dropped.malformed += 1;
+                self.charge(now, peer);
                 return self.refuse(now, stream, peer, error.id, &error.refusal);
             }
         };
@@ -164,7 +183,11 @@ impl Node {
                 self.dropped.before_hello += 1;
                 self.refuse(now, stream, peer, Some(envelope.id), &before_hello());
             }
-            (_, Some(stream)) if hello => self.answer_hello(now, stream, &envelope),
+            (_, Some(stream)) if hello => {
+                let stranger = self.sessions.get(&conn).is_some_and(|session| session.is_stranger);
+                self.answer_hello(now, stream, &envelope, stranger);
+            }
+            (Phase::Stranger, _) => self.stranger_says(now, conn, stream, envelope),
             _ => self.message(now, conn, stream, envelope),
         }
     }
@@ -199,6 +222,19 @@ impl Node {
         let from = envelope.from;
         if let Some(refusal) = refusal {
             self.dropped.malformed += 1;
+            // What is wrong in itself takes of the peer's rate too.
+            self.charge(now, from);
+            return self.refuse(now, stream, from, Some(envelope.id), &refusal);
+        }
+        // Rules first: nothing of what they refuse is looked at, remembered or kept.
+        let passes = self.may_pass(now, &envelope, known.map(|(_, kind)| kind));
+        if let Err(refusal) = passes {
+            return self.refuse(now, stream, from, Some(envelope.id), &refusal);
+        }
+        let request = known.is_some_and(|(_, kind)| kind.is_request());
+        if request && self.peers.is_paused(from) {
+            self.dropped.limited += 1;
+            let refusal = self.paused_refusal();
             return self.refuse(now, stream, from, Some(envelope.id), &refusal);
         }
         let id = envelope.id;
@@ -285,12 +321,13 @@ impl Node {
 
     // --- hello ---
 
-    fn own_hello(&self, selected_version: Option<u32>) -> Hello {
+    pub(super) fn own_hello(&self, selected_version: Option<u32>) -> Hello {
         Hello {
             protocol_versions: vec![PROTOCOL_VERSION],
             selected_version,
             agent_name: self.settings.name.clone(),
             features: self.features.iter().map(|feature| (*feature).to_owned()).collect(),
+            stranger: false,
             boot: Some(self.boot.clone()),
         }
     }
@@ -311,8 +348,14 @@ impl Node {
         Ok(hello)
     }
 
-    fn answer_hello(&mut self, now: Now, stream: StreamId, envelope: &Envelope) {
-        let hello = to_raw(&self.own_hello(Some(PROTOCOL_VERSION)));
+    fn answer_hello(&mut self, now: Now, stream: StreamId, envelope: &Envelope, stranger: bool) {
+        let mut hello = self.own_hello(Some(PROTOCOL_VERSION));
+        if stranger {
+            // Whoever is not known here learns no more of this agent than that it can be asked to open.
+            hello.features = vec!["knock".into()];
+            (hello.agent_name, hello.stranger) = (None, true);
+        }
+        let hello = to_raw(&hello);
         self.respond(now, stream, envelope.from, envelope.id, "hello", &hello);
     }
 
@@ -320,8 +363,9 @@ impl Node {
     fn hello(&mut self, now: Now, conn: ConnId, stream: StreamId, envelope: &Envelope) {
         match self.read_hello(envelope) {
             Ok(hello) => {
-                self.answer_hello(now, stream, envelope);
-                self.session_up(now, conn, hello);
+                let stranger = self.sessions.get(&conn).is_some_and(|session| session.is_stranger);
+                self.answer_hello(now, stream, envelope, stranger);
+                if stranger { self.stranger_up(now, conn) } else { self.session_up(now, conn, hello) }
             }
             Err(refusal) => {
                 self.refuse(now, Some(stream), envelope.from, Some(envelope.id), &refusal);
@@ -342,6 +386,24 @@ impl Node {
             Err(Lost::Reset | Lost::TooLarge) => Err("the peer did not answer hello".to_owned()),
         };
         match (conn, hello) {
+            (Some(conn), Ok(hello)) if hello.stranger => {
+                self.early.remove(&conn);
+                if !self.is_joining(peer) {
+                    let why =
+                        "the peer does not know this agent: its owner can let it in (`axon knocks` there)";
+                    self.close(now, conn, 0, "not known there");
+                    return {
+                        self.dial_ended(now, peer, Some(why));
+                        true
+                    };
+                }
+                self.dial_ended(now, peer, None);
+                self.stranger_up(now, conn);
+                if let Some(session) = self.sessions.get_mut(&conn) {
+                    session.features = hello.features;
+                }
+                self.join_up(now, peer, conn);
+            }
             (Some(conn), Ok(hello)) => {
                 self.dial_ended(now, peer, None);
                 self.session_up(now, conn, hello);
@@ -384,6 +446,19 @@ impl Node {
         }
     }
 
+    /// Hello is done, and nothing but a knock may follow.
+    fn stranger_up(&mut self, now: Now, conn: ConnId) {
+        self.timers.clear(Key::Hello(conn));
+        // Of one that dialled us the time runs since it connected.
+        if self.sessions.get(&conn).is_some_and(|session| !session.is_stranger) {
+            self.timers.set(Key::Stranger(conn), now.mono_ms + STRANGER_MS);
+        }
+        if let Some(session) = self.sessions.get_mut(&conn) {
+            session.phase = Phase::Stranger;
+            session.since_ms = now.mono_ms;
+        }
+    }
+
     /// Hello is done: from now on the connection is in use, and it is settled which one stays.
     fn session_up(&mut self, now: Now, conn: ConnId, hello: Hello) {
         self.timers.clear(Key::Hello(conn));
@@ -404,7 +479,7 @@ impl Node {
             .into_iter()
             .filter(|other| *other != conn)
             .filter_map(|other| Some((other, self.sessions.get(&other)?.clone())))
-            .filter(|(_, session)| session.phase != Phase::Greeting)
+            .filter(|(_, session)| matches!(session.phase, Phase::Up | Phase::Draining))
             .collect();
         for (other, older) in others {
             match judge(self.me, &older, &newer) {
@@ -423,7 +498,7 @@ impl Node {
             if side == Side::Dialer {
                 known.worked_addr = Some(addr);
             }
-            if known.source != Source::Static {
+            if known.is_found() {
                 known.kept = true;
                 self.peers_changed = true;
                 self.timers.set_if_sooner(Key::SavePeers, now.mono_ms + 200);
@@ -438,6 +513,7 @@ impl Node {
         for (stream, envelope) in self.early.remove(&conn).unwrap_or_default() {
             self.gate(now, conn, stream, envelope);
         }
+        self.join_up(now, peer, conn);
     }
 
     /// No new streams of ours on this connection; it closes once nothing is open on it.
@@ -487,11 +563,11 @@ impl Node {
                 self.message(now, conn, None, envelope);
             }
         }
-        for key in [Key::Hello(conn), Key::Drain(conn), Key::CloseAfterRefusal(conn)] {
+        for key in [Key::Hello(conn), Key::Drain(conn), Key::CloseAfterRefusal(conn), Key::Stranger(conn)] {
             self.timers.clear(key);
         }
         let peer = session.peer;
-        if session.phase != Phase::Greeting {
+        if matches!(session.phase, Phase::Up | Phase::Draining) {
             self.info(format!("connection to {peer} ended: {why}"));
         }
         if let Some(known) = self.peers.get_mut(peer) {
@@ -504,8 +580,17 @@ impl Node {
         let streams: Vec<StreamId> = on_it.filter_map(|open| open.inbound.stream).collect();
         streams.into_iter().for_each(|stream| self.request_gone(now, stream));
         self.resend(now, conn);
+        if session.is_stranger {
+            return;
+        }
         let lived_ms = now.mono_ms.saturating_sub(session.since_ms);
         self.lost_session(now, peer, (session.phase == Phase::Up).then_some(lived_ms));
+        if session.side == Side::Dialer && session.phase != Phase::Up && self.conns_of(peer).is_empty() {
+            let idle = self.peers.get(peer).is_some_and(|peer| matches!(peer.dial, Dial::Idle { .. }));
+            if idle {
+                self.join_unreachable(now, peer, why);
+            }
+        }
     }
 
     /// A peer is out: its connections are closed and what waits for it fails.
@@ -516,7 +601,8 @@ impl Node {
         self.refuse_held_of(now, peer);
         for conn in self.conns_of(peer) {
             self.early.remove(&conn);
-            self.out.push(Effect::Close { conn, code: 0, reason });
+            // What is thought of it here is not told to it.
+            self.out.push(Effect::Close { conn, code: 0, reason: "not known here any more" });
             self.session_over(now, conn, reason);
         }
     }

@@ -5,17 +5,29 @@
 //! the socket. All of it runs to the end within one input; nothing waits.
 
 mod answer;
+mod arrivals;
+mod auditing;
 mod commands;
+mod contacting;
+mod dialling;
 mod held;
 mod inbox;
 mod io;
+mod jobs;
+mod knocking;
 mod link;
 mod outgoing;
+mod pairing;
+mod paused;
+mod purge;
+mod rekey;
 mod requests;
+mod scopes;
 mod send;
 mod settings;
 mod storing;
 mod timers;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -23,24 +35,27 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::agents::Agents;
-use crate::error::IpcError;
-use crate::family::{Act, Closed, Cx, Family, Input as FamilyInput, Kind, Open, Pattern, Unclaimed, View};
+use crate::audit::Audit;
+use crate::contacts::{Contacts, ContactsFile};
+use crate::family::{Act, Cx, Family, Input as FamilyInput, Kind, Pattern};
 use crate::id::{AgentId, MsgId, PublicKey};
 use crate::limits::{REPLAY_FLUSH_MS, SAVE_INTERVAL_MS, SHUTDOWN_MS, SWEEP_INTERVAL_MS};
 use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
 use crate::peers::Peers;
 use crate::replay::Replay;
+use crate::scope::Scope;
 use crate::session::{Phase, Session};
 use crate::store::Commit;
+use crate::trust::Rates;
 use crate::wire::{Envelope, Header, TooLarge, encode};
 
 pub use io::{
-    ClientId, CommitId, ConnId, DialId, Effect, Input, KnownPeer, Level, Lost, Now, Pins, ReadId, Seen, Side,
-    StreamId, Token,
+    ClientId, CommitId, ConnId, DialId, Effect, Input, JobId, KEY_REFUSED, KnownPeer, LogLevel, Lost, Now,
+    Of, OldKey, Pins, ReadId, Seen, Side, StreamId, TOO_MANY_STRANGERS, Token, Verify,
 };
 use outgoing::Pending;
-pub use settings::{OutboxSettings, Settings, StaticPeer};
+pub use settings::{KnockSettings, OutboxSettings, Settings, StaticPeer};
 use storing::{After, Reading, Unread};
 use timers::{Key, Timers};
 
@@ -60,6 +75,16 @@ pub struct Birth {
     pub pid: u32,
     /// Where QUIC listens, for `whoami`.
     pub listen: Vec<String>,
+    /// Where others may reach this agent, `host:port`, best first, for invites.
+    pub addrs: Vec<String>,
+    /// `contacts.toml`.
+    pub contacts: ContactsFile,
+    /// The scoped sockets.
+    pub scopes: Vec<Scope>,
+    /// Keys that this agent had before.
+    pub old_keys: Vec<OldKey>,
+    /// How signatures are checked.
+    pub verify: Verify,
     /// The root directory, for `whoami`, when it is UTF-8.
     pub root: Option<String>,
     /// The peer cache.
@@ -90,6 +115,8 @@ struct Dropped {
     malformed: u64,
     over_limit: u64,
     not_kept: u64,
+    refused: u64,
+    limited: u64,
 }
 
 /// The whole state of one daemon.
@@ -112,8 +139,26 @@ pub struct Node {
     early: HashMap<ConnId, Vec<(Option<StreamId>, Envelope)>>,
     sessions_made: u64,
     peers: Peers,
+    /// As they were last published.
+    pins: Arc<Pins>,
     peers_changed: bool,
     replay: Replay,
+    rates: Rates,
+    pairing: pairing::Pairing,
+    audit: Audit,
+    jobs: BTreeMap<JobId, jobs::Chain>,
+    next_job: u64,
+    scopes: scopes::Scopes,
+    /// Peers that are out, and the number of the last row that may be theirs: none of it is shown.
+    shut: HashMap<AgentId, u64>,
+    /// Peers whose rows are being taken out of the inbox, and how far.
+    purges: BTreeMap<AgentId, u64>,
+    set_aside: paused::SetAside,
+    /// Unread rows of unknown peers.
+    low_rows: BTreeMap<u64, arrivals::LowRow>,
+    heralds: rekey::Heralds,
+    verify: Verify,
+    addrs: Vec<String>,
     pending: BTreeMap<Token, Pending>,
     next_token: u64,
     next_dial: u64,
@@ -130,6 +175,8 @@ pub struct Node {
     arriving_bytes: HashMap<AgentId, usize>,
     /// Rows of delegations that have ended.
     ended_rows: BTreeSet<u64>,
+    /// The scoped socket whose command is being carried out.
+    via: Option<Box<str>>,
     /// How long the result is to be held that an agent is just giving.
     reply_hold_ms: Option<u64>,
     reads: BTreeMap<ReadId, Reading>,
@@ -157,8 +204,10 @@ pub struct Node {
 impl Node {
     /// A node with these settings that knows nobody but the cache's and the settings' peers.
     pub fn new(birth: Birth, settings: Settings, now: Now) -> Self {
-        let Birth { key, version, pid, listen, root, known_peers, seen, next_seq, clean, mut entropy } =
+        let Birth { key, version, pid, listen, root, known_peers, seen, next_seq, clean, entropy, .. } =
             birth;
+        let (addrs, scopes, old_keys, verify) = (birth.addrs, birth.scopes, birth.old_keys, birth.verify);
+        let (contacts, mut entropy) = (birth.contacts, entropy);
         let me = key.agent_id();
         let families = crate::kinds::all();
         let mut kinds = HashMap::new();
@@ -166,7 +215,7 @@ impl Node {
         for (index, family) in families.iter().enumerate() {
             for kind in family.vocabulary().kinds {
                 kinds.insert(kind.name, (index, kind));
-                features.extend(kind.feature);
+                features.extend(kind.feature.filter(|feature| !features.contains(feature)));
             }
         }
         // Without a disk under it, nobody can promise that a message will be there tomorrow.
@@ -175,8 +224,8 @@ impl Node {
         }
         let mut random = [0; 16];
         entropy.fill(&mut random);
-        let mut peers = Peers::new(me, known_peers);
-        peers.configure(&settings.peers);
+        let mut peers = Peers::new(me, known_peers, Contacts::new(contacts));
+        peers.configure(&settings.peers, now.wall_ms);
         let mut node = Self {
             me,
             key,
@@ -194,6 +243,7 @@ impl Node {
             arriving: HashMap::new(),
             arriving_bytes: HashMap::new(),
             ended_rows: BTreeSet::new(),
+            via: None,
             reply_hold_ms: None,
             reads: BTreeMap::new(),
             next_read: 1,
@@ -211,8 +261,22 @@ impl Node {
             early: HashMap::new(),
             sessions_made: 0,
             peers,
+            pins: Arc::default(),
             peers_changed: false,
             replay: Replay::new(&seen, now.wall_ms),
+            rates: Rates::default(),
+            pairing: pairing::Pairing::default(),
+            audit: Audit::default(),
+            jobs: BTreeMap::new(),
+            next_job: 1,
+            scopes: scopes::Scopes::new(scopes),
+            shut: HashMap::new(),
+            purges: BTreeMap::new(),
+            set_aside: paused::SetAside::default(),
+            low_rows: BTreeMap::new(),
+            heralds: rekey::Heralds::new(old_keys),
+            verify,
+            addrs,
             pending: BTreeMap::new(),
             next_token: 1,
             next_dial: 1,
@@ -274,8 +338,8 @@ impl Node {
             Input::Timer => self.run_timers(now),
             Input::Settings(settings) => self.configure(now, *settings),
             Input::Stop => self.stop(now),
-            Input::Connected { conn, peer, key, side, addr, dial, early } => {
-                let arrival = link::Arrival { conn, peer, key, side, addr, dial, early };
+            Input::Connected { conn, peer, key, side, addr, dial, early, binding } => {
+                let arrival = link::Arrival { conn, peer, key, side, addr, dial, early, binding };
                 self.connected(now, arrival);
             }
             Input::DialFailed { dial, why } => self.dial_failed(now, dial, &why),
@@ -297,7 +361,10 @@ impl Node {
                 }
             }
             Input::Found { id, key, addrs } => self.found(now, id, key, &addrs),
-            Input::ClientUp { client, trusted } => self.client_up(client, trusted),
+            Input::ClientUp { client, trusted, socket } => self.client_up(client, trusted, socket),
+            Input::HandshakeRefused { id } => self.handshake_refused(now, id),
+            Input::Contacts(file) => self.contacts_read(now, file),
+            Input::Done { job, outcome } => self.job_done(now, job, outcome),
             Input::Line { client, line } => self.line(now, client, line),
             Input::LineTooLong { client } => self.line_too_long(client),
             Input::Lagged { client, seq } => self.lagged(client, seq),
@@ -311,6 +378,9 @@ impl Node {
 
     fn start(&mut self, now: Now) {
         self.started = Some(now);
+        self.invites_due(now);
+        self.contacts_due(now);
+        self.purge_all();
         self.reopen(now);
         for index in 0..self.families.len() {
             self.tell_family(now, index, FamilyInput::Started);
@@ -320,12 +390,19 @@ impl Node {
         self.were_read(now, self.mailbox.read_up_to());
         let ids: Vec<AgentId> = self.peers.iter().map(|peer| peer.id).collect();
         ids.into_iter().for_each(|id| self.keep_connected(now, id));
+        self.heralds_due(now);
     }
 
-    fn configure(&mut self, now: Now, settings: Settings) {
-        let out = self.peers.configure(&settings.peers);
+    fn configure(&mut self, now: Now, mut settings: Settings) {
+        // Whom a command has just forgotten is perhaps still in the file that was read.
+        let gone = self.unwritten_removals();
+        settings.peers.retain(|peer| !gone.contains(&peer.agent_id));
+        let out = self.peers.configure(&settings.peers, now.wall_ms);
         // Whether receipts are given was said in hello, and holds until the end.
         let durable = self.settings.durable;
+        if self.settings.policies != settings.policies || self.settings.knock != settings.knock {
+            self.audit(now, crate::audit::Event::Policy, None, "settings");
+        }
         self.settings = Settings { durable, ..settings };
         self.out.push(Effect::Evict(self.keep()));
         self.publish_pins();
@@ -333,8 +410,14 @@ impl Node {
             self.peers_changed = true;
             self.timers.set_if_sooner(Key::SavePeers, now.mono_ms);
         }
+        let mut steps = Vec::new();
         for id in out {
-            self.drop_peer(now, id, "no longer in [[peers]]");
+            let writes = self.cut_off(now, id, "no longer in [[peers]]");
+            steps.extend([jobs::Step::Purge(id), jobs::Step::Store(writes)]);
+            self.audit(now, crate::audit::Event::Forget, Some(id), "config.toml");
+        }
+        if !steps.is_empty() {
+            self.before_reloaded(now, steps);
         }
         let ids: Vec<AgentId> = self.peers.iter().map(|peer| peer.id).collect();
         ids.into_iter().for_each(|id| self.keep_connected(now, id));
@@ -358,6 +441,11 @@ impl Node {
                     let cursors = self.mailbox.changed_cursors();
                     self.note(cursors);
                 }
+                Key::Stranger(conn) => self.stranger_due(now, conn),
+                Key::Join(peer) => self.join_due(now, peer),
+                Key::Invites => self.invites_due(now),
+                Key::Contacts => self.contacts_due(now),
+                Key::Herald => self.heralds_due(now),
                 Key::Outbox(peer) => self.pump(now, peer),
                 Key::Expire => self.expire_held(now),
                 Key::FlushReplay => {
@@ -378,6 +466,17 @@ impl Node {
         self.forget_unread(now);
         self.were_read(now, self.mailbox.read_up_to());
         self.expire_held(now);
+        self.write_audit(now, false);
+        self.sweep_knocks(now);
+        self.forget_low_rows(now);
+        self.release_aside(now);
+        // Timers stand still while the computer sleeps, and know nothing of a clock that was set.
+        if self.peers.is_expiry_due(now.wall_ms) {
+            self.contacts_due(now);
+        }
+        if self.pairing.invites.next_expiry_ms().is_some_and(|at_ms| at_ms <= now.wall_ms) {
+            self.invites_due(now);
+        }
         let swept = self.outbox.sweep(now.wall_ms);
         self.note(swept);
         for index in 0..self.families.len() {
@@ -419,7 +518,9 @@ impl Node {
     fn has_work(&self) -> bool {
         let open = self.agents.iter().any(|open| open.answered.is_none() || open.finishing);
         // A held message is safe whatever comes of its sending.
-        open || !self.commits.is_empty() || self.pending.values().any(Pending::is_awaited)
+        open || !self.commits.is_empty()
+            || !self.jobs.is_empty()
+            || self.pending.values().any(Pending::is_awaited)
     }
 
     fn stop_now(&mut self, now: Now) {
@@ -428,6 +529,7 @@ impl Node {
         }
         self.stopping = true;
         self.refuse_open(now);
+        self.write_audit(now, true);
         self.fail_all_pending(now);
         self.all_held_for_later(now);
         let cursors = self.mailbox.changed_cursors();
@@ -445,7 +547,13 @@ impl Node {
     }
 
     fn publish_pins(&mut self) {
-        self.out.push(Effect::Pins(Arc::new(self.peers.pins())));
+        let strangers = self.hears_strangers();
+        let allowed = self.settings.knock.allow.iter().copied().collect();
+        let pins = self.peers.pins(strangers, allowed);
+        if *self.pins != pins {
+            self.pins = Arc::new(pins);
+            self.out.push(Effect::Pins(self.pins.clone()));
+        }
     }
 
     fn random_id(&mut self) -> MsgId {
@@ -523,8 +631,8 @@ impl Node {
         let mut families = std::mem::take(&mut self.families);
         if let Some(family) = families.get_mut(index) {
             let uptime_ms = self.started.map_or(0, |started| now.mono_ms.saturating_sub(started.mono_ms));
-            let view = NodeView { node: self, uptime_secs: uptime_ms / 1_000 };
-            work(family, &mut Cx { now, me: self.me, view: &view, acts });
+            let view = view::NodeView { node: self, uptime_secs: uptime_ms / 1_000 };
+            work(family, &mut Cx { now, me: self.me, view: &view, via: self.via.clone(), acts });
         }
         self.families = families;
     }
@@ -540,59 +648,10 @@ impl Node {
     }
 
     fn debug(&mut self, text: String) {
-        self.out.push(Effect::Log(Level::Debug, text));
+        self.out.push(Effect::Log(LogLevel::Debug, text));
     }
 
     fn info(&mut self, text: String) {
-        self.out.push(Effect::Log(Level::Info, text));
-    }
-}
-
-struct NodeView<'a> {
-    node: &'a Node,
-    uptime_secs: u64,
-}
-
-impl View for NodeView<'_> {
-    fn open(&self, id: MsgId) -> Option<&Open> {
-        self.node.agents.get(id)
-    }
-    fn closed(&self, id: MsgId) -> Option<&Closed> {
-        self.node.agents.closed(id)
-    }
-    fn active_tasks(&self) -> u64 {
-        self.node.agents.active_tasks()
-    }
-    fn capacity(&self) -> u64 {
-        self.node.agents.capacity()
-    }
-    fn resolve(&self, peer: &str) -> Result<AgentId, IpcError> {
-        self.node.peers.resolve(peer)
-    }
-    fn no_room(&self, from: AgentId, kind: &str) -> Option<Unclaimed> {
-        let agents = &self.node.agents;
-        let free = matches!(agents.pick(kind, None), Ok(Some(_)));
-        (!free && !agents.queue_has_room(from)).then_some(Unclaimed::QueueFull)
-    }
-    fn serves(&self, client: ClientId, kind: &str) -> bool {
-        let client = self.node.agents.clients.get(&client);
-        let answers = client.and_then(|client| client.answers.as_ref());
-        answers.is_some_and(|answers| answers.kinds.iter().any(|served| served == kind))
-    }
-    fn offers(&self, peer: AgentId, feature: &str) -> bool {
-        let session = self.node.best_session(peer).and_then(|conn| self.node.sessions.get(&conn));
-        session.is_some_and(|session| session.offers(feature))
-    }
-    fn is_targeted(&self, id: MsgId) -> bool {
-        self.node.agents.iter().any(|open| open.targeted && open.inbound.envelope.reference == Some(id))
-    }
-    fn uptime_secs(&self) -> u64 {
-        self.uptime_secs
-    }
-    fn name(&self) -> Option<&str> {
-        self.node.settings.name.as_deref()
-    }
-    fn configured_capabilities(&self) -> Option<&RawValue> {
-        self.node.settings.agent.as_deref()
+        self.out.push(Effect::Log(LogLevel::Info, text));
     }
 }

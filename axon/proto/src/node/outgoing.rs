@@ -3,20 +3,18 @@
 //! Source: `spec/WIRE_FORMAT.md`, "Connections". A message waits for its session, goes out, and goes out
 //! again with the same id when its connection ends first; the receiver takes it once.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use super::answer::peer_refusal;
 use super::timers::Key;
-use super::{ClientId, ConnId, DialId, Effect, Lost, Node, Now, StreamId, Token};
+use super::{ClientId, ConnId, Effect, Lost, Node, Now, Of, StreamId, Token};
 use crate::error::{IpcCode, IpcError, PeerCode, Refusal};
 use crate::family::{Input as FamilyInput, Kind, NoAnswer, error_payload};
-use crate::id::{AgentId, MsgId, PublicKey};
+use crate::id::{AgentId, MsgId};
 use crate::ipc::{Line, v1_line};
-use crate::limits::{BACKOFF_FIRST_MS, DOUBT_DIAL_MS, INITIATOR_WAIT_MS, WORK_TO_PEER_MAX};
-use crate::peers::{Dial, Source};
+use crate::limits::WORK_TO_PEER_MAX;
 use crate::session::Phase;
 use crate::wire::{Envelope, decode};
 
@@ -35,6 +33,8 @@ pub(super) enum Origin {
     },
     /// A family; perhaps on a client's `reply`.
     Family { command: Option<(ClientId, String)> },
+    /// Nobody: it asks to be let in, where a client waits to be paired.
+    Knock,
     /// The outbox.
     Held {
         /// Its place there.
@@ -65,10 +65,20 @@ impl Pending {
         self.conn
     }
 
+    /// Whom it is for.
+    pub(super) fn to(&self) -> AgentId {
+        self.envelope.to
+    }
+
+    /// Whether it waits for a connection to this peer.
+    pub(super) fn waits_for(&self, peer: AgentId) -> bool {
+        self.conn.is_none() && self.envelope.to == peer
+    }
+
     /// Whether a client or an agent waits for its end.
     pub(super) fn is_awaited(&self) -> bool {
         match &self.origin {
-            Origin::Command { .. } => true,
+            Origin::Command { .. } | Origin::Knock => true,
             Origin::Family { command } => command.is_some(),
             // It is safe here, and will be sent again.
             Origin::Held { .. } => false,
@@ -79,7 +89,7 @@ impl Pending {
         match &self.origin {
             Origin::Command { client, .. } => Some(*client),
             Origin::Family { command } => command.as_ref().map(|(client, _)| *client),
-            Origin::Held { .. } => None,
+            Origin::Held { .. } | Origin::Knock => None,
         }
     }
 }
@@ -148,6 +158,16 @@ impl Node {
         }
     }
 
+    /// A knock leaves on this very connection, to which it is bound.
+    pub(super) fn leave_on(&mut self, token: Token, conn: ConnId) {
+        let Some(pending) = self.pending.get_mut(&token) else { return };
+        // Once, and nowhere else: on another connection it would prove nothing.
+        (pending.unstored, pending.conn, pending.sends) = (false, Some(conn), SENDS_MAX);
+        let bytes = pending.envelope.raw().clone();
+        self.out.push(Effect::Request { conn, token, bytes });
+        self.sent += 1;
+    }
+
     /// How many messages are on their way.
     pub(super) fn pending_count(&self) -> usize {
         self.pending.len()
@@ -195,7 +215,7 @@ impl Node {
         // A v1 client learns now that its request is on its way; the answer comes as a line of its own.
         if pending.kind.is_request() && pending.sends == 1 {
             let line = Line::ok(req_id).field("msg_id", &pending.envelope.id).end();
-            self.out.push(Effect::Line { client: *client, line });
+            self.out.push(Effect::Line { client: *client, line, of: Of::Us });
         }
     }
 
@@ -295,7 +315,9 @@ impl Node {
 
     pub(super) fn replied(&mut self, now: Now, token: Token, outcome: Result<Vec<u8>, Lost>) {
         let Some(pending) = self.pending.get(&token) else {
-            self.hello_replied(now, token, &outcome);
+            if !self.heralded(now, token, &outcome) {
+                self.hello_replied(now, token, &outcome);
+            }
             return;
         };
         let (request, kind) = (pending.envelope.clone(), pending.kind);
@@ -396,7 +418,12 @@ impl Node {
                 let line = match fate {
                     Fate::Answered(answer) => {
                         let line = Line::ok(req_id).field("msg_id", &pending.envelope.id);
-                        Ok(line.raw("response", answer.raw()).end())
+                        let line = line.raw("response", answer.raw()).end();
+                        let of = Of::Peer(answer.from);
+                        if self.agents.clients.contains_key(client) {
+                            self.out.push(Effect::Line { client: *client, line, of });
+                        }
+                        None
                     }
                     Fate::Delivered | Fate::Arrived => {
                         let delivered = matches!(fate, Fate::Delivered);
@@ -405,11 +432,13 @@ impl Node {
                         }
                         let state = if delivered { "delivered" } else { "sent" };
                         let line = Line::ok(req_id).field("msg_id", &pending.envelope.id);
-                        Ok(line.field("state", state).end())
+                        Some(Ok(line.field("state", state).end()))
                     }
-                    Fate::Refused(error) | Fate::Failed(error) => Err(error),
+                    Fate::Refused(error) | Fate::Failed(error) => Some(Err(error)),
                 };
-                self.answer_line(*client, req_id, line);
+                if let Some(line) = line {
+                    self.answer_of(*client, req_id, line, Of::Peer(pending.envelope.to));
+                }
             }
             (Origin::Command { client, req_id, v1: true }, fate) => {
                 self.settle_v1(now, *client, req_id, &pending, fate);
@@ -422,7 +451,7 @@ impl Node {
                 };
                 if let Some((client, req_id)) = command {
                     let line = failed.map_or_else(|| Ok(Line::ok(req_id).field("msg_id", &id).end()), Err);
-                    self.answer_line(*client, req_id, line);
+                    self.answer_of(*client, req_id, line, Of::Peer(pending.envelope.to));
                 } else if let Some(error) = failed {
                     let text =
                         format!("a {} for {} was lost: {}", pending.kind.name, pending.envelope.to, error);
@@ -430,6 +459,14 @@ impl Node {
                 }
             }
             (Origin::Held { n }, fate) => self.held_settled(now, *n, fate),
+            (Origin::Knock, fate) => {
+                let answer = match fate {
+                    Fate::Answered(answer) => Ok(answer),
+                    Fate::Refused(error) | Fate::Failed(error) => Err(error),
+                    Fate::Delivered | Fate::Arrived => return,
+                };
+                self.knock_settled(now, pending.envelope.to, answer);
+            }
         }
         self.work_done(now, &pending);
         if let Some(client) = pending.client()
@@ -454,14 +491,22 @@ impl Node {
         let id = pending.envelope.id;
         match fate {
             Fate::Answered(answer) => {
-                self.out.push(Effect::Line { client, line: v1_line(answer.raw()) });
+                self.out.push(Effect::Line {
+                    client,
+                    line: v1_line(answer.raw()),
+                    of: Of::Peer(answer.from),
+                });
             }
             Fate::Delivered | Fate::Arrived => {
-                self.out.push(Effect::Line { client, line: Line::ok(req_id).field("msg_id", &id).end() });
+                self.out.push(Effect::Line {
+                    client,
+                    line: Line::ok(req_id).field("msg_id", &id).end(),
+                    of: Of::Us,
+                });
             }
-            Fate::Refused(error) => self.answer_line(client, req_id, Err(error)),
+            Fate::Refused(error) => self.answer_of(client, req_id, Err(error), Of::Peer(pending.envelope.to)),
             Fate::Failed(error) if pending.sends == 0 || !pending.kind.is_request() => {
-                self.answer_line(client, req_id, Err(error));
+                self.answer_of(client, req_id, Err(error), Of::Peer(pending.envelope.to));
             }
             Fate::Failed(error) => {
                 // The command has been answered; what is left is an error of this daemon about that message.
@@ -471,7 +516,11 @@ impl Node {
                 };
                 let payload = error_payload(&Refusal::new(code, error.message));
                 if let Ok(envelope) = self.envelope(now, self.me, "error", Some(id), &payload) {
-                    self.out.push(Effect::Line { client, line: v1_line(envelope.raw()) });
+                    self.out.push(Effect::Line {
+                        client,
+                        line: v1_line(envelope.raw()),
+                        of: Of::Peer(pending.envelope.to),
+                    });
                 }
             }
         }
@@ -511,161 +560,6 @@ impl Node {
             }
         }
     }
-
-    // --- dialling ---
-
-    /// Dials a peer that is not connected, when its time has come.
-    pub(super) fn keep_connected(&mut self, now: Now, id: AgentId) {
-        if self.started.is_none() || self.stopping || !self.conns_of(id).is_empty() {
-            return;
-        }
-        let Some(peer) = self.peers.get(id) else { return };
-        let Dial::Idle { not_before_ms } = peer.dial else { return };
-        if not_before_ms > now.mono_ms {
-            return self.timers.set(Key::Dial(id), not_before_ms);
-        }
-        if peer.source != Source::Static && self.found_dials() >= crate::limits::FOUND_CONNECTIONS_MAX {
-            let later = now.mono_ms + self.settings.reconnect_max_backoff_secs * 1_000;
-            return self.timers.set(Key::Dial(id), later);
-        }
-        self.dial(now, id, self.settings.handshake_timeout_secs * 1_000);
-    }
-
-    /// Connections to and attempts at found peers.
-    fn found_dials(&self) -> usize {
-        let found = self.peers.iter().filter(|peer| peer.source != Source::Static);
-        let busy = found.filter(|peer| {
-            matches!(peer.dial, Dial::Under { .. }) || self.sessions.values().any(|s| s.peer == peer.id)
-        });
-        busy.count()
-    }
-
-    /// A message waits for this peer: dials it now, whatever the backoff says.
-    pub(super) fn dial_for_sending(&mut self, now: Now, id: AgentId) {
-        let idle = self.peers.get(id).is_some_and(|peer| matches!(peer.dial, Dial::Idle { .. }));
-        if idle && !self.is_greeting(id) {
-            self.dial(now, id, self.settings.handshake_timeout_secs * 1_000);
-        }
-    }
-
-    /// Whether a connection of this peer is about to come up: what waits for the peer waits for it.
-    fn is_greeting(&self, id: AgentId) -> bool {
-        self.sessions.values().any(|session| session.peer == id && session.phase == Phase::Greeting)
-    }
-
-    fn dial(&mut self, now: Now, id: AgentId, timeout_ms: u64) {
-        let hello = self.hello_envelope(now, id);
-        let token = self.new_token();
-        let dial = DialId(self.next_dial);
-        self.next_dial += 1;
-        self.timers.clear(Key::Dial(id));
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        peer.dial = Dial::Under { dial, token };
-        let addrs = peer.addrs();
-        if addrs.is_empty() {
-            return self.dial_failed(now, dial, "no address is known");
-        }
-        self.out.push(Effect::Dial { dial, peer: id, addrs, hello, token, timeout_ms });
-    }
-
-    pub(super) fn dial_failed(&mut self, now: Now, dial: DialId, why: &str) {
-        let under =
-            |peer: &&crate::peers::Peer| matches!(peer.dial, Dial::Under { dial: d, .. } if d == dial);
-        let Some(id) = self.peers.iter().find(under).map(|peer| peer.id) else { return };
-        self.dial_ended(now, id, Some(why));
-    }
-
-    /// An attempt is over. After a failure the peer is dialled again later, and what waits for it fails now.
-    pub(super) fn dial_ended(&mut self, now: Now, id: AgentId, failure: Option<&str>) {
-        let mut random = [0; 16];
-        self.entropy.fill(&mut random);
-        let max_ms = self.settings.reconnect_max_backoff_secs.max(1) * 1_000;
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        let Some(why) = failure else {
-            peer.dial = Dial::Idle { not_before_ms: now.mono_ms };
-            return;
-        };
-        // Up to a quarter more, so that two peers do not keep missing each other.
-        let jitter = peer.backoff_ms * u64::from(random[0]) / 1_024;
-        let not_before_ms = now.mono_ms + peer.backoff_ms.min(max_ms) + jitter;
-        peer.dial = Dial::Idle { not_before_ms };
-        peer.backoff_ms = (peer.backoff_ms * 2).min(max_ms).max(BACKOFF_FIRST_MS);
-        let first = peer.error.as_deref() != Some(why);
-        peer.error = Some(why.to_owned());
-        self.timers.set(Key::Dial(id), not_before_ms);
-        if first {
-            self.info(format!("cannot connect to {id}: {why}"));
-        }
-        // A doubted connection that nothing came on while the attempt failed is dead.
-        for conn in self.conns_of(id) {
-            if self.sessions.get(&conn).is_some_and(|session| session.silent) {
-                self.give_up_on(now, conn, why);
-            }
-        }
-        if self.best_session(id).is_some() {
-            self.flush_pending(now, id);
-        } else if !self.is_greeting(id) {
-            self.fail_pending(now, id, why);
-            self.held_for_later(now, id);
-        }
-    }
-
-    /// Closes a connection that is dead; what was sent on it fails, since the peer cannot be reached anew
-    /// either.
-    fn give_up_on(&mut self, now: Now, conn: ConnId, why: &str) {
-        let on_it = |token: &Token| self.pending.get(token).is_some_and(|pending| pending.conn == Some(conn));
-        let tokens: Vec<Token> = self.pending.keys().copied().filter(on_it).collect();
-        for token in tokens {
-            self.out.push(Effect::Abandon { token });
-            let Some(pending) = self.pending.get(&token) else { continue };
-            let error = unreachable_error(pending.envelope.to, &format!("it has gone silent; {why}"));
-            self.settle(now, token, Fate::Failed(error));
-        }
-        self.close(now, conn, 0, "gone silent");
-    }
-
-    /// A peer has lost a connection, which was up for so long: without another it is dialled, by the lower id
-    /// at once.
-    pub(super) fn lost_session(&mut self, now: Now, id: AgentId, up_ms: Option<u64>) {
-        if !self.conns_of(id).is_empty() {
-            return;
-        }
-        let me = self.me;
-        let waits = self.pending.values().any(|pending| pending.conn.is_none() && pending.envelope.to == id)
-            || self.is_awaited_in_outbox(id);
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        let Dial::Idle { not_before_ms } = peer.dial else { return };
-        if let Some(up_ms) = up_ms {
-            // A peer that ends each connection as soon as it is up is not dialled in a tight circle.
-            let first_ms = if up_ms < BACKOFF_FIRST_MS { BACKOFF_FIRST_MS } else { 0 };
-            let wait_ms = if me < id { first_ms } else { INITIATOR_WAIT_MS };
-            peer.dial = Dial::Idle { not_before_ms: now.mono_ms + wait_ms };
-        } else {
-            // It ended before hello was done; do not hurry.
-            peer.dial = Dial::Idle { not_before_ms: not_before_ms.max(now.mono_ms + peer.backoff_ms) };
-        }
-        if waits { self.dial_for_sending(now, id) } else { self.keep_connected(now, id) }
-    }
-
-    /// Something of ours is in flight and nothing comes: dial beside, and see.
-    pub(super) fn silent(&mut self, now: Now, conn: ConnId) {
-        let Some(session) = self.sessions.get_mut(&conn) else { return };
-        session.silent = true;
-        let peer = session.peer;
-        if self.peers.get(peer).is_some_and(|peer| matches!(peer.dial, Dial::Idle { .. })) && !self.stopping {
-            self.debug(format!("nothing comes from {peer}: trying another connection"));
-            self.dial(now, peer, DOUBT_DIAL_MS.min(self.settings.handshake_timeout_secs * 1_000));
-        }
-    }
-
-    pub(super) fn found(&mut self, now: Now, id: AgentId, key: PublicKey, addrs: &[SocketAddr]) {
-        let sessions = &self.sessions;
-        let connected = |id: AgentId| sessions.values().any(|session| session.peer == id);
-        if self.peers.found(id, key, addrs, now.mono_ms, connected) {
-            self.publish_pins();
-        }
-        self.keep_connected(now, id);
-    }
 }
 
 /// Whether it may take its peer long to answer, and so counts against what may be under way to one peer.
@@ -674,7 +568,7 @@ fn is_work(kind: &Kind, receipted: bool) -> bool {
 }
 
 /// The peer cannot be reached: why, and what to do.
-fn unreachable_error(peer: AgentId, why: &str) -> IpcError {
+pub(super) fn unreachable_error(peer: AgentId, why: &str) -> IpcError {
     let message = format!(
         "{peer} cannot be reached: {why}. Is its daemon running? `axon peers` and `axon doctor` tell more"
     );

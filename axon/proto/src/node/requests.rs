@@ -9,7 +9,8 @@ use super::held::ToHold;
 use super::outgoing::Origin;
 use super::storing::{Reading, row_of};
 use super::timers::Key;
-use super::{ClientId, ConnId, Effect, Node, Now, StreamId};
+use super::{ClientId, ConnId, Effect, Node, Now, Of, StreamId};
+use crate::agents::{Client, Work};
 use crate::error::{IpcCode, IpcError, PeerCode, Refusal};
 use crate::family::{
     Act, Ended, Inbound, Input as FamilyInput, Kind, Open, OpenState, Unclaimed, error_payload,
@@ -18,6 +19,7 @@ use crate::id::{AgentId, MsgId};
 use crate::ipc::{Line, offered_line};
 use crate::limits::{QUEUED_REQUESTS_MAX, REQUEST_TIMEOUT_MS};
 use crate::mailbox::Shown;
+use crate::scope::Right;
 use crate::store::{Read, Write};
 use crate::wire::{Envelope, decode, to_raw};
 
@@ -52,6 +54,9 @@ struct KeptOpen {
     taken: bool,
     #[serde(default)]
     lease: bool,
+    /// The scoped socket that it was handed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    offered_to: Option<String>,
     /// When the answer or the work is due, in Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     due_ms: Option<u64>,
@@ -185,7 +190,7 @@ impl Node {
             }
             Act::Tell { client, line } => {
                 if self.agents.clients.contains_key(&client) {
-                    self.out.push(Effect::Line { client, line });
+                    self.out.push(Effect::Line { client, line, of: Of::Several });
                 }
             }
             Act::Watch { client, on } => {
@@ -193,9 +198,18 @@ impl Node {
                     state.watches = on;
                 }
             }
-            Act::TellWatchers { line } => {
-                for (client, _) in self.agents.clients.iter().filter(|(_, state)| state.watches) {
-                    self.out.push(Effect::Line { client: *client, line: line.clone() });
+            Act::TellWatchers { line, peer, via } => {
+                let sees = |client: &Client| {
+                    client.scope.as_ref().is_none_or(|scope| {
+                        via.as_deref() == Some(&*scope.name)
+                            && scope.sees_peer(peer)
+                            && scope.may(Right::Send)
+                    })
+                };
+                for (client, _) in
+                    self.agents.clients.iter().filter(|(_, state)| state.watches && sees(state))
+                {
+                    self.out.push(Effect::Line { client: *client, line: line.clone(), of: Of::Several });
                 }
             }
             Act::WasRead { by, id, read, message } => {
@@ -207,6 +221,8 @@ impl Node {
                     acts.push_back(Act::Drop { message, refusal });
                 }
             }
+            Act::Knock { message, knock } => self.knock(now, &message, &knock),
+            Act::Rekey { message, rekey } => self.peer_rekey(now, &message, &rekey),
             Act::Answer { client, req_id, result } => {
                 let line = result.map(|id| Line::ok(&req_id).field("msg_id", &id).end());
                 self.answer_line(client, &req_id, line);
@@ -236,7 +252,7 @@ impl Node {
     /// Shows a one-way message that is in the inbox, and receipts it where that was asked for.
     pub(super) fn deliver(&mut self, now: Now, message: &Inbound) {
         if let Some(seq) = message.seq {
-            self.decide(seq, Some(Shown { row: row_of(message), except: None }));
+            self.decide(seq, Some(Shown { row: row_of(message), from: message.envelope.from, except: None }));
         }
         self.receipt(now, message);
     }
@@ -257,7 +273,8 @@ impl Node {
         let Fresh { message, kind, domain, due_ms, parkable } = fresh;
         let id = message.envelope.id;
         let targeted = answerer.is_some();
-        let picked = self.agents.pick(kind.name, domain.as_deref());
+        let (from, has_domain) = (message.envelope.from, kind.has_domain);
+        let picked = self.agents.pick(Work { from, kind: kind.name, has_domain, domain: domain.as_deref() });
         // What is refused at once is in nobody's inbox.
         let taken = targeted
             || parkable
@@ -276,7 +293,7 @@ impl Node {
             if message.seq.is_none() {
                 self.mailbox.hold(row.clone());
             }
-            self.decide(seq, Some(Shown { row, except }));
+            self.decide(seq, Some(Shown { row, from: message.envelope.from, except }));
         }
         if let Some(stream) = message.stream {
             self.streams.insert(stream, id);
@@ -297,22 +314,23 @@ impl Node {
             taken: false,
             finishing: false,
             targeted,
+            offered_to: None,
         });
     }
 
     /// Finds an agent for an open request, or lets it wait, or asks its family what to do without one.
     fn offer(&mut self, now: Now, id: MsgId, acts: &mut VecDeque<Act>) {
         let Some(open) = self.agents.get(id) else { return };
-        let why = match self.agents.pick(open.kind.name, open.domain.as_deref()) {
-            Ok(Some(client)) => {
+        let why = match self.agents.pick(open.into()) {
+            Ok(Some(client)) if !self.peers.is_paused(open.inbound.envelope.from) => {
                 let lease = self.lease_of(client);
                 return self.hand(now, id, client, lease);
             }
-            Ok(None) if self.agents.queue_has_room(open.inbound.envelope.from) => {
+            Ok(_) if self.agents.queue_has_room(open.inbound.envelope.from) => {
                 let state = if open.answered.is_some() { OpenState::Parked } else { OpenState::Waiting };
                 return self.agents.enqueue(id, state);
             }
-            Ok(None) => Unclaimed::QueueFull,
+            Ok(_) => Unclaimed::QueueFull,
             Err(Unclaimed::Nobody)
                 if open.parkable && !self.agents.queue_has_room(open.inbound.envelope.from) =>
             {
@@ -340,7 +358,13 @@ impl Node {
         self.agents.hold(id, client, lease);
         if let Some(open) = self.agents.get(id).filter(|_| self.agents.clients.contains_key(&client)) {
             let left_ms = open.due_ms.map(|due| due.saturating_sub(now.mono_ms));
-            self.out.push(Effect::Line { client, line: offered_line(open, left_ms) });
+            let from = open.inbound.envelope.from;
+            let line = offered_line(open, self.sender_at(from), left_ms);
+            self.out.push(Effect::Line { client, line, of: Of::Peer(from) });
+        }
+        let socket = self.scope_of(client).map(|scope| scope.name.clone());
+        if let Some(open) = self.agents.get_mut(id) {
+            open.offered_to = socket;
         }
         self.note_open(now, id);
     }
@@ -348,9 +372,11 @@ impl Node {
     /// Hands over what waits, as far as there is capacity.
     pub(super) fn hand_over(&mut self, now: Now) {
         for _ in 0..QUEUED_REQUESTS_MAX {
-            let Some((id, client)) = self.agents.next_handover() else { return };
+            let (agents, peers) = (&self.agents, &self.peers);
+            let Some((id, client)) = agents.next_handover(|peer| peers.is_paused(peer)) else { return };
             let lease = self.lease_of(client);
             self.hand(now, id, client, lease);
+            self.agents.had_turn(id);
         }
     }
 
@@ -382,7 +408,7 @@ impl Node {
             && self.agents.clients.contains_key(&client)
         {
             let line = Line::event("withdrawn").field("ref", &id).field("reason", ended.as_str()).end();
-            self.out.push(Effect::Line { client, line });
+            self.out.push(Effect::Line { client, line, of: Of::Us });
         }
         self.hand_over(now);
     }
@@ -458,7 +484,7 @@ impl Node {
     pub(super) fn recheck_waiting(&mut self, now: Now, acts: &mut VecDeque<Act>) {
         for id in self.agents.waiting() {
             let Some(open) = self.agents.get(id) else { continue };
-            if let Err(why) = self.agents.pick(open.kind.name, open.domain.as_deref()) {
+            if let Err(why) = self.agents.pick(open.into()) {
                 self.unclaimed(now, id, why, acts);
             }
         }
@@ -476,6 +502,7 @@ impl Node {
             requeued: false,
             taken: false,
             lease: false,
+            offered_to: None,
             due_ms: None,
         };
         open_item(&kept, &message.envelope)
@@ -487,7 +514,7 @@ impl Node {
     }
 
     /// Stores how an open request stands now.
-    fn note_open(&mut self, now: Now, id: MsgId) {
+    pub(super) fn note_open(&mut self, now: Now, id: MsgId) {
         let Some(open) = self.agents.get(id).filter(|open| open.kind.kept) else { return };
         let wall = |due_ms: u64| due_ms.saturating_sub(now.mono_ms).saturating_add(now.wall_ms);
         let kept = KeptOpen {
@@ -498,6 +525,7 @@ impl Node {
             requeued: open.requeued,
             taken: open.taken,
             lease: matches!(open.state, OpenState::Held { lease: true, .. }),
+            offered_to: open.offered_to.clone(),
             due_ms: open.due_ms.map(wall),
         };
         let item = open_item(&kept, &open.inbound.envelope);
@@ -545,6 +573,7 @@ impl Node {
                 taken: kept.taken,
                 finishing: false,
                 targeted: false,
+                offered_to: kept.offered_to,
             });
             if kept.taken && kept.lease {
                 self.agents.hold(id, GONE, true);

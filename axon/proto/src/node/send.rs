@@ -10,6 +10,8 @@ use super::held::{ToHold, resend_until};
 use super::outgoing::{Fate, Origin};
 use super::storing::{After, disk_error};
 use super::{ClientId, Node, Now, Token};
+use crate::agents::Client;
+use crate::audit::Event;
 use crate::error::{IpcCode, IpcError};
 use crate::family::{Ended, Input as FamilyInput, Kind, Pattern, Sendable};
 use crate::id::MsgId;
@@ -40,7 +42,7 @@ impl Node {
             ));
         }
         let to = match (command.to::<String>()?, reference) {
-            (Some(to), _) => self.peers.resolve(&to).map_err(|error| {
+            (Some(to), _) => self.peer_for(now, client, &to).map_err(|error| {
                 let own = self.settings.name.as_ref() == Some(&to) && error.code == IpcCode::PeerNotFound;
                 let message =
                     "this is your own agent's name: send to another, `axon peers` lists those known";
@@ -63,13 +65,18 @@ impl Node {
         if kind.name == "cancel" && work_at.is_some_and(|peer| peer != to) {
             return Err(IpcError::invalid("that delegation went to another peer: leave out the field `to`"));
         }
+        if let Some(id) = reference.filter(|_| kind.name == "cancel") {
+            self.may_cancel(client, index, id)?;
+        }
         if let Some(id) = reference.filter(|id| kind.name == "cancel" && self.is_in_outbox(*id)) {
+            self.may_send(now, client, to, kind.name, "{}")?;
             // It has not left: it is taken back here.
             let line = Line::ok(command.req_id()).field("msg_id", &id).field("state", "cancelled").end();
             return self.take_back(now, client, command.req_id(), id, line);
         }
         let payload = command.payload()?;
         (kind.check)(payload.get()).map_err(IpcError::invalid)?;
+        self.may_send(now, client, to, kind.name, payload.get())?;
         if self.stopping {
             let message = "this daemon is shutting down: try again in a moment";
             return Err(IpcError::new(IpcCode::Overloaded, message));
@@ -100,15 +107,19 @@ impl Node {
         let envelope = encode(header, &payload)
             .map_err(|error| IpcError::new(IpcCode::MessageTooLarge, error.to_string()))?;
         let req_id = command.req_id().to_owned();
+        self.via = self.scope_of(client).map(|scope| scope.name.as_str().into());
         if let Some(hold_ms) = hold_ms {
             let consumer = self.agents.clients.get(&client).map(|client| Box::from(&*client.consumer));
             let waiter = Some((client, req_id));
             let writes = Vec::new();
-            return self.hold(now, ToHold { envelope, hold_ms, consumer, waiter, ends: None, writes });
+            let held = self.hold(now, ToHold { envelope, hold_ms, consumer, waiter, ends: None, writes });
+            self.via = None;
+            return held;
         }
         let origin = Origin::Command { client, req_id, v1 };
         let wait_ms = wait.saturating_add(REPLY_GRACE_MS);
         let first = self.sending(now, index, &envelope, false);
+        self.via = None;
         if first.is_empty() {
             self.submit(now, Arc::new(envelope), kind, origin, wait_ms);
             return Ok(());
@@ -158,7 +169,12 @@ impl Node {
 
     fn room_for_pending(&self, client: ClientId) -> Result<(), IpcError> {
         let own = self.agents.clients.get(&client).map_or(0, |client| client.pending);
-        if own >= CLIENT_PENDING_MAX || self.pending_count() >= PENDING_MAX {
+        // One socket leaves three quarters to others.
+        let of_socket = self.scope_of(client).map_or(0, |scope| {
+            let same = |of: &&Client| of.scope.as_ref().is_some_and(|other| other.name == scope.name);
+            self.agents.clients.values().filter(same).map(|client| client.pending).sum()
+        });
+        if own >= CLIENT_PENDING_MAX || of_socket >= PENDING_MAX / 4 || self.pending_count() >= PENDING_MAX {
             let message =
                 format!("{own} commands of yours wait for a peer already: wait for an answer first");
             return Err(IpcError::new(IpcCode::Overloaded, message));
@@ -188,6 +204,10 @@ impl Node {
         let kind = required("kind", command.kind::<String>()?)?;
         let payload = command.payload()?;
         let Some(open) = self.agents.get(id).cloned() else {
+            if self.scope_of(client).is_some() {
+                let message = "no request of that id is open here: check the id";
+                return Err(IpcError::new(IpcCode::NotFound, message));
+            }
             return Err(match self.agents.closed(id).map(|closed| closed.ended) {
                 Some(Ended::Answered) => IpcError::new(
                     IpcCode::AlreadyAnswered,
@@ -203,6 +223,11 @@ impl Node {
                 None => IpcError::new(IpcCode::NotFound, "no request of that id is open here: check the id"),
             });
         };
+        // A scoped socket answers what it was offered, and knows of nothing else.
+        let scope = self.scope_of(client);
+        if scope.as_ref().is_some_and(|scope| open.offered_to.as_ref() != Some(&scope.name)) {
+            return Err(IpcError::new(IpcCode::NotFound, "no request of that id is open here: check the id"));
+        }
         let Pattern::Request { replies, later } = open.kind.pattern else {
             return Err(IpcError::invalid("that message takes no reply"));
         };
@@ -224,6 +249,11 @@ impl Node {
             Some(secs) => Some(self.hold_secs(secs)?),
             None => None,
         };
+        if let Some(scope) = scope {
+            let (to, kind) =
+                (open.inbound.envelope.from, kind.chars().take(KIND_BYTES_MAX).collect::<String>());
+            self.audit_for(now, Event::Sent, Some(to), Some(&scope.name), &kind);
+        }
         self.room_for_pending(client)?;
         let payload = complete(&kind, &payload);
         if let Some((_, spec)) = self.kinds.get(&*kind) {

@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 
 use crate::id::{AgentId, PublicKey};
+use crate::trust::Policies;
 
 /// A peer from `[[peers]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,27 @@ impl Default for OutboxSettings {
     }
 }
 
+/// `[knock]`: strangers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnockSettings {
+    /// `open`: strangers may knock without an invite.
+    pub open: bool,
+    /// `intents`: `category` or `category/action`; none: all.
+    pub intents: Option<Vec<String>>,
+    /// `allow`: who is let in at once, at level known.
+    pub allow: Vec<AgentId>,
+    /// `per_minute`: knocks of all strangers.
+    pub per_minute: u64,
+    /// `accept_rekey`: a known peer's new key is taken on without a word of the owner.
+    pub accept_rekey: bool,
+}
+
+impl Default for KnockSettings {
+    fn default() -> Self {
+        Self { open: false, intents: None, allow: Vec::new(), per_minute: 30, accept_rekey: false }
+    }
+}
+
 /// What the node needs to know of `config.toml`. Units are in the names.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -72,6 +94,10 @@ pub struct Settings {
     pub outbox: OutboxSettings,
     /// `[agent]` as one JSON object: what discover says where no attached client says otherwise.
     pub agent: Option<Box<RawValue>>,
+    /// `[policy.<level>]`.
+    pub policies: Policies,
+    /// `[knock]`.
+    pub knock: KnockSettings,
     /// `ipc-token`: 64 hexadecimal digits, where a client must show it.
     pub ipc_token: Option<String>,
 }
@@ -93,6 +119,8 @@ impl Default for Settings {
             read_receipts: true,
             outbox: OutboxSettings::default(),
             agent: None,
+            policies: Policies::default(),
+            knock: KnockSettings::default(),
             ipc_token: None,
         }
     }

@@ -6,41 +6,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::arrivals::Arrival;
 use super::inbox::{Advertising, Inboxing, Replaying};
-use super::{ClientId, CommitId, Effect, Level, Node, Now, ReadId, Seen, StreamId, Token};
-use crate::error::{IpcCode, IpcError, PeerCode, Refusal};
-use crate::family::{Admit, Ended, Inbound, Input as FamilyInput, Kind, Pattern};
+use super::jobs::Chain;
+use super::{ClientId, CommitId, Effect, LogLevel, Node, Now, ReadId, StreamId, Token};
+use crate::error::{IpcCode, IpcError};
+use crate::family::{Ended, Inbound, Input as FamilyInput};
 use crate::id::{AgentId, MsgId};
-use crate::limits::{
-    CLOSED_REQUESTS_MAX, COMMITS_BYTES_MAX, COMMITS_MAX, READ_WAITING_MAX, REPLAY_TTL_MS, RESEND_MS_MAX,
-};
+use crate::limits::{COMMITS_BYTES_MAX, COMMITS_MAX, READ_WAITING_MAX};
 use crate::store::{Commit, CommitError, Keep, Read, ReadOut, Row, Write};
 
-/// Rows of ended delegations that make room together.
-const ENDED_ROWS_AT_ONCE: usize = 64;
 /// Changes that nobody waits for are stored in pieces of about so many bytes.
 const ITEMS_BYTES: usize = 4_194_304;
-/// Streams on which one message may wait for its receipt.
-const REPEATS_MAX: usize = 4;
 /// How the keys of rows whose senders wait to hear that they were read begin.
 const READ: &str = "read/";
 
 /// Items as they are to be; none where one is to go.
 type Items = BTreeMap<String, Option<Arc<[u8]>>>;
-
-/// A message that is being written.
-#[derive(Debug)]
-pub(super) struct Arrival {
-    message: Inbound,
-    known: Option<(usize, &'static Kind)>,
-    /// Streams on which it came again meanwhile.
-    again: Vec<StreamId>,
-    /// What its family stores with it.
-    writes: Vec<Write>,
-    seen: Seen,
-    /// Bytes of all that is stored with it.
-    bytes: usize,
-}
 
 /// What follows when a change is on disk, or is not.
 #[derive(Debug)]
@@ -55,6 +37,10 @@ pub(super) enum After {
     Line { client: ClientId, req_id: String, line: Arc<str> },
     /// A consumer's cursor moves.
     Ack { client: ClientId, req_id: String, consumer: Arc<str>, acked: u64 },
+    /// The next step of a chain.
+    Chain(Box<Chain>),
+    /// A message is set aside.
+    SetAside { n: u64, message: Box<Inbound>, again: Vec<StreamId> },
     /// An advert outlives its connection.
     Advert(Box<Advertising>),
     /// A message of ours may leave.
@@ -76,6 +62,12 @@ pub(super) enum Reading {
     Fetch { family: usize, client: ClientId, req_id: String, note: String },
     /// The envelope of a held message.
     Body { n: u64 },
+    /// Rows of a peer that is out.
+    Purge { peer: AgentId },
+    /// A message that was set aside.
+    Aside { n: u64 },
+    /// Rows that a scoped consumer was given before a restart.
+    Given { client: ClientId, up_to: u64 },
 }
 
 /// A row whose sender waits to hear that it was read.
@@ -106,7 +98,7 @@ impl Node {
 
     /// Whether one more message of this peer may wait for the disk: some room is left to others, and to the
     /// clients.
-    fn disk_has_room_for(&self, from: AgentId) -> bool {
+    pub(super) fn disk_has_room_for(&self, from: AgentId) -> bool {
         let theirs = self.arriving_bytes.get(&from).copied().unwrap_or(0);
         self.commits.len() < COMMITS_MAX / 4 * 3
             && self.commit_bytes < COMMITS_BYTES_MAX / 4 * 3
@@ -137,7 +129,7 @@ impl Node {
                 Write::Put { key, value } => drop(self.items.insert(key, Some(value))),
                 Write::Delete { key } => drop(self.items.insert(key, None)),
                 // Rows and ids are never stored by the way.
-                Write::Row { .. } | Write::Gone(_) | Write::Seen(_) => {}
+                Write::Row { .. } | Write::Gone(_) | Write::Seen(_) | Write::Loose(_) => {}
             }
         }
     }
@@ -214,6 +206,11 @@ impl Node {
             After::Ack { client, req_id, consumer, acked } => {
                 self.acked(now, (client, &req_id), (&consumer, acked), outcome);
             }
+            After::Chain(chain) => {
+                let outcome = outcome.map(|()| String::new()).map_err(|error| disk_error(&error).message);
+                self.go_on(now, *chain, outcome);
+            }
+            After::SetAside { n, message, again } => self.is_set_aside(now, n, &message, again, outcome),
             After::Advert(advert) => self.advertised(now, *advert, outcome),
             After::Leave(token) => self.may_leave(now, token, outcome),
             After::Held { n, ends } => self.is_held(now, n, ends, outcome),
@@ -221,7 +218,7 @@ impl Node {
     }
 
     /// A client's command that waited for the disk is answered.
-    fn stored_for(&mut self, now: Now, client: ClientId) {
+    pub(super) fn stored_for(&mut self, now: Now, client: ClientId) {
         let Some(state) = self.agents.clients.get_mut(&client) else { return };
         state.storing = state.storing.saturating_sub(1);
         if state.leaving {
@@ -247,213 +244,22 @@ impl Node {
     fn note_disk(&mut self, outcome: &Result<(), CommitError>) {
         match outcome {
             Ok(()) if std::mem::take(&mut self.disk_fails) => {
-                self.out.push(Effect::Log(Level::Warn, "the disk takes what is to be kept again".into()));
+                self.out.push(Effect::Log(LogLevel::Warn, "the disk takes what is to be kept again".into()));
             }
             Err(CommitError::Disk(why)) if !std::mem::replace(&mut self.disk_fails, true) => {
                 let text =
                     format!("nothing can be kept: {why}. Messages are refused until the disk has room");
-                self.out.push(Effect::Log(Level::Warn, text));
+                self.out.push(Effect::Log(LogLevel::Warn, text));
             }
             _ => {}
         }
     }
 
-    // --- messages that are kept ---
-
-    /// A message that is to be on disk before anybody sees it.
-    pub(super) fn arrive(&mut self, now: Now, message: Inbound, known: Option<(usize, &'static Kind)>) {
-        let (from, id) = (message.envelope.from, message.envelope.id);
-        let request = known.is_some_and(|(_, kind)| kind.is_request());
-        if request && !self.may_open(now, &message) {
-            return;
-        }
-        let soonest = now.wall_ms.saturating_add(REPLAY_TTL_MS);
-        let until_ms = message.envelope.resend_until.unwrap_or(0);
-        let until_ms = until_ms.clamp(soonest, now.wall_ms.saturating_add(RESEND_MS_MAX));
-        // What promised a receipt must not stop giving them because the inbox was turned off meanwhile.
-        let unkept = self.settings.buffer_size == 0 && !request && message.stream.is_some();
-        // Only what is receipted is ever sent again.
-        let until_ms = if message.stream.is_some() { until_ms } else { soonest };
-        if !self.disk_has_room_for(from) {
-            return self.not_taken(now, &message, &too_much());
-        } else if unkept && self.features.contains(&"receipt") {
-            let why = "this daemon keeps no messages now: try again later";
-            return self.not_taken(now, &message, &Refusal::new(PeerCode::Overloaded, why));
-        }
-        let writes = match known.map(|(index, kind)| self.admit(now, index, kind, &message)) {
-            None => Vec::new(),
-            Some(Admit::Take(writes)) => writes,
-            Some(Admit::Known) => {
-                let family = known.map(|(index, _)| index);
-                return self.repeated(now, &message, family, !request);
-            }
-            Some(Admit::Refuse(refusal)) => return self.not_taken(now, &message, &refusal),
-        };
-        let seen = self.replay.remember(from, id, until_ms, now.wall_ms);
-        if !self.settings.durable {
-            self.replay.write_lazily(seen);
-        }
-        if request {
-            self.agents.expect(id, from);
-        }
-        self.write_arrival(Arrival { message, known, again: Vec::new(), writes, seen, bytes: 0 });
-    }
-
-    /// Gives a message its number and stores it, with all that belongs to it.
-    fn write_arrival(&mut self, mut arrival: Arrival) {
-        let (from, id) = (arrival.message.envelope.from, arrival.message.envelope.id);
-        let message = &mut arrival.message;
-        message.seq = Some(self.mailbox.number());
-        let mut writes = Vec::new();
-        if self.settings.buffer_size > 0 {
-            // First, because it decides whether there is room.
-            writes.push(Write::Row { row: row_of(message), firm: message.stream.is_some() });
-        }
-        writes.extend_from_slice(&arrival.writes);
-        writes.push(Write::Seen(arrival.seen));
-        if arrival.known.is_some_and(|(_, kind)| kind.is_request()) {
-            writes.push(Self::first_open(message));
-        }
-        writes.extend(self.await_reading(message));
-        arrival.bytes = writes.iter().map(Write::bytes).sum();
-        *self.arriving_bytes.entry(from).or_default() += arrival.bytes;
-        let commit = self.commit(writes, After::Arrival(Box::new(arrival)));
-        self.arriving.insert((from, id), commit);
-    }
-
-    fn admit(&mut self, now: Now, index: usize, kind: &'static Kind, message: &Inbound) -> Admit {
-        let mut admit = Admit::Take(Vec::new());
-        self.with_family(now, index, |family, cx| admit = family.admit(message, kind, cx));
-        admit
-    }
-
-    /// A message that is being written has come again: it is answered where it came last, too.
-    pub(super) fn is_arriving(&mut self, message: &Inbound) -> bool {
-        let key = (message.envelope.from, message.envelope.id);
-        let Some((After::Arrival(arrival), _)) =
-            self.arriving.get(&key).and_then(|commit| self.commits.get_mut(commit))
-        else {
-            return false;
-        };
-        if let Some(stream) = message.stream {
-            if arrival.again.len() < REPEATS_MAX {
-                arrival.again.push(stream);
-            } else {
-                self.out.push(Effect::Reset { stream });
-            }
-        }
-        true
-    }
-
-    /// A message is on disk, or is not.
-    fn arrived(&mut self, now: Now, arrival: Arrival, outcome: Result<(), CommitError>) {
-        let (from, id) = (arrival.message.envelope.from, arrival.message.envelope.id);
-        if let Some(bytes) = self.arriving_bytes.get_mut(&from) {
-            *bytes = bytes.saturating_sub(arrival.bytes);
-            if *bytes == 0 {
-                self.arriving_bytes.remove(&from);
-            }
-        }
-        if outcome == Err(CommitError::Full) && self.make_room() {
-            // Under a new number: rows that came after it may be stored by now.
-            let seq = arrival.message.seq.unwrap_or(0);
-            self.unread.remove(&seq);
-            self.decide(seq, None);
-            return self.write_arrival(arrival);
-        }
-        let Arrival { message, known, again, .. } = arrival;
-        self.arriving.remove(&(from, id));
-        self.agents.expect_no_more(id);
-        let seq = message.seq.unwrap_or(0);
-        let repeats = again.into_iter().map(|stream| Inbound { stream: Some(stream), ..message.clone() });
-        if let Err(error) = outcome {
-            self.replay.forget(from, id);
-            self.unread.remove(&seq);
-            self.decide(seq, None);
-            if let Some((index, _)) = known {
-                self.tell_family(now, index, FamilyInput::NotStored { message: &message });
-            }
-            let refusal = match error {
-                CommitError::Full => too_much(),
-                CommitError::Disk(_) => {
-                    let why = "this daemon cannot write to its disk now: try again later";
-                    Refusal::new(PeerCode::Overloaded, why)
-                }
-            };
-            if matches!(error, CommitError::Disk(_)) && message.stream.is_none() {
-                self.dropped.not_kept += 1;
-            } else {
-                self.dropped.over_limit += 1;
-            }
-            self.refuse(now, message.stream, from, Some(id), &refusal);
-            return repeats.for_each(|repeat| self.refuse(now, repeat.stream, from, Some(id), &refusal));
-        }
-        match known {
-            // Who is out since is not heard any more.
-            _ if self.peers.get(from).is_none() => {
-                self.decide(seq, None);
-                self.gone(vec![seq]);
-                self.note([Self::no_longer_open(id)]);
-                if let Some((index, _)) = known {
-                    self.tell_family(now, index, FamilyInput::NotStored { message: &message });
-                }
-            }
-            None => self.deliver(now, &message),
-            Some((index, kind)) => {
-                self.tell_family(now, index, FamilyInput::Message { message: &message, kind });
-            }
-        }
-        let one_way = known.is_none_or(|(_, kind)| kind.pattern == Pattern::OneWay);
-        for repeat in repeats {
-            self.repeated(now, &repeat, known.map(|(index, _)| index), one_way);
-        }
-    }
-
-    /// Takes delegations out of the inbox that have ended and that nobody has read there: the ledger has
-    /// them. False when there are none.
-    fn make_room(&mut self) -> bool {
-        let rows: Vec<u64> = self.ended_rows.iter().copied().take(ENDED_ROWS_AT_ONCE).collect();
-        self.ended_rows.retain(|seq| rows.last().is_none_or(|last| seq > last));
-        let any = !rows.is_empty();
-        if any {
-            self.gone(rows);
-        }
-        any
-    }
-
-    /// A delegation has ended: its row may go before it was read, when there is no room.
-    pub(super) fn may_go(&mut self, seq: u64) {
-        self.ended_rows.insert(seq);
-        while self.ended_rows.len() > CLOSED_REQUESTS_MAX
-            && let Some(seq) = self.ended_rows.pop_first()
-        {
-            self.gone(vec![seq]);
-        }
-    }
-
-    /// Refuses a message before it was taken: it may come again under its id.
-    fn not_taken(&mut self, now: Now, message: &Inbound, refusal: &Refusal) {
-        match refusal.code {
-            PeerCode::NotAuthorized => self.dropped.not_authorized += 1,
-            PeerCode::Overloaded => self.dropped.over_limit += 1,
-            _ => self.dropped.malformed += 1,
-        }
-        let (from, id) = (message.envelope.from, message.envelope.id);
-        self.refuse(now, message.stream, from, Some(id), refusal);
-    }
-
-    /// A row is visible from now on, or never.
-    pub(super) fn decide(&mut self, seq: u64, row: Option<crate::mailbox::Shown>) {
-        for shown in self.mailbox.decide(seq, row) {
-            self.show(&shown.row, shown.except);
-        }
-    }
-
     // --- word that a message was read ---
 
-    fn await_reading(&mut self, message: &Inbound) -> Option<Write> {
+    pub(super) fn await_reading(&mut self, message: &Inbound, firm: bool) -> Option<Write> {
         let envelope = &message.envelope;
-        let asked = envelope.read_receipt && message.stream.is_some() && self.settings.read_receipts;
+        let asked = envelope.read_receipt && firm && self.settings.read_receipts;
         if !asked || self.unread.len() >= READ_WAITING_MAX || self.settings.buffer_size == 0 {
             return None;
         }
@@ -461,6 +267,11 @@ impl Node {
         let seq = message.seq?;
         self.unread.insert(seq, unread);
         Some(Write::put(format!("{READ}{seq}"), serde_json::to_vec(&unread).ok()?))
+    }
+
+    /// What is stored when nobody waits any more to hear that a row was read.
+    pub(super) fn no_longer_unread(seq: u64) -> Write {
+        Write::delete(format!("{READ}{seq}"))
     }
 
     /// Rows that were too old, and gone, before anybody read them.
@@ -478,6 +289,17 @@ impl Node {
     /// A consumer has read up to here: tells senders who asked.
     pub(super) fn were_read(&mut self, now: Now, up_to: u64) {
         let read: Vec<(u64, Unread)> = self.unread.range(..=up_to).map(|(seq, of)| (*seq, *of)).collect();
+        self.tell_all_read(now, read);
+    }
+
+    /// A scoped consumer has read these rows: tells senders who asked.
+    pub(super) fn rows_were_read(&mut self, now: Now, seqs: &[u64]) {
+        let read = seqs.iter().filter_map(|seq| Some((*seq, *self.unread.get(seq)?))).collect();
+        self.tell_all_read(now, read);
+        seqs.iter().for_each(|seq| self.low_row_read(*seq));
+    }
+
+    fn tell_all_read(&mut self, now: Now, read: Vec<(u64, Unread)>) {
         for (seq, unread) in read {
             // In one change with the word that it was read: after a crash it is told, or not told yet.
             let done = Write::delete(format!("{READ}{seq}"));
@@ -498,6 +320,15 @@ impl Node {
     /// The shell calls this for every item that is not a body, before `Input::Start`.
     pub fn restore(&mut self, key: &str, value: &[u8]) {
         if self.mailbox.restore(key, value) || self.outbox.restore(key, value) {
+            return;
+        }
+        let theirs = self.restore_shut(key, value)
+            || self.restore_aside(key, value)
+            || self.restore_told(key)
+            || self.restore_low_row(key, value)
+            || self.pairing.invites.restore(key, value)
+            || self.pairing.knocks.restore(key, value);
+        if theirs {
             return;
         }
         if let Some(seq) = key.strip_prefix(READ) {
@@ -527,19 +358,29 @@ impl Node {
     pub(super) fn read_done(&mut self, now: Now, id: ReadId, out: ReadOut) {
         let Some(reading) = self.reads.remove(&id) else { return };
         let client = match &reading {
-            Reading::Inbox(Inboxing { client, .. })
-            | Reading::Status { client, .. }
-            | Reading::Fetch { client, .. } => Some((*client, true)),
+            Reading::Status { client, .. } | Reading::Fetch { client, .. } => Some((*client, true)),
+            Reading::Inbox(Inboxing { client, .. }) => Some((*client, !matches!(out, ReadOut::Rows(_)))),
             // It goes on reading until nothing is left.
             Reading::Replay(replaying) => Some((replaying.client, !matches!(out, ReadOut::Rows(_)))),
-            Reading::Body { .. } => None,
+            Reading::Given { client, .. } => Some((*client, !matches!(out, ReadOut::Rows(_)))),
+            Reading::Body { .. } | Reading::Purge { .. } | Reading::Aside { .. } => None,
         };
         match (reading, out) {
-            (Reading::Inbox(inboxing), ReadOut::Rows(rows)) => self.inbox_read(&inboxing, &rows),
+            (Reading::Inbox(inboxing), ReadOut::Rows(rows)) => self.inbox_read(now, inboxing, rows),
+            (Reading::Purge { peer }, ReadOut::Rows(rows)) => self.purge_read(peer, &rows),
+            (Reading::Given { client, up_to }, ReadOut::Rows(rows)) => {
+                self.given_read(now, client, up_to, rows);
+            }
+            (Reading::Aside { n }, ReadOut::Items(values)) => {
+                self.aside_read(now, n, values.into_iter().next().flatten().as_deref());
+            }
             (Reading::Replay(replaying), ReadOut::Rows(rows)) => self.replay_read(now, *replaying, rows),
             (Reading::Status { client, req_id, acked }, ReadOut::Count(rows)) => {
                 let open = self.mailbox.held(acked, self.mailbox.visible()).count() as u64;
-                let line = self.status(now, rows + open, &req_id);
+                let line = match self.scope_of(client) {
+                    None => self.status(now, rows + open, &req_id),
+                    Some(scope) => self.scoped_status(now, &scope, &req_id),
+                };
                 self.answer_line(client, &req_id, Ok(line));
             }
             (Reading::Fetch { family, client, req_id, note }, ReadOut::Items(values)) => {
@@ -562,13 +403,16 @@ impl Node {
             ReadOut::Failed(why) => why,
             _ => "something else was read than was asked for".into(),
         };
-        self.out.push(Effect::Log(Level::Warn, format!("the store cannot be read: {why}")));
+        self.out.push(Effect::Log(LogLevel::Warn, format!("the store cannot be read: {why}")));
         let (client, req_id) = match reading {
             Reading::Inbox(Inboxing { client, req_id, .. })
             | Reading::Status { client, req_id, .. }
             | Reading::Fetch { client, req_id, .. } => (client, req_id),
             Reading::Replay(replaying) => (replaying.client, replaying.req_id.clone()),
             Reading::Body { n } => return self.body_failed(now, n, &why),
+            // They are tried again: by the sweep, or at the next start.
+            Reading::Purge { .. } | Reading::Given { .. } => return,
+            Reading::Aside { n } => return self.aside_came(now, n, false),
         };
         let message = format!("what is kept cannot be read from the disk ({why}): see `axon doctor`");
         self.answer_line(client, &req_id, Err(IpcError::new(IpcCode::InternalError, message)));
@@ -589,9 +433,4 @@ pub(super) fn row_of(message: &Inbound) -> Row {
 pub(super) fn disk_error(error: &CommitError) -> IpcError {
     let message = format!("this could not be written to the disk ({error}): make room on it, then try again");
     IpcError::new(IpcCode::Overloaded, message)
-}
-
-fn too_much() -> Refusal {
-    let why = "this daemon holds as much unread as it may: try again later";
-    Refusal::new(PeerCode::Overloaded, why)
 }

@@ -26,6 +26,16 @@ pub enum Key {
     Items,
     /// Store cursors that have moved.
     Cursors,
+    /// A stranger has been heard.
+    Stranger(ConnId),
+    /// A peer that is being joined must be there.
+    Join(AgentId),
+    /// An invite expires.
+    Invites,
+    /// A contact's time is over.
+    Contacts,
+    /// Tell peers of our new key.
+    Herald,
     /// Send what is held for a peer.
     Outbox(AgentId),
     /// Give up what has been held long enough.

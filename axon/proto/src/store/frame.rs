@@ -45,6 +45,7 @@ const PUT: u8 = 4;
 const DELETE: u8 = 5;
 const META: u8 = 6;
 const CLOSE: u8 = 7;
+const LOOSE: u8 = 8;
 
 /// How a segment begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +90,8 @@ pub(super) enum Op<'a> {
     Row { seq: u64, at_ms: u64, firm: bool, kind: &'a str, raw: &'a str },
     /// Messages that are taken out, the last one included; by a bound (`lost`) or by the owner.
     Gone { first: u64, last: u64, lost: bool },
+    /// The message, written before as a firm one, is not firm any more.
+    Loose { seq: u64 },
     /// An envelope id.
     Seen(Seen),
     /// An item.
@@ -267,6 +270,7 @@ fn decode(bytes: &[u8]) -> Option<Op<'_>> {
         DELETE => Op::Delete { key: std::str::from_utf8(fields.rest()).ok()? },
         META => Op::Meta { next_seq: fields.u64()?, lost_to: fields.u64()?, oldest_frame: fields.u64()? },
         CLOSE => Op::Close,
+        LOOSE => Op::Loose { seq: fields.u64()? },
         _ => return None,
     };
     fields.0.is_empty().then_some(op)
@@ -379,6 +383,10 @@ impl Batch {
                 self.bytes.extend_from_slice(&last.to_le_bytes());
                 self.bytes.push(u8::from(*lost));
                 GONE
+            }
+            Op::Loose { seq } => {
+                self.bytes.extend_from_slice(&seq.to_le_bytes());
+                LOOSE
             }
             Op::Seen(seen) => {
                 self.bytes.extend_from_slice(&seen.from.0);
@@ -514,6 +522,7 @@ mod tests {
             Op::Row { seq: 1, at_ms: 2, firm: true, kind: "query", raw: "{\"ä\":1}" },
             Op::Row { seq: 3, at_ms: 4, firm: false, kind: "", raw: "" },
             Op::Gone { first: 1, last: 9, lost: true },
+            Op::Loose { seq: 1 },
             Op::Seen(seen),
             Op::Put { key: "cursor/a", value: b"\x00\xff" },
             Op::Delete { key: "cursor/a" },

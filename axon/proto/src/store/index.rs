@@ -98,6 +98,8 @@ pub(super) enum Change {
     Added(Entry),
     /// A message was taken out.
     Removed(Entry),
+    /// The message of this number is not firm any more.
+    Loosened(u64),
 }
 
 /// All messages, by number.
@@ -163,6 +165,14 @@ impl Index {
         Ok(Some(entry))
     }
 
+    /// Makes a firm message one that is not; says whether there was such a message.
+    pub fn loosen(&mut self, files: &mut dyn Files, seq: u64) -> Result<bool, FileError> {
+        let Some((at, _)) = self.find(files, seq)?.filter(|(_, entry)| entry.firm) else { return Ok(false) };
+        self.set_firm(at, seq, false);
+        self.changes.push(Change::Loosened(seq));
+        Ok(true)
+    }
+
     /// How many changes there are to take back.
     pub fn changes(&self) -> usize {
         self.changes.len()
@@ -176,6 +186,11 @@ impl Index {
                 Some(Change::Removed(entry)) => {
                     if let Some(at) = self.block_of(entry.seq) {
                         self.set_dead(at, entry.seq, false);
+                    }
+                }
+                Some(Change::Loosened(seq)) => {
+                    if let Some(at) = self.block_of(seq) {
+                        self.set_firm(at, seq, true);
                     }
                 }
                 None => {}
@@ -288,10 +303,15 @@ impl Index {
         Ok(found)
     }
 
-    /// Whether the message stands there.
-    pub fn is_at(&mut self, files: &mut dyn Files, seq: u64, place: (u32, u32)) -> Result<bool, FileError> {
-        let found = self.find(files, seq)?;
-        Ok(found.is_some_and(|(_, entry)| (entry.segment, entry.offset) == place))
+    /// The message, if it stands there.
+    pub fn at(
+        &mut self,
+        files: &mut dyn Files,
+        seq: u64,
+        place: (u32, u32),
+    ) -> Result<Option<Entry>, FileError> {
+        let entry = self.find(files, seq)?.map(|(_, entry)| entry);
+        Ok(entry.filter(|entry| (entry.segment, entry.offset) == place))
     }
 
     /// The message has been moved.
@@ -342,6 +362,19 @@ impl Index {
         } else {
             self.count_in(at, &entry);
             self.head = (0, 0);
+        }
+    }
+
+    /// For a live entry of a block that is in memory.
+    fn set_firm(&mut self, at: usize, seq: u64, firm: bool) {
+        let Some(entry) = self.loaded_entry(at, seq) else { return };
+        entry.firm = firm;
+        if let Some(block) = self.blocks.get_mut(at) {
+            if firm {
+                block.loose -= 1;
+            } else {
+                block.loose += 1;
+            }
         }
     }
 

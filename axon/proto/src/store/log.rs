@@ -2,7 +2,9 @@
 //!
 //! Commits go to the end, one frame each, and a batch of them with one write and one sync. Cleaning takes the
 //! oldest segment, writes again what still lives in it, and removes it. Because it is always the oldest, a
-//! note that something was removed is never needed once it has come to the front itself.
+//! note that something was removed is never needed once it has come to the front itself. A note that a
+//! message is not firm any more is not either: what it is about was written before it, and has been written
+//! again since, as not firm.
 //!
 //! In memory are the places of all items, a few figures for each segment, and the index of the messages.
 //! They change when the disk has said that the batch lasts. The index is the exception: it is changed while a
@@ -196,6 +198,7 @@ impl<F: Files> Store<F> {
             match change {
                 Change::Added(entry) => self.add_live(entry.segment, entry.bytes),
                 Change::Removed(entry) => self.sub_live(entry.segment, entry.bytes),
+                Change::Loosened(_) => {}
             }
         }
         self.apply_staged(batch);
@@ -329,6 +332,15 @@ impl<F: Files> Store<F> {
                     }
                     continue;
                 }
+                Write::Loose(seq) => {
+                    // One that is read may go as it is.
+                    if *seq > commit.keep.read_up_to
+                        && self.index.loosen(&mut self.files, *seq).map_err(disk)?
+                    {
+                        self.batch.op(&Op::Loose { seq: *seq });
+                    }
+                    continue;
+                }
                 Write::Seen(seen) => self.batch.op(&Op::Seen(*seen)),
                 Write::Put { key, .. } | Write::Delete { key } if key.len() > KEY_BYTES_MAX => {
                     return Err(too_long("a key"));
@@ -433,7 +445,7 @@ impl<F: Files> Store<F> {
                     }
                 }
                 Some(Write::Seen(seen)) => self.add_seen(place.segment, place.bytes, seen.until_ms),
-                Some(Write::Row { .. } | Write::Gone(_)) | None => {}
+                Some(Write::Row { .. } | Write::Gone(_) | Write::Loose(_)) | None => {}
             }
         }
         self.staged = staged;

@@ -43,11 +43,15 @@ pub enum Write {
     Row {
         /// The message.
         row: Row,
-        /// Its sender was told that it is kept, or it is a delegation: unread, it goes only by age.
+        /// Its sender was told that it is kept, or it is a delegation: unread, it goes only by age. It is so
+        /// until [`Write::Loose`].
         firm: bool,
     },
     /// Take a message out before its time.
     Gone(u64),
+    /// The message of this number has been read by somebody: it may go like any other. Nothing for one that
+    /// may go anyway, and for one that is gone.
+    Loose(u64),
     /// Remember an envelope id.
     Seen(Seen),
     /// Set an item.
@@ -79,7 +83,7 @@ impl Write {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Row { row, .. } => row.raw.len() + row.kind.len() + 64,
-            Self::Gone(_) => 32,
+            Self::Gone(_) | Self::Loose(_) => 32,
             Self::Seen(_) => 64,
             Self::Put { key, value } => key.len() + value.len() + 32,
             Self::Delete { key } => key.len() + 32,

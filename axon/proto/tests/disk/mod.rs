@@ -449,6 +449,14 @@ pub fn holds<F: Files>(store: &mut Store<F>, bodies: &[&str]) -> Holds {
     Holds { rows: rows.rows, items, lost_to: rows.lost_to }
 }
 
+/// The numbers of the firm messages in the store on this disk, which is left as it is: what stays when all
+/// that is not firm has to go.
+pub fn firm_of(disk: &Disk, options: Options, now_ms: u64) -> Vec<u64> {
+    let (mut store, _) = Store::open(disk.copied(), options, now_ms).unwrap();
+    store.evict(&Keep { rows_max: 0, ..OPEN }, now_ms).unwrap();
+    all_rows(&mut store).rows.iter().map(|row| row.seq).collect()
+}
+
 /// What a store should hold, and answer.
 #[derive(Clone, Default)]
 pub struct Model {
@@ -463,6 +471,11 @@ impl Model {
     pub fn holds(&self) -> Holds {
         let rows = self.rows.values().map(|(row, _)| row.clone()).collect();
         Holds { rows, items: self.items.clone(), lost_to: self.lost_to }
+    }
+
+    /// The numbers of its firm messages.
+    pub fn firm(&self) -> Vec<u64> {
+        self.rows.values().filter(|(_, firm)| *firm).map(|(row, _)| row.seq).collect()
     }
 
     pub fn seen_at(&self, now_ms: u64) -> BTreeMap<([u8; 16], [u8; 16]), u64> {
@@ -516,6 +529,10 @@ impl Model {
                     self.next_seq = row.seq + 1;
                 }
                 Write::Gone(seq) => drop(self.rows.remove(seq)),
+                Write::Loose(seq) => {
+                    let row = self.rows.get_mut(seq).filter(|_| *seq > commit.keep.read_up_to);
+                    row.into_iter().for_each(|(_, firm)| *firm = false);
+                }
                 Write::Seen(seen) => {
                     let until_ms = self.seen.entry((seen.from.0, seen.id.0)).or_default();
                     *until_ms = seen.until_ms.max(*until_ms);

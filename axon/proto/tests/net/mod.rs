@@ -14,23 +14,27 @@
     clippy::print_stderr
 )]
 
+mod rng;
 mod shell;
 mod solo;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use axon_proto::contacts::{ContactChange, ContactsFile};
 use axon_proto::id::{AgentId, MsgId, PublicKey};
 use axon_proto::limits::SILENCE_MS;
 use axon_proto::node::{
-    Birth, ClientId, ConnId, DialId, Effect, Entropy, Input, KnownPeer, Lost, Node, Now, Pins, Seen,
-    Settings, Side, StaticPeer, StreamId, Token,
+    Birth, ClientId, ConnId, DialId, Effect, Entropy, Input, JobId, KEY_REFUSED, KnownPeer, Lost, Node, Now,
+    Pins, Seen, Settings, Side, StaticPeer, StreamId, Token,
 };
 use axon_proto::store::Store;
 use axon_proto::store::log::Options;
 use axon_proto::store::memory::Memory;
 use serde_json::{Value, json};
 
+#[allow(unused_imports)]
+pub use rng::Rng;
 #[allow(unused_imports)]
 pub use solo::{Solo, answer_on, closes, lines};
 
@@ -40,34 +44,6 @@ pub const WALL_MS: u64 = 1_795_000_000_000;
 const IDLE_MS: u64 = 60_000;
 /// QUIC's keep-alive.
 const KEEPALIVE_MS: u64 = 15_000;
-
-/// Small, fast, good enough (splitmix64).
-#[derive(Clone)]
-pub struct Rng(pub u64);
-
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    /// A number from `from` to `to`, both included.
-    pub fn range(&mut self, from: u64, to: u64) -> u64 {
-        from + self.next() % (to - from + 1)
-    }
-    pub fn chance(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
-    }
-}
-
-impl Entropy for Rng {
-    fn fill(&mut self, bytes: &mut [u8; 16]) {
-        bytes[..8].copy_from_slice(&self.next().to_be_bytes());
-        bytes[8..].copy_from_slice(&self.next().to_be_bytes());
-    }
-}
 
 /// A client of one node.
 #[derive(Default)]
@@ -95,6 +71,9 @@ pub struct Host {
     pub pins: Arc<Pins>,
     pub seen: Vec<Seen>,
     pub known: Vec<KnownPeer>,
+    pub contacts: ContactsFile,
+    /// Its audit log.
+    pub audit: Vec<axon_proto::audit::Row>,
     pub clients: BTreeMap<ClientId, Cli>,
     pub stopped: u32,
     /// When which connection was closed, by which code.
@@ -263,6 +242,8 @@ impl World {
             pins: Arc::default(),
             seen: Vec::new(),
             known: Vec::new(),
+            contacts: ContactsFile::default(),
+            audit: Vec::new(),
             clients: BTreeMap::new(),
             stopped: 0,
             closes: Vec::new(),
@@ -325,6 +306,11 @@ impl World {
             pid: 1,
             listen: Vec::new(),
             root: None,
+            contacts: host.contacts.clone(),
+            addrs: vec!["192.0.2.1:7100".into()],
+            scopes: Vec::new(),
+            old_keys: Vec::new(),
+            verify: |_, _, _| true,
             known_peers: host.known.clone(),
             seen: host.seen.iter().copied().chain(opened.seen).collect(),
             next_seq: opened.next_seq,
@@ -459,7 +445,7 @@ impl World {
         self.ids += 1;
         let client = ClientId(self.ids);
         self.hosts[at].clients.insert(client, Cli::default());
-        self.feed(at, Input::ClientUp { client, trusted: true });
+        self.feed(at, Input::ClientUp { client, trusted: true, socket: None });
         let consumer = format!("c{}", client.0);
         self.say(at, client, &json!({"cmd":"hello","req_id":"h","version":2,"consumer":consumer}));
         client

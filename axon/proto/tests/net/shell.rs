@@ -20,6 +20,35 @@ pub(super) fn do_job(store: &mut Store<Memory>, job: Effect, wall_ms: u64) -> Op
     }
 }
 
+/// What the shell does at once with an effect that names a job: files, queues.
+pub(super) fn shell_job(
+    effect: &Effect,
+    contacts: &mut ContactsFile,
+    files_fail: bool,
+) -> Option<(JobId, Result<String, String>)> {
+    let failed = || Err("no space left on device".to_owned());
+    match effect {
+        Effect::Contacts { job, .. } | Effect::Socket { job, .. } if files_fail => Some((*job, failed())),
+        Effect::Contacts { job, changes } => {
+            for change in changes {
+                match change {
+                    ContactChange::Put(contact) => {
+                        contacts.contacts.retain(|known| known.agent_id != contact.agent_id);
+                        contacts.contacts.push(contact.clone());
+                    }
+                    ContactChange::Remove(id) => contacts.contacts.retain(|known| known.agent_id != *id),
+                    ContactChange::Pause(on) => contacts.paused = *on,
+                }
+            }
+            Some((*job, Ok(String::new())))
+        }
+        Effect::Socket { job, .. } => Some((*job, Ok("/sockets/x/axon.sock".into()))),
+        Effect::Purge { job, .. } | Effect::Reload { job } => Some((*job, Ok(String::new()))),
+        Effect::Rekey { job } => Some((*job, Ok(PublicKey([200; 32]).to_string()))),
+        _ => None,
+    }
+}
+
 impl World {
     // --- what the network does ---
 
@@ -40,11 +69,7 @@ impl World {
                     }
                     return;
                 };
-                let pinned = |at: usize, of: usize| {
-                    let (id, key) = (self.hosts[of].id, self.hosts[of].key);
-                    self.hosts[at].pins.get(&id) == Some(&key)
-                };
-                if !pinned(host, target) || !pinned(target, host) {
+                if !self.admits(host, target, false) || !self.admits(target, host, true) {
                     let delay = self.delay();
                     return self.after(delay, Ev::DialFailed { host, life, dial });
                 }
@@ -63,7 +88,7 @@ impl World {
             }
             Ev::DialFailed { host, life, dial } => {
                 if self.alive(host, life) {
-                    self.feed(host, Input::DialFailed { dial, why: "refused".into() });
+                    self.feed(host, Input::DialFailed { dial, why: KEY_REFUSED.into() });
                 }
             }
             Ev::Connected { wire, side, hello } => self.connect(wire, side, hello),
@@ -158,7 +183,7 @@ impl World {
         let (host, conn) = (self.wires[wire].ends[side].host, self.wires[wire].ends[side].conn);
         let other = self.wires[wire].ends[1 - side].host;
         // The identity is checked after every handshake.
-        if self.hosts[host].pins.get(&self.hosts[other].id).is_none() {
+        if !self.admits(host, other, side == 1) {
             self.wires[wire].ends[side].open = false;
             return self.after(1, Ev::Lost { wire, side: 1 - side, why: "not pinned" });
         }
@@ -176,8 +201,17 @@ impl World {
             addr: "192.0.2.1:7100".parse().unwrap(),
             dial,
             early: false,
+            binding: [wire as u8; 32],
         };
         self.feed(host, input);
+    }
+
+    /// Whether one host's handshake takes another's certificate.
+    fn admits(&self, at: usize, of: usize, accepts: bool) -> bool {
+        let (id, key) = (self.hosts[of].id, self.hosts[of].key);
+        let pins = &self.hosts[at].pins;
+        let stranger = accepts && pins.strangers && !pins.keys.contains_key(&id);
+        !pins.blocked.contains(&id) && (stranger || pins.keys.get(&id) == Some(&key))
     }
 
     fn transmit(&mut self, host: usize, conn: ConnId, token: Token, bytes: Arc<str>, bidi: bool) {
@@ -366,7 +400,7 @@ impl World {
             Effect::Respond { stream, bytes } => self.respond(at, stream, Some(bytes)),
             Effect::Reset { stream } => self.respond(at, stream, None),
             Effect::Pins(pins) => self.hosts[at].pins = pins,
-            Effect::Line { client, line } | Effect::Event { client, line, .. } => {
+            Effect::Line { client, line, .. } | Effect::Event { client, line, .. } => {
                 self.line(at, client, &line)
             }
             Effect::Measure { client, req_id, .. } => {
@@ -389,6 +423,20 @@ impl World {
                     self.hosts[at].ups.push(text.contains("dialled"));
                 }
                 self.note(format!("{at} log {text}"));
+            }
+            Effect::Audit(row) => self.hosts[at].audit.push(row),
+            Effect::Herald { token, .. } => {
+                let outcome = Err(Lost::Connection("not played here".into()));
+                self.feed(at, Input::Replied { token, outcome });
+            }
+            job @ (Effect::Contacts { .. }
+            | Effect::Socket { .. }
+            | Effect::Purge { .. }
+            | Effect::Reload { .. }
+            | Effect::Rekey { .. }) => {
+                if let Some((job, outcome)) = shell_job(&job, &mut self.hosts[at].contacts, false) {
+                    self.feed(at, Input::Done { job, outcome });
+                }
             }
             Effect::Pace { .. } => {}
             Effect::Stopped => self.hosts[at].stopped += 1,

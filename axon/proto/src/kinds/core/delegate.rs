@@ -67,7 +67,7 @@ pub fn admit(message: &Inbound, ledger: &mut Ledger, cx: &mut Cx<'_>) -> Admit {
     // One that was turned away for want of room may have come again.
     let mut writes = ledger.forget(Direction::In, id);
     let terms = terms(message);
-    writes.extend(ledger.insert(Direction::In, (id, from), &terms, State::Sent, cx.now.wall_ms));
+    writes.extend(ledger.insert(Direction::In, (id, from), &terms, State::Sent, (cx.now.wall_ms, None)));
     Admit::Take(writes)
 }
 
@@ -153,6 +153,10 @@ pub fn ended(open: &Open, ended: Ended, ledger: &mut Ledger, cx: &mut Cx<'_>) {
         }
         Ended::PeerGone => (State::Cancelled, Some("its sender is no longer a known peer".to_owned())),
     };
+    if let Some(entry) = ledger.get_mut(Direction::In, id) {
+        // Its row stays with the scoped socket that had it last.
+        entry.via = open.offered_to.as_deref().map(Box::from);
+    }
     ledger.end(id, (otherwise, why), open.was_turned_away(ended), cx);
 }
 
@@ -482,7 +486,7 @@ pub fn sending(envelope: &Envelope, held: bool, ledger: &mut Ledger, cx: &Cx<'_>
     }
     let terms = terms_of(envelope);
     let state = if held { State::Held } else { State::Sent };
-    ledger.insert(Direction::Out, (envelope.id, envelope.to), &terms, state, cx.now.wall_ms)
+    ledger.insert(Direction::Out, (envelope.id, envelope.to), &terms, state, (cx.now.wall_ms, cx.via.clone()))
 }
 
 /// A request of ours has been answered, or never will be.

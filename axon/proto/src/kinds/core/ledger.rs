@@ -162,6 +162,9 @@ pub struct Entry {
     /// It was refused only because nobody had room: it may come again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
+    /// The scoped socket that it was given by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Box<str>>,
     bytes: usize,
     /// A result has come and is being stored: no second one is taken.
     #[serde(skip)]
@@ -256,7 +259,7 @@ impl Ledger {
         (id, peer): (MsgId, AgentId),
         terms: &Delegate,
         state: State,
-        now_ms: u64,
+        (now_ms, via): (u64, Option<Box<str>>),
     ) -> Vec<Write> {
         let task = to_raw(&terms.task);
         let mut writes = self.make_room(direction, task.get().len());
@@ -277,6 +280,7 @@ impl Ledger {
             result_id: None,
             has_result: false,
             again: false,
+            via,
             bytes: task.get().len(),
             closing: false,
             last_word: None,
@@ -450,6 +454,57 @@ impl Ledger {
         }
     }
 
+    /// A peer is out: work that it gave is forgotten, and of work that it was given all that it said.
+    pub fn forget_words(&mut self, peer: AgentId, cx: &mut Cx<'_>) {
+        let theirs = |half: &Half| -> Vec<MsgId> {
+            half.rows.values().filter(|entry| entry.peer == peer).map(|entry| entry.id).collect()
+        };
+        for id in theirs(&self.taken) {
+            for write in self.forget(Direction::In, id) {
+                if let Write::Delete { key } = write {
+                    cx.act(Act::Delete { key });
+                }
+            }
+        }
+        for id in theirs(&self.out) {
+            let half = &mut self.out;
+            let Some(entry) = half.rows.get_mut(&id) else { continue };
+            let why = "the peer was blocked or forgotten here";
+            if !entry.state.is_over() {
+                (entry.state, entry.since_ms) = (State::Refused, cx.now.wall_ms);
+            }
+            entry.reason = Some(why.to_owned());
+            (entry.progress, entry.has_result, entry.closing) = (None, false, false);
+            cx.act(Act::Delete { key: result_key(Direction::Out, id) });
+            store(Direction::Out, entry, None, cx);
+        }
+    }
+
+    /// A scoped socket is gone: what was given by it is the owner's.
+    pub fn disown(&mut self, socket: &str, cx: &mut Cx<'_>) {
+        for direction in [Direction::Out, Direction::In] {
+            let of = |entry: &&mut Entry| entry.via.as_deref() == Some(socket);
+            for entry in self.half_mut(direction).rows.values_mut().filter(of) {
+                entry.via = None;
+                if let Write::Put { key, value } = write(direction, entry) {
+                    cx.act(Act::Put { key, value });
+                }
+            }
+        }
+    }
+
+    /// A peer has another id: what was given to it, and what it gave, is the new one's.
+    pub fn succeed(&mut self, old: AgentId, new: AgentId, cx: &mut Cx<'_>) {
+        for direction in [Direction::Out, Direction::In] {
+            for entry in self.half_mut(direction).rows.values_mut().filter(|entry| entry.peer == old) {
+                entry.peer = new;
+                if let Write::Put { key, value } = write(direction, entry) {
+                    cx.act(Act::Put { key, value });
+                }
+            }
+        }
+    }
+
     // --- the command ---
 
     /// `delegations`: chooses the rows and asks for what lies on disk.
@@ -461,7 +516,7 @@ impl Ledger {
         }
         let id = command.id::<String>()?.map(|text| text.parse::<MsgId>()).transpose();
         let id = id.map_err(|error| IpcError::invalid(format!("the field `id` is wrong: {error}")))?;
-        let peer = command.peer::<String>()?.map(|text| cx.view.resolve(&text)).transpose()?;
+        let peer = command.peer::<String>()?.map(|text| cx.view.resolve_for(client, &text)).transpose()?;
         let state = command.state::<String>()?;
         if let Some(state) = &state
             && !State::ALL.iter().any(|known| known.as_str() == state)
@@ -473,8 +528,11 @@ impl Ledger {
         if direction.as_ref().is_some_and(|direction| direction != "out" && direction != "in") {
             return Err(IpcError::invalid("the field `direction` is \"out\" or \"in\""));
         }
+        let socket = cx.view.socket_of(client);
         let wanted = |direction_of: Direction, entry: &Entry| {
-            id.is_none_or(|id| id == entry.id)
+            // A scoped socket sees what was given by it, or handed to it.
+            (socket.is_none() || shown_by(entry, cx) == socket && cx.view.sees(client, entry.peer))
+                && id.is_none_or(|id| id == entry.id)
                 && peer.is_none_or(|peer| peer == entry.peer)
                 && state.as_ref().is_none_or(|state| state == entry.state.as_str())
                 && direction.as_ref().is_none_or(|wanted| wanted == direction_of.as_str())
@@ -524,7 +582,9 @@ impl Ledger {
                 if rows.len() > 1 {
                     rows.push(',');
                 }
-                rows.push_str(&row(direction, entry, text(values.get(at)), text(values.get(at + 1))));
+                // One whose peer is out since has lost its words.
+                let result = text(values.get(at + 1)).filter(|_| entry.has_result);
+                rows.push_str(&row(direction, entry, text(values.get(at)), result));
             }
             at += 2;
         }
@@ -569,11 +629,18 @@ impl Half {
             *ended.entry(entry.peer).or_default() += if by_bytes { entry.bytes } else { 1 };
         }
         let fullest = ended.into_iter().max_by_key(|(peer, count)| (*count, *peer)).map(|(peer, _)| peer);
-        let goes = |id: &&MsgId| {
-            self.rows
-                .get(*id)
-                .is_some_and(|entry| fullest.is_none_or(|peer| peer == entry.peer && entry.is_done()))
-        };
+        let Some(peer) = fullest else { return self.running_victim() };
+        let goes =
+            |id: &&MsgId| self.rows.get(*id).is_some_and(|entry| peer == entry.peer && entry.is_done());
+        self.order.values().find(goes).copied()
+    }
+
+    /// With none ended: the oldest of the socket that has given most.
+    fn running_victim(&self) -> Option<MsgId> {
+        let mut given: HashMap<Option<&str>, usize> = HashMap::new();
+        self.rows.values().for_each(|entry| *given.entry(entry.via.as_deref()).or_default() += 1);
+        let (via, _) = given.into_iter().max_by_key(|(via, count)| (*count, *via))?;
+        let goes = |id: &&MsgId| self.rows.get(*id).is_some_and(|entry| entry.via.as_deref() == via);
         self.order.values().find(goes).copied()
     }
 }
@@ -593,7 +660,13 @@ fn store(direction: Direction, entry: &Entry, result: Option<&str>, cx: &mut Cx<
         cx.act(Act::Put { key, value });
     }
     let line = Line::event("delegation").raw("delegation", &row(direction, entry, None, result)).end();
-    cx.act(Act::TellWatchers { line });
+    cx.act(Act::TellWatchers { line, peer: entry.peer, via: shown_by(entry, cx) });
+}
+
+/// The scoped socket that a delegation was given by, or is handed to; none: it is the owner's.
+fn shown_by(entry: &Entry, cx: &Cx<'_>) -> Option<Box<str>> {
+    let handed = || cx.view.open(entry.id)?.offered_to.as_deref().map(Box::from);
+    entry.via.clone().or_else(handed)
 }
 
 fn row(direction: Direction, entry: &Entry, task: Option<&str>, result: Option<&str>) -> String {

@@ -18,6 +18,7 @@ use crate::ipc::Command;
 use crate::limits::{DEADLINE_MS_MAX, REQUEST_TIMEOUT_MS};
 use crate::node::ClientId;
 use crate::store::Write;
+use crate::trust::Level;
 use crate::wire::{Envelope, to_raw};
 use payload::{Pong, Query};
 use serde_json::value::RawValue;
@@ -29,14 +30,32 @@ const fn request(
     check: fn(&str) -> Result<(), String>,
 ) -> Kind {
     let pattern = Pattern::Request { replies, later: &[] };
-    Kind { name, pattern, feature, kept: false, sendable: Sendable::Yes, check }
+    Kind {
+        name,
+        pattern,
+        feature,
+        kept: false,
+        sendable: Sendable::Yes,
+        needs: Level::Unknown,
+        has_domain: false,
+        check,
+    }
 }
 const fn reply(
     name: &'static str,
     feature: Option<&'static str>,
     check: fn(&str) -> Result<(), String>,
 ) -> Kind {
-    Kind { name, pattern: Pattern::Reply, feature, kept: false, sendable: Sendable::No, check }
+    Kind {
+        name,
+        pattern: Pattern::Reply,
+        feature,
+        kept: false,
+        sendable: Sendable::No,
+        needs: Level::Unknown,
+        has_domain: false,
+        check,
+    }
 }
 const fn one_way(
     name: &'static str,
@@ -44,7 +63,16 @@ const fn one_way(
     sendable: Sendable,
     check: fn(&str) -> Result<(), String>,
 ) -> Kind {
-    Kind { name, pattern: Pattern::OneWay, feature, kept: true, sendable, check }
+    Kind {
+        name,
+        pattern: Pattern::OneWay,
+        feature,
+        kept: true,
+        sendable,
+        needs: Level::Unknown,
+        has_domain: false,
+        check,
+    }
 }
 
 /// The core family's words. `hello` is the session's own and stands here for the table's sake.
@@ -57,11 +85,13 @@ pub static VOCABULARY: Vocabulary = Vocabulary {
             feature: None,
             kept: false,
             sendable: Sendable::No,
+            needs: Level::Unknown,
+            has_domain: false,
             check: payload::check_any,
         },
         request("ping", None, &["pong", "error"], payload::check_any),
         reply("pong", None, payload::check_pong),
-        request("query", None, &["response", "error"], payload::check_query),
+        Kind { has_domain: true, ..request("query", None, &["response", "error"], payload::check_query) },
         reply("response", None, payload::check_response),
         Kind {
             name: "delegate",
@@ -69,12 +99,17 @@ pub static VOCABULARY: Vocabulary = Vocabulary {
             feature: Some("delegate"),
             kept: true,
             sendable: Sendable::Yes,
+            needs: Level::Known,
+            has_domain: false,
             check: payload::check_delegate,
         },
         reply("ack", Some("ack"), payload::check_ack),
         one_way("progress", Some("progress"), Sendable::No, payload::check_progress),
         one_way("result", Some("result"), Sendable::No, payload::check_result),
-        request("cancel", Some("cancel"), &["ack", "error"], payload::check_cancel),
+        Kind {
+            needs: Level::Known,
+            ..request("cancel", Some("cancel"), &["ack", "error"], payload::check_cancel)
+        },
         one_way("notify", None, Sendable::Yes, payload::check_notify),
         request("discover", Some("discover"), &["capabilities", "error"], payload::check_any),
         reply("capabilities", Some("capabilities"), payload::check_capabilities),
@@ -85,6 +120,8 @@ pub static VOCABULARY: Vocabulary = Vocabulary {
             feature: Some("receipt"),
             kept: false,
             sendable: Sendable::No,
+            needs: Level::Unknown,
+            has_domain: false,
             check: payload::check_receipt,
         },
     ],
@@ -149,6 +186,9 @@ impl Family for Core {
                 let line = self.ledger.listed(note, values, req_id);
                 cx.act(Act::Tell { client, line });
             }
+            Input::PeerOut { peer } => self.ledger.forget_words(peer, cx),
+            Input::SocketGone { socket } => self.ledger.disown(socket, cx),
+            Input::Successor { old, new } => self.ledger.succeed(old, new, cx),
             Input::Started => self.ledger.unanswered(cx),
             Input::Tick => self.ledger.expire(cx),
         }
@@ -184,6 +224,10 @@ impl Family for Core {
         cx: &mut Cx<'_>,
     ) -> Option<Result<(), IpcError>> {
         (name == "delegations").then(|| self.ledger.list(client, command, cx))
+    }
+
+    fn given_by(&self, reference: MsgId) -> Option<Box<str>> {
+        self.ledger.get(ledger::Direction::Out, reference).and_then(|entry| entry.via.clone())
     }
 
     fn peer_of(&self, reference: MsgId) -> Option<AgentId> {

@@ -24,7 +24,7 @@ pub(super) struct Cleaning {
 
 /// What is moved to the end of the log.
 enum Moved {
-    Row(u64),
+    Row { seq: u64, firm: bool },
     Item(String),
     Seen(u64),
 }
@@ -126,7 +126,13 @@ impl<F: Files> Store<F> {
                     self.batch.end();
                     self.batch.begin(true);
                 }
-                let range = self.batch.copy(op.bytes);
+                let range = match (op.op, &what) {
+                    // The note that made it so goes with an old segment, the message must say it itself.
+                    (Some(Op::Row { seq, at_ms, firm: true, kind, raw }), Moved::Row { firm: false, .. }) => {
+                        self.batch.op(&Op::Row { seq, at_ms, firm: false, kind, raw })
+                    }
+                    _ => self.batch.copy(op.bytes),
+                };
                 moved.push((what, self.place(range)?));
             }
             at = end;
@@ -135,7 +141,7 @@ impl<F: Files> Store<F> {
         self.write_batch()?;
         for (what, place) in moved {
             match what {
-                Moved::Row(seq) => {
+                Moved::Row { seq, .. } => {
                     self.index.relocate(&mut self.files, seq, (place.segment, place.offset))?;
                     self.sub_live(number, place.bytes);
                     self.add_live(place.segment, place.bytes);
@@ -158,7 +164,8 @@ impl<F: Files> Store<F> {
     ) -> Result<Option<Moved>, FileError> {
         Ok(match op {
             Some(Op::Row { seq, .. }) => {
-                self.index.is_at(&mut self.files, seq, place)?.then_some(Moved::Row(seq))
+                let entry = self.index.at(&mut self.files, seq, place)?;
+                entry.map(|entry| Moved::Row { seq, firm: entry.firm })
             }
             Some(Op::Put { key, .. }) => {
                 let current = self.items.get(key).map(|place| (place.segment, place.offset));

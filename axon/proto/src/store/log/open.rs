@@ -38,6 +38,7 @@ struct Log {
     items: HashMap<String, Place>,
     entries: Vec<Entry>,
     gone: Vec<(u64, u64)>,
+    loose: Vec<u64>,
     seen: HashMap<(AgentId, MsgId), u64>,
     /// Numbers of messages that seem to have been in damaged places.
     claimed: Vec<u64>,
@@ -244,6 +245,14 @@ impl Log {
                     self.lost_to = self.lost_to.max(last);
                 }
             }
+            Op::Loose { seq } => {
+                self.loose.push(seq);
+                // There has been such a message: where frames are missing before this one, it was in them.
+                if self.gap && seq >= self.next_seq {
+                    self.lost_to = self.lost_to.max(seq);
+                }
+                self.next_seq = self.next_seq.max(seq.saturating_add(1));
+            }
             Op::Seen(seen) => {
                 let until_ms = self.seen.entry((seen.from, seen.id)).or_default();
                 *until_ms = (*until_ms).max(seen.until_ms);
@@ -348,6 +357,13 @@ impl Log {
             }
             Some(entry.seq) > gone_to
         });
+        // A number is never used twice and none becomes firm again: where the notes stand does not matter.
+        self.loose.sort_unstable();
+        let mut loose = std::mem::take(&mut self.loose).into_iter().peekable();
+        for entry in &mut entries {
+            while loose.next_if(|seq| *seq < entry.seq).is_some() {}
+            entry.firm &= loose.next_if_eq(&entry.seq).is_none();
+        }
         entries
     }
 }

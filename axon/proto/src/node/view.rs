@@ -1,0 +1,65 @@
+//! What families may look at of the node.
+
+use serde_json::value::RawValue;
+
+use super::Node;
+use crate::error::IpcError;
+use crate::family::{Closed, Open, Unclaimed, View};
+use crate::id::{AgentId, MsgId};
+use crate::node::ClientId;
+
+pub(super) struct NodeView<'a> {
+    pub node: &'a Node,
+    pub uptime_secs: u64,
+}
+
+impl View for NodeView<'_> {
+    fn open(&self, id: MsgId) -> Option<&Open> {
+        self.node.agents.get(id)
+    }
+    fn closed(&self, id: MsgId) -> Option<&Closed> {
+        self.node.agents.closed(id)
+    }
+    fn active_tasks(&self) -> u64 {
+        self.node.agents.active_tasks()
+    }
+    fn capacity(&self) -> u64 {
+        self.node.agents.capacity()
+    }
+    fn resolve_for(&self, client: ClientId, peer: &str) -> Result<AgentId, IpcError> {
+        self.node.peer_within(client, peer)
+    }
+    fn sees(&self, client: ClientId, peer: AgentId) -> bool {
+        self.node.scope_of(client).is_none_or(|scope| scope.sees_peer(peer))
+    }
+    fn no_room(&self, from: AgentId, kind: &str) -> Option<Unclaimed> {
+        let agents = &self.node.agents;
+        let work = crate::agents::Work { from, kind, has_domain: false, domain: None };
+        let free = matches!(agents.pick(work), Ok(Some(_)));
+        (!free && !agents.queue_has_room(from)).then_some(Unclaimed::QueueFull)
+    }
+    fn serves(&self, client: ClientId, kind: &str) -> bool {
+        let client = self.node.agents.clients.get(&client);
+        let answers = client.and_then(|client| client.answers.as_ref());
+        answers.is_some_and(|answers| answers.kinds.iter().any(|served| served == kind))
+    }
+    fn offers(&self, peer: AgentId, feature: &str) -> bool {
+        let session = self.node.best_session(peer).and_then(|conn| self.node.sessions.get(&conn));
+        session.is_some_and(|session| session.offers(feature))
+    }
+    fn is_targeted(&self, id: MsgId) -> bool {
+        self.node.agents.iter().any(|open| open.targeted && open.inbound.envelope.reference == Some(id))
+    }
+    fn uptime_secs(&self) -> u64 {
+        self.uptime_secs
+    }
+    fn socket_of(&self, client: ClientId) -> Option<Box<str>> {
+        self.node.scope_of(client).map(|scope| scope.name.as_str().into())
+    }
+    fn name(&self) -> Option<&str> {
+        self.node.settings.name.as_deref()
+    }
+    fn configured_capabilities(&self) -> Option<&RawValue> {
+        self.node.settings.agent.as_deref()
+    }
+}
