@@ -95,6 +95,26 @@ impl Replay {
         }
     }
 
+    /// A sender has another id: what it sent under the old one, it does not send again under the new one.
+    ///
+    /// In memory: after a restart the old id is remembered as it was written.
+    pub fn succeed(&mut self, old: AgentId, new: AgentId) {
+        if let Some(seen) = self.senders.remove(&old) {
+            let of_new = self.senders.entry(new).or_default();
+            for (until_ms, id) in seen.order {
+                if of_new.seen.insert(id) {
+                    of_new.order.push_front((until_ms, id));
+                } else {
+                    self.count = self.count.saturating_sub(1);
+                }
+            }
+            of_new.order.make_contiguous().sort_unstable();
+        }
+        if let Some(long) = self.long.remove(&old) {
+            self.long.entry(new).or_default().extend(long);
+        }
+    }
+
     /// What is to be appended to the record on disk.
     pub fn take_unwritten(&mut self) -> Vec<Seen> {
         std::mem::take(&mut self.unwritten)

@@ -84,7 +84,7 @@ const TEXT: &str = r##"# What is said on the socket <root>/axon.sock. Each messa
 < {"ok":true,"req_id":"17","agent_id":"ed25519.39f713d0a644253f04529421b9f51b9b","state":"paired","trust":"known","level":"known","message":"both sides are paired"}
 
 # 12. A stranger wants in, and you decide. What it says of itself is only what it claims.
-#     axon knocks; axon approve dac073e0
+#     axon knocks; axon approve dac073e0123bdea5
 < {"event":"knock","id":"dac073e0123bdea5","agent_id":"ed25519.dac073e0123bdea59dd9b3bda9cf6037","name":"carol","claimed":true,"intent":{"category":"family","action":"calendar"},"at_ms":1795111200000}
 > {"cmd":"approve","req_id":"18","id":"dac073e0123bdea5","trust":"known","name":"carol"}
 < {"ok":true,"req_id":"18","agent_id":"ed25519.dac073e0123bdea59dd9b3bda9cf6037","trust":"known"}

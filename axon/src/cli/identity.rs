@@ -2,12 +2,19 @@
 //! is none.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
 
+use axon_client::{Client, Hello};
 use serde::Serialize;
 
+use super::link;
 use super::output::{CliError, CliResult, EXIT_DONE, Out, Paint};
 use crate::disk::{Config, Identity, KeyError, Root};
 pub use crate::host::name as host_name;
+
+/// How long a daemon may take to say where it listens.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 struct Shown {
@@ -27,10 +34,14 @@ pub fn run(out: &Out, root: &Root) -> CliResult {
         out.note(|| format!("no port is chosen yet: {error}"));
     }
     // The identity does not depend on the settings; only the address that is shown does.
-    let config = Config::load(&root.config()).unwrap_or_else(|error| {
+    let mut config = Config::load(&root.config()).unwrap_or_else(|error| {
         out.note(|| format!("{error}; the address below is a guess"));
         Config::default()
     });
+    if let Some(addr) = running_at(root) {
+        // The daemon that runs knows better than its settings, which a flag may have overruled.
+        (config.bind, config.port) = (Some(addr.ip()), addr.port());
+    }
     let addr = address(&config);
     let shown = Shown {
         agent_id: identity.id.to_string(),
@@ -39,6 +50,16 @@ pub fn run(out: &Out, root: &Root) -> CliResult {
     };
     out.result(&shown, || human(out, &shown, &addr, &config))?;
     Ok(EXIT_DONE)
+}
+
+/// Where the daemon of this root listens, if one runs.
+fn running_at(root: &Root) -> Option<SocketAddr> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let asked = async {
+        let client = Client::connect(root.socket(), Hello::consumer(link::CONSUMER)).await.ok()?;
+        client.whoami().await.ok()?.listen.first()?.parse().ok()
+    };
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, asked).await.ok().flatten() })
 }
 
 /// What a failed look at the key files means for a verb.

@@ -129,7 +129,8 @@ pub(super) async fn serve(
     mut answered: oneshot::Receiver<Answer>,
 ) {
     // quinn remembers a stream whose `stopped` was looked at and that is reset then, until the connection
-    // ends. What is repeated, or has no valid id, is reset at once: nobody must make us remember many of those.
+    // ends. What is repeated, or has no valid id, is reset at once: nobody must make us remember many of
+    // those.
     let at_once = tokio::time::timeout(AT_ONCE, &mut answered).await;
     let stopped = send.stopped();
     tokio::pin!(stopped);

@@ -287,7 +287,8 @@ impl Node {
             return self.write_arrival(now, arrival);
         }
         let Arrival { message, known, again, aside, .. } = arrival;
-        let gone = self.peers.get(from).is_none();
+        // What was set aside was promised to be kept, whoever sent it is known or not.
+        let gone = aside.is_none() && self.peers.get(from).is_none();
         if let Some(n) = aside {
             self.aside_came(now, n, outcome.is_ok());
         }

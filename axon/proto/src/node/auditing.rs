@@ -79,10 +79,14 @@ impl Node {
 
     /// What a peer sends that is wrong in itself takes of its rate as well.
     pub(super) fn charge(&mut self, now: Now, peer: AgentId) {
+        let level = self.peers.level(peer, now.wall_ms).unwrap_or(Level::Blocked);
+        // As one of any kind that may pass: it is its rate alone that matters.
+        let listed = self.settings.policies.of(level).and_then(|policy| policy.kinds.as_ref());
+        let kind = listed.and_then(|kinds| kinds.first()).cloned().unwrap_or_else(|| "*".into());
         let asked = Asked {
             peer,
-            level: self.peers.level(peer, now.wall_ms).unwrap_or(Level::Blocked),
-            kind: "*",
+            level,
+            kind: &kind,
             needs: Level::Unknown,
             domain: None,
             payload_bytes: 0,

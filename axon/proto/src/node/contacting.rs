@@ -156,11 +156,7 @@ impl Node {
     /// be stored.
     pub(super) fn cut_off(&mut self, now: Now, peer: AgentId, reason: &'static str) -> Vec<Write> {
         self.drop_peer(now, peer, reason);
-        for index in 0..self.families.len() {
-            self.tell_family(now, index, FamilyInput::PeerOut { peer });
-        }
-        let words = self.outbox.forget_words(peer);
-        self.note(words);
+        self.forget_words(now, peer);
         self.rates.forget(peer);
         let mut writes = self.shut_out(peer);
         // A new key does not outlive the one that it follows.
@@ -172,6 +168,15 @@ impl Node {
             writes.push(crate::pairing::Waiting::delete(id));
         }
         writes
+    }
+
+    /// What a peer that is out has said stands in no list any more.
+    pub(super) fn forget_words(&mut self, now: Now, peer: AgentId) {
+        for index in 0..self.families.len() {
+            self.tell_family(now, index, FamilyInput::PeerOut { peer });
+        }
+        let words = self.outbox.forget_words(peer);
+        self.note(words);
     }
 
     // --- trust and forget ---

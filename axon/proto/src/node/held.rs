@@ -15,8 +15,8 @@ use crate::family::{Ended, GivenUp, Input as FamilyInput, NoAnswer};
 use crate::id::{AgentId, MsgId};
 use crate::ipc::{Command, Line};
 use crate::limits::{
-    INBOX_LIMIT_MAX, OUTBOX_DONE_MAX, OUTBOX_LIMIT_DEFAULT, READ_RECEIPT_HOLD_MS, REPLAY_TTL_MS,
-    REPLY_GRACE_MS, REQUEST_TIMEOUT_MS, RESEND_MS_MAX,
+    INBOX_LIMIT_MAX, OUTBOX_DONE_MAX, OUTBOX_LIMIT_DEFAULT, OUTBOX_RESULTS_MAX, READ_RECEIPT_HOLD_MS,
+    REPLAY_TTL_MS, REPLY_GRACE_MS, REQUEST_TIMEOUT_MS, RESEND_MS_MAX,
 };
 use crate::mailbox::SCOPED;
 use crate::outbox::{Held, State};
@@ -61,7 +61,8 @@ impl Node {
             IpcError::new(IpcCode::Overloaded, message)
         })?;
         if let Some(own) = consumer.as_deref().filter(|own| own.starts_with(SCOPED))
-            && self.outbox.held_of(own) >= bounds.messages_max / 4
+            && self.outbox.held_of(own)
+                >= (bounds.messages_max / 4).max(if result { OUTBOX_RESULTS_MAX / 4 } else { 1 })
         {
             let message = "this socket holds a quarter of the outbox: wait until some of it has left";
             return Err(IpcError::new(IpcCode::Overloaded, message));

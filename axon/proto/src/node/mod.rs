@@ -381,6 +381,10 @@ impl Node {
         self.invites_due(now);
         self.contacts_due(now);
         self.purge_all();
+        // Whom a person has blocked in the file while nobody looked.
+        let contacts = self.peers.contacts().iter().map(|contact| contact.agent_id);
+        let blocked: Vec<AgentId> = contacts.filter(|id| self.peers.is_blocked(*id)).collect();
+        blocked.into_iter().for_each(|peer| self.forget_words(now, peer));
         self.reopen(now);
         for index in 0..self.families.len() {
             self.tell_family(now, index, FamilyInput::Started);

@@ -644,12 +644,14 @@ impl Node {
 
 fn knock_row(waiting: &Waiting) -> Box<serde_json::value::RawValue> {
     #[derive(serde::Serialize)]
-    struct Row<'a> {
+    struct Row {
         id: String,
         #[serde(flatten)]
-        waiting: &'a Waiting,
+        waiting: Waiting,
         claimed: bool,
     }
+    // From which addresses it came is for the bounds.
+    let waiting = Waiting { site: None, ..waiting.clone() };
     to_raw(&Row { id: waiting.id(), waiting, claimed: true })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Source: `spec/TRUST.md`, "Pausing". What was set aside comes as if it came now, once it may.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::arrivals::Aside;
 use super::storing::Reading;
@@ -106,6 +106,16 @@ impl Node {
         gone.into_iter().flat_map(no_longer_aside).collect()
     }
 
+    /// A peer has another id: what it had sent is the new one's. Gives what is to be stored.
+    pub(super) fn aside_succeeds(&mut self, old: AgentId, new: AgentId) -> Vec<Write> {
+        let theirs = self.set_aside.waiting.iter_mut().filter(|(_, waits)| waits.from == old);
+        let moved = theirs.map(|(n, waits)| {
+            waits.from = new;
+            Write::put(format!("{ASIDE}{n:016x}"), serde_json::to_vec(waits).unwrap_or_default())
+        });
+        moved.collect()
+    }
+
     /// How many messages wait for a resume.
     pub(super) fn aside_count(&self) -> usize {
         self.set_aside.waiting.len()
@@ -120,7 +130,16 @@ impl Node {
         // Unknown peers have their share of the inbox and no more; what is over it waits on.
         let over = |waits: &Waits| self.is_low(now, waits.from) && self.low_is_full(waits.bytes);
         let stays = |waits: &Waits| self.peers.is_paused(waits.from) || over(waits);
-        let next = waiting.clone().find(|(_, waits)| !stays(waits)).map(|(n, _)| *n);
+        // Of one sender nothing overtakes what stays.
+        let mut staying = HashSet::new();
+        let comes = |(n, waits): (&u64, &Waits)| {
+            let stays = staying.contains(&waits.from) || stays(waits);
+            if stays {
+                staying.insert(waits.from);
+            }
+            (!stays).then_some(*n)
+        };
+        let next = waiting.filter_map(comes).next();
         let Some(n) = next else { return };
         self.set_aside.busy = true;
         let keys = vec![format!("{BODY_PREFIX}{ASIDE}{n:016x}")];
@@ -135,13 +154,14 @@ impl Node {
         if self.peers.is_paused(waits.from) {
             return self.aside_done(now);
         }
-        let Some(envelope) = envelope.filter(|_| self.peers.get(waits.from).is_some()) else {
+        let Some(envelope) = envelope.filter(|_| !self.peers.is_blocked(waits.from)) else {
             self.not_set_aside(n);
             self.note(no_longer_aside(n));
             return self.aside_done(now);
         };
         let known = self.kinds.get(&*envelope.kind).copied();
-        let envelope = std::sync::Arc::new(envelope);
+        // Both may have another key since it came.
+        let envelope = std::sync::Arc::new(envelope).readdressed(waits.from, self.me);
         let message =
             Inbound { envelope, conn: super::ConnId(0), stream: None, seq: None, at_ms: now.wall_ms };
         let aside = Aside { n, firm: waits.firm, writes: no_longer_aside(n) };

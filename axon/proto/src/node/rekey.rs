@@ -272,8 +272,10 @@ impl Node {
         for index in 0..self.families.len() {
             self.tell_family(now, index, FamilyInput::Successor { old, new });
         }
-        let writes = self.outbox.succeed(old, new);
+        let mut writes = self.outbox.succeed(old, new);
+        writes.extend(self.aside_succeeds(old, new));
         self.note(writes);
+        self.replay.succeed(old, new);
         // Work that goes on is the new one's; what waits for an answer on a stream ends with its connection.
         let theirs = self.agents.iter().filter(|open| open.inbound.envelope.from == old && open.kind.kept);
         let theirs: Vec<Arc<Envelope>> = theirs.map(|open| open.inbound.envelope.clone()).collect();
