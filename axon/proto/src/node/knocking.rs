@@ -70,7 +70,7 @@ impl Node {
         let level = self.peers.level(peer, now.wall_ms);
         // Whoever is blocked was refused in the handshake; this is for the one who was not yet.
         if level == Some(Level::Blocked) {
-            return self.turn_away(now, to, "contacts.level", "you are blocked here", None);
+            return self.turn_away(now, to, "contacts.level", "this agent takes no knock of yours", None);
         }
         if let Some(wait_ms) = self.pairing.guesses.wait_ms(peer, addr.ip(), now.mono_ms) {
             let why = "too many wrong proofs from your key or address: wait";
