@@ -307,7 +307,7 @@ fn a_delegation_is_acked_and_its_result_waited_for() {
 
 fn inbox_kinds(ran: &Ran) -> Vec<Value> {
     let line = ran.ok();
-    line["messages"].as_array().unwrap().iter().map(|row| row["envelope"]["kind"].clone()).collect()
+    line["messages"].as_array().unwrap().iter().map(|row| row["kind"].clone()).collect()
 }
 
 #[test]
@@ -433,7 +433,7 @@ fn a_request_is_taken_by_listen_and_answered_by_reply() {
     let id = taken["id"].as_str().unwrap();
     // It has ended, and the request is still its own. shows: IPC-LEASE-2, IPC-REP-1
     let said = bob.run(&["reply", id, "At 7."]).ok();
-    assert_eq!(keys(&said), sorted(["ok", "id", "ref", "kind"]));
+    assert_eq!(keys(&said), sorted(["ok", "id", "kind"]));
     assert_eq!(asking.wait().ok()["payload"]["summary"], "At 7.");
     // shows: IPC-REP-4
     bob.run(&["reply", id, "At 8."]).fails(2, "already_answered");
@@ -489,19 +489,26 @@ fn every_form_of_reply_is_what_the_peer_gets() {
 #[test]
 fn the_inbox_is_read_in_pages_and_acked() {
     let (alice, bob) = pair();
-    for n in ["1", "2", "3"] {
+    for n in ["1.50", "2", "3"] {
         alice.run(&["notify", "bob", "count", n]).ok();
     }
-    let page = bob.run(&["inbox", "--limit", "2"]).ok();
+    let ran = bob.run(&["inbox", "--limit", "2"]);
+    // The payload is the text that came.
+    assert!(ran.stdout.contains(r#""payload":{"topic":"count","data":1.50}"#), "{ran:?}");
+    let page = ran.ok();
     assert_eq!(keys(&page), sorted(["ok", "messages", "next_seq", "has_more"]));
     assert_eq!((page["messages"].as_array().unwrap().len(), &page["has_more"]), (2, &json!(true)));
-    let fields = ["seq", "buffered_at_ms", "envelope", "from_name", "trust"];
-    assert_eq!(keys(&page["messages"][0]), sorted(fields));
+    // A row is a line of `listen` that says when it was made.
+    let mut row = page["messages"][0].clone();
+    let ts = row.as_object_mut().unwrap().remove("ts").unwrap();
+    assert!(ts.as_u64().unwrap() > 1_600_000_000_000, "{ts}");
+    assert_eq!(row, bob.run(&["listen", "--no-ack", "--count", "1", "--for", "5"]).ok());
+    assert_eq!((&row["from"], &row["from_name"]), (&json!(alice.id()), &json!("alice")));
     let seq = page["next_seq"].as_u64().unwrap().to_string();
     let acked = bob.run(&["ack", &seq]).ok();
     assert_eq!((keys(&acked), &acked["acked_seq"]), (sorted(["ok", "acked_seq"]), &page["next_seq"]));
     let rest = bob.run(&["inbox"]).ok();
-    assert_eq!(rest["messages"][0]["envelope"]["payload"]["data"], 3);
+    assert_eq!(rest["messages"][0]["payload"]["data"], 3);
     // shows: IPC-ACK-1
     assert_eq!(bob.run(&["ack", "0"]).ok()["acked_seq"], page["next_seq"]);
     assert_eq!(bob.run(&["inbox", "--kinds", "result"]).ok()["messages"], json!([]));
@@ -595,4 +602,31 @@ fn a_person_on_a_terminal_gets_text_with_colour_unless_no_color() {
     assert_eq!(line["ok"], true);
     let failed = on_a_terminal(&alice, &["ping", "nobody"], false).unwrap();
     assert!(failed.starts_with("axon: ") && !failed.contains("{\""), "{failed}");
+}
+
+#[test]
+fn plain_is_short_text_also_in_a_pipe() {
+    let (alice, bob) = pair();
+    let answering = bob.spawn(&["--plain", "listen", "--answer", "--count", "1"]);
+    wait_for("the answerer", || (bob.client().ok(json!({"cmd":"status"}))["answerers"] == 1).then_some(()));
+    let asking = alice.spawn(&["--plain", "send", "bob", "When?"]);
+    let taken = answering.wait();
+    // The id that is needed stands there, and once.
+    let mut ids = taken.stdout.split([' ', '\n']).filter(|word| word.len() == 36);
+    let id = ids.next().unwrap();
+    assert_eq!((ids.next(), taken.stdout.contains("When?")), (None, true), "{taken:?}");
+    assert_eq!(bob.run(&["--plain", "reply", id, "At 7."]).stdout, "sent (response)\n");
+    assert_eq!(asking.wait().stdout, "At 7.\n");
+
+    // Its first digits are enough to go on with.
+    let queued = alice.run(&["--plain", "delegate", "bob", "Later"]);
+    let id = queued.stdout.split_whitespace().last().unwrap();
+    assert_eq!((id.len(), queued.stdout.starts_with("queued: ")), (8, true), "{queued:?}");
+    assert!(alice.run(&["--plain", "cancel", id]).stdout.starts_with("accepted "));
+
+    let failed = alice.run(&["--plain", "ping", "nobody"]);
+    assert_eq!((failed.code, failed.stdout.as_str()), (5, ""), "{failed:?}");
+    assert!(failed.stderr.starts_with("axon: "), "{failed:?}");
+    let both = alice.run(&["--plain", "--json", "peers"]);
+    assert!(both.usage().contains("--plain"), "{both:?}");
 }

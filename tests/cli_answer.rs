@@ -177,7 +177,7 @@ fn a_cancelled_delegation_ends_its_run_with_its_children() {
     let results = alice.run(&["inbox", "--kinds", "result"]).ok();
     let results = results["messages"].as_array().unwrap();
     assert!(results.len() <= 1, "{results:?}");
-    assert!(results.iter().all(|row| row["envelope"]["payload"]["status"] == "failed"), "{results:?}");
+    assert!(results.iter().all(|row| row["payload"]["status"] == "failed"), "{results:?}");
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn delegations(daemon: &Daemon, args: &[&str]) -> Vec<Value> {
 fn notes(daemon: &Daemon) -> Vec<Value> {
     let line = daemon.run(&["inbox", "--kinds", "notify", "--limit", "1000"]).ok();
     let rows = line["messages"].as_array().unwrap();
-    rows.iter().map(|row| row["envelope"]["payload"]["data"].clone()).collect()
+    rows.iter().map(|row| row["payload"]["data"].clone()).collect()
 }
 
 /// The event that tells of this state of this message.
@@ -195,7 +195,7 @@ fn a_result_is_held_as_long_as_its_agent_says() {
     alice.terminate();
     bob.wait_peer(&alice, false);
     let line = bob.run(&["result", "--hold", "3s", &id, "Done."]).ok();
-    assert_eq!((&line["ref"], &line["state"]), (&json!(id), &json!("held")));
+    assert_eq!((&line["kind"], &line["state"]), (&json!("result"), &json!("held")));
     let result = line["id"].as_str().unwrap();
     // shows: IPC-REP-7, IPC-OUT-7, IPC-OUT-11
     let row = outbox(&bob, &["--state", "held"]).remove(0);

@@ -90,7 +90,7 @@ fn files_with(dir: &Path, text: &str) -> Vec<String> {
 /// Data of the notes in the inbox, in order.
 fn notes(daemon: &Daemon) -> Vec<Value> {
     let line = daemon.run(&["inbox", "--kinds", "notify"]).ok();
-    rows(&line, "messages").iter().map(|row| row["envelope"]["payload"]["data"].clone()).collect()
+    rows(&line, "messages").iter().map(|row| row["payload"]["data"].clone()).collect()
 }
 
 // ---- Pairing ----------------------------------------------------------------------------------------------

@@ -173,9 +173,28 @@ impl Link {
         Key { cert: chain[0].clone(), ..Key::new() }
     }
 
-    /// Waits for the end of the connection.
+    /// Waits for the end of the connection. UDP may lose the packet that tells of it: whoever hears nothing says
+    /// something now and then, as any daemon does that waits for an answer, and is told once more.
     pub fn end(&self) -> End {
-        wait(&self.runtime, self.connection.closed()).expect("an end").into()
+        let ended = async {
+            loop {
+                let closed = self.connection.closed();
+                match tokio::time::timeout(Duration::from_millis(500), closed).await {
+                    Ok(end) => return end.into(),
+                    // Without room for one, others of ours are still on their way.
+                    Err(_) => drop(tokio::time::timeout(Duration::ZERO, self.connection.open_uni()).await),
+                }
+            }
+        };
+        wait(&self.runtime, ended).expect("an end")
+    }
+
+    /// Waits until it is cut off while it is flooded. When the flood has filled a buffer just then, the packet that
+    /// says why is lost; the next ones of ours are answered by a stateless reset.
+    pub fn cut_off(&self, why: &str) {
+        let end = self.end();
+        let reset = ConnectionError::Reset.to_string();
+        assert!(end == End::Closed(0, why.to_owned()) || end == End::Other(reset), "{end}");
     }
 
     /// Writes into one stream for as long as it is read: how many bytes, and the code that stopped it.

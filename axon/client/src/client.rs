@@ -21,6 +21,8 @@ use crate::types::{
 
 /// How long a command that waits for no peer may take before the daemon is held to be stuck.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// The `req_id` of hello, which is the first command of every connection.
+const HELLO_ID: u64 = 1;
 
 /// A connection to the daemon. Clones share it; it closes when the last one goes.
 ///
@@ -67,28 +69,15 @@ pub(crate) struct Nothing {}
 impl Client {
     /// Connects to the socket and says hello.
     pub async fn connect(path: impl AsRef<Path>, hello: Hello) -> Result<Self, ClientError> {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            version: u32,
-            consumer: &'a str,
-        }
         let conn = Conn::open(path.as_ref()).await?;
         let slow = Arc::new(Semaphore::new(CLIENT_PENDING_MAX));
         let quick = Arc::new(Semaphore::new(CLIENT_PENDING_MAX));
-        let line = encode("hello", 1, Body { version: IPC_VERSION, consumer: &hello.consumer })?;
-        let reply = patient(PATIENCE, call(&conn, 1, line, &quick)).await?;
-        let welcome: Welcome = decode(&reply)?;
-        if welcome.version != IPC_VERSION {
-            return Err(ClientError::ipc(
-                IpcCode::UnsupportedVersion,
-                format!(
-                    "the daemon speaks IPC version {} and this client {IPC_VERSION}: start a newer daemon",
-                    welcome.version
-                ),
-            ));
-        }
+        let line = hello_line(&hello)?;
+        let reply = patient(PATIENCE, call(&conn, HELLO_ID, line, &quick)).await?;
+        let welcome = welcomed(&reply)?;
         let path = path.as_ref().to_owned();
-        let shared = Shared { conn, path, hello, welcome, next_id: AtomicU64::new(2), slow, quick };
+        let shared =
+            Shared { conn, path, hello, welcome, next_id: AtomicU64::new(HELLO_ID + 1), slow, quick };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -467,6 +456,31 @@ impl Message {
         let ack: Ack = (self.kind == "ack").then(|| self.payload().ok())??;
         (!ack.accepted).then(|| ack.reason.unwrap_or_else(|| "the peer gave no reason".to_owned()))
     }
+}
+
+/// The command that introduces a client.
+pub(crate) fn hello_line(hello: &Hello) -> Result<String, ClientError> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        version: u32,
+        consumer: &'a str,
+    }
+    encode("hello", HELLO_ID, Body { version: IPC_VERSION, consumer: &hello.consumer })
+}
+
+/// The daemon's reply to hello, if both speak the same version.
+pub(crate) fn welcomed(reply: &str) -> Result<Welcome, ClientError> {
+    let welcome: Welcome = decode(reply)?;
+    if welcome.version == IPC_VERSION {
+        return Ok(welcome);
+    }
+    Err(ClientError::ipc(
+        IpcCode::UnsupportedVersion,
+        format!(
+            "the daemon speaks IPC version {} and this client {IPC_VERSION}: start a newer daemon",
+            welcome.version
+        ),
+    ))
 }
 
 fn encode(cmd: &str, id: u64, body: impl Serialize) -> Result<String, ClientError> {

@@ -29,6 +29,7 @@ mod conn;
 mod error;
 mod held;
 mod owner;
+mod raw;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -43,6 +44,7 @@ pub use held::{
     Delegation, DelegationFilter, DelegationState, Delegations, Direction, Outbox, OutboxFilter, Outgoing,
     Reported, SendState,
 };
+pub use raw::Raw;
 pub use trust::{
     Approved, Connect, Connected, Constraints, Contact, Contacts, Decision, Intent, Invite, InviteOptions,
     Invited, Knock, PairState, Paused, PolicyCheck, Rekeyed, Right, Ruling, Scope, SetTrust, Socket, Trust,

@@ -45,7 +45,7 @@ pub(super) fn run(cx: &Context, args: Args) -> CliResult {
 pub(super) fn ended(plan: &Plan, result: Result<(), DriverError>) -> u8 {
     match result {
         Ok(()) => EXIT_DONE,
-        Err(error) => Out::new(plan.json, plan.quiet, plan.verbose).fail(&failure(error)),
+        Err(error) => Out::new(plan.json, !plan.json, plan.quiet, plan.verbose).fail(&failure(error)),
     }
 }
 

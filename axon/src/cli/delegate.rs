@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use axon_client::{Delegate, SendOptions};
+use axon_client::{Delegate, DelegationState, SendOptions, Sent};
 use axon_proto::limits::REPLY_GRACE_MS;
 use serde_json::value::RawValue;
 
@@ -50,6 +50,7 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
     let sent = client.delegate_with(&args.peer, &delegate, options).await;
     let sent = sent.map_err(|error| cx.failure(error))?;
     let id = sent.msg_id.clone();
+    let told = Some(state_of(&sent).as_str().to_owned());
     let exit = match args.hold {
         Some(hold) if sent.is_held() => cx.held(&sent, &args.peer, hold)?,
         _ => cx.answered(sent)?,
@@ -58,11 +59,11 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
         return Ok(exit);
     }
     let ended = match args.deadline {
-        None => wait::ended(cx, client, &id).await?,
+        None => wait::ended(cx, client, &id, told).await?,
         Some(deadline) => {
             // The peer's own word on the deadline is given time to arrive.
             let left = deadline.saturating_sub(began.elapsed()) + Duration::from_millis(REPLY_GRACE_MS);
-            match tokio::time::timeout(left, wait::ended(cx, client, &id)).await {
+            match tokio::time::timeout(left, wait::ended(cx, client, &id, told)).await {
                 Ok(ended) => ended?,
                 Err(_) => {
                     let message = format!(
@@ -77,4 +78,13 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
     };
     let late = args.deadline.is_some_and(|deadline| began.elapsed() >= deadline);
     wait::print(cx, &ended, late)
+}
+
+/// What the answer says of the delegation; it is printed, and not repeated while waiting.
+fn state_of(sent: &Sent) -> DelegationState {
+    match sent.response.as_ref().map(|answer| answer.text("state")) {
+        None => DelegationState::Held,
+        Some(Some(state)) if state == "queued" => DelegationState::Queued,
+        Some(_) => DelegationState::Accepted,
+    }
 }

@@ -1,12 +1,15 @@
 //! `axon inbox` and `axon ack`: messages kept for this agent, and how far they are dealt with.
 
-use axon_client::Inbox;
 use serde::Serialize;
 
 use super::output::{CliResult, EXIT_DONE};
+use super::row::Row;
 use super::{Context, link, show};
 
 /// List kept messages that are not acknowledged yet.
+///
+/// As JSON, `messages` has rows with the fields of the lines of `axon listen`, and with `ts`: when the
+/// message was made, in Unix milliseconds. `axon ack` with `next_seq` marks all of them as dealt with.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  axon inbox --kinds notify,result --limit 10")]
 pub struct Args {
@@ -36,15 +39,25 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
     #[derive(Serialize)]
     struct Line<'a> {
         ok: bool,
-        #[serde(flatten)]
-        inbox: &'a Inbox,
+        messages: Vec<Row<'a>>,
+        next_seq: Option<u64>,
+        has_more: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lost_before_seq: Option<u64>,
     }
     let client = cx.connect(&args.consumer).await?;
     let inbox = client.inbox(args.limit, args.kinds.as_deref()).await.map_err(|error| cx.failure(error))?;
     if let Some(seq) = inbox.lost_before_seq {
         cx.out.note(|| show::lost(seq));
     }
-    cx.out.result(&Line { ok: true, inbox: &inbox }, || {
+    let line = Line {
+        ok: true,
+        messages: inbox.messages.iter().map(Row::kept).collect(),
+        next_seq: inbox.next_seq,
+        has_more: inbox.has_more,
+        lost_before_seq: inbox.lost_before_seq,
+    };
+    cx.out.result(&line, || {
         let entry = |kept: &axon_client::Kept| show::entry(&cx.out, kept.seq, &kept.envelope, &kept.sender);
         let mut lines: Vec<String> = inbox.messages.iter().map(entry).collect();
         match (inbox.messages.last(), inbox.has_more) {

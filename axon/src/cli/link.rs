@@ -110,7 +110,8 @@ impl Context {
         }
         let (id, state) = (sent.msg_id.as_str(), "held");
         self.out.result(&Line { ok: true, id, state }, || {
-            let (held, id) = (self.out.paint(Paint::Warn, state), self.out.paint(Paint::Dim, id));
+            let held = self.out.paint(Paint::Warn, state);
+            let id = self.out.paint(Paint::Dim, show::short_id(id));
             let peer = printable(peer);
             let span = show::span(hold.as_secs());
             format!("{held} for {span} at most, until {peer} can be reached {id}")

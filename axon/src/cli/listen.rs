@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use axon_client::{Client, ClientError, Event, Inbound, Knock, Message, Sender, Subscription, Trust};
+use axon_client::{Client, ClientError, Event, Inbound, Knock, Message, Sender, Subscription};
 use axon_proto::limits::{CAPACITY_MAX, CONSUMER_BYTES_MAX, INBOX_LIMIT_MAX};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::output::{CliError, CliResult, EXIT_DONE};
+use super::row::Row;
 use super::{Context, knocks, link, show};
 
 const EXIT_TIMEOUT: u8 = 3;
@@ -193,67 +193,16 @@ impl Listener<'_> {
         sender: &Sender,
         request: Option<&Inbound>,
     ) -> Result<(), CliError> {
-        let mut line = Line::new(seq, message, sender, request);
+        let mut line = Row::new(seq, message, sender, request);
         line.lost_before_seq = self.lost.take();
         let out = &self.cx.out;
-        out.result(&line, || {
-            let mut text = show::entry(out, seq, message, sender);
-            if request.is_some() && message.kind != "cancel" {
-                let flags = &self.cx.flags;
-                text.push_str(&format!("\n  answer with `axon{flags} reply {} TEXT`", message.id));
-            }
-            text
+        out.result(&line, || match request {
+            // How a cancel is answered is for its taker to choose: a flag, and no text.
+            Some(_) if message.kind != "cancel" => show::request(out, &self.cx.flags, seq, message, sender),
+            _ => show::entry(out, seq, message, sender),
         })?;
         self.printed += 1;
         Ok(())
-    }
-}
-
-/// A message on a line of its own.
-#[derive(Serialize)]
-struct Line<'a> {
-    seq: u64,
-    from: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from_name: Option<&'a str>,
-    /// The name is only what the sender calls itself.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    claimed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trust: Option<&'a Trust>,
-    kind: &'a str,
-    id: &'a str,
-    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
-    reference: Option<&'a str>,
-    payload: &'a RawValue,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    answer: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deadline_ms: Option<u64>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    queued: bool,
-    /// Messages before this number went before they were printed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lost_before_seq: Option<u64>,
-}
-
-impl<'a> Line<'a> {
-    fn new(seq: u64, message: &'a Message, sender: &'a Sender, request: Option<&Inbound>) -> Self {
-        Self {
-            seq,
-            from: &message.from,
-            from_name: sender.from_name.as_deref(),
-            claimed: sender.claimed,
-            trust: sender.trust.as_ref(),
-            kind: &message.kind,
-            id: &message.id,
-            reference: message.reference.as_deref(),
-            payload: &message.payload,
-            answer: request.is_some(),
-            deadline_ms: request.and_then(|request| request.deadline_ms),
-            queued: request.is_some_and(|request| request.queued),
-            lost_before_seq: None,
-        }
     }
 }
 
@@ -328,21 +277,5 @@ mod tests {
         assert_eq!((some.answer, some.kinds), (kinds(&["query"]), Some(kinds(&["notify"]))));
         let plain = subscription(&args(Some(&["notify"]), false));
         assert!(plain.answer.is_empty() && !plain.lease);
-    }
-
-    #[test]
-    fn lines_leave_out_what_is_not_there() {
-        let message: Message = serde_json::from_str(
-            r#"{"v":1,"id":"m","from":"f","to":"t","ts":1,"kind":"notify","payload":{"topic":"a","data":1}}"#,
-        )
-        .unwrap();
-        let line = |sender: Sender| serde_json::to_string(&Line::new(3, &message, &sender, None)).unwrap();
-        assert_eq!(
-            line(Sender::default()),
-            r#"{"seq":3,"from":"f","kind":"notify","id":"m","payload":{"topic":"a","data":1}}"#
-        );
-        let claimed = serde_json::from_str(r#"{"trust":"unknown","from_name":"n","claimed":true}"#).unwrap();
-        let said = r#""from":"f","from_name":"n","claimed":true,"trust":"unknown","kind""#;
-        assert!(line(claimed).contains(said));
     }
 }

@@ -18,6 +18,7 @@ use output::{CliError, CliResult, EXIT_DONE, EXIT_USAGE, Out};
 mod answer;
 mod approve;
 mod audit;
+mod bench;
 mod cancel;
 mod completions;
 mod config;
@@ -50,9 +51,11 @@ mod qr;
 mod rekey;
 mod reload;
 mod reply;
+mod row;
 mod send;
 mod show;
 mod socket;
+mod stage;
 mod status;
 mod trust;
 mod wait;
@@ -65,7 +68,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(plan) = Plan::of_this_image(&args) {
         return ExitCode::from(daemon::ended(&plan, plan.serve()));
     }
-    let json = args.iter().any(|arg| arg == "--json");
+    let given = |flag: &str| args.iter().any(|arg| arg == flag);
+    let (json, plain) = (given("--json"), given("--plain"));
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -77,11 +81,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let text = error.render().to_string();
             let what = text.split("\n\nUsage").next().unwrap_or_default().trim_start_matches("error: ");
             let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
-            Out::new(json, false, 0).failure_line(&CliError::usage(what));
+            Out::new(json, plain, false, 0).failure_line(&CliError::usage(what));
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let out = Out::new(cli.globals.json, cli.globals.quiet, cli.globals.verbose);
+    let Globals { json, plain, quiet, verbose, .. } = cli.globals;
+    let out = Out::new(json, plain, quiet, verbose);
     ExitCode::from(out.finish(cli.run(out)))
 }
 
@@ -118,6 +123,9 @@ struct Globals {
     /// One JSON object a line on stdout, as when it is piped
     #[arg(long, global = true, help_heading = "Global")]
     json: bool,
+    /// Short text on stdout, as on a terminal, also when it is piped
+    #[arg(long, global = true, conflicts_with = "json", help_heading = "Global")]
+    plain: bool,
     /// No remarks on stderr
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global")]
     quiet: bool,
@@ -166,6 +174,7 @@ enum Verb {
     Audit(audit::Args),
     Rekey(rekey::Args),
     Reload(reload::Args),
+    Bench(bench::Args),
     /// Show or change a setting, keeping the file's comments and order
     #[command(after_help = "Example:\n  axon config port 7200")]
     Config(config::ConfigArgs),
@@ -188,6 +197,9 @@ impl Cli {
         let verb = match self.verb {
             // These need no root, so that they work where there is none.
             Verb::Demo(args) => return drive(demo::run(&out, args)),
+            Verb::Bench(args) if args.is_alone() => {
+                return drive(bench::run_alone(&out, &self.globals, args));
+            }
             Verb::Examples(args) => return examples::run(&out, &args),
             Verb::Completions(args) => return completions::run(&out, &args),
             Verb::Instances => return instances::run(&out),
@@ -236,6 +248,7 @@ impl Cli {
             Verb::Socket(args) => drive(socket::run(cx, args)),
             Verb::Rekey(args) => drive(rekey::run(cx, args)),
             Verb::Reload(args) => drive(reload::run(cx, args)),
+            Verb::Bench(args) => drive(bench::run(cx, args)),
             Verb::Demo(_) | Verb::Examples(_) | Verb::Completions(_) | Verb::Instances => Ok(EXIT_DONE),
         }
     }

@@ -98,12 +98,14 @@ pub enum Paint {
 
 impl Out {
     /// The way to print that the flags, the terminal and `NO_COLOR` ask for.
-    pub fn new(json: bool, quiet: bool, verbose: u8) -> Self {
+    ///
+    /// `plain` is for who reads text over a pipe: an agent pays for every word, and JSON has more of them.
+    pub fn new(json: bool, plain: bool, quiet: bool, verbose: u8) -> Self {
         let terminal = io::stdout().is_terminal();
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        let colorless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-        let json = json || !terminal;
-        Self { json, quiet, verbose, color: terminal && !json && !plain }
+        let json = json || !(terminal || plain);
+        Self { json, quiet, verbose, color: terminal && !json && !colorless }
     }
 
     /// One JSON line on stdout, in JSON mode only.

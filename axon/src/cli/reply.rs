@@ -105,7 +105,7 @@ pub(super) async fn result(cx: &Context, args: ResultArgs) -> CliResult {
     let client = cx.connect(link::CONSUMER).await?;
     let said = client.report(&args.id, &outcome, args.hold).await.map_err(|error| cx.failure(error))?;
     let state = said.state.as_ref().map(SendState::as_str);
-    let line = Line { ok: true, id: &said.msg_id, reference: &args.id, kind: "result", state };
+    let line = Line { ok: true, id: &said.msg_id, kind: "result", state };
     cx.out.result(&line, || match said.state {
         Some(SendState::Held) => "held (result): it is sent when the delegator can be reached".to_owned(),
         _ => "sent (result)".to_owned(),
@@ -164,12 +164,11 @@ fn compose(args: Args) -> Result<(&'static str, Value), CliError> {
     Ok((kind, Value::Object(more)))
 }
 
+/// What was said. What it answers is in the command.
 #[derive(Serialize)]
 struct Line<'a> {
     ok: bool,
     id: &'a str,
-    #[serde(rename = "ref")]
-    reference: &'a str,
     kind: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'a str>,
@@ -178,9 +177,7 @@ struct Line<'a> {
 async fn deliver(cx: &Context, id: &str, kind: &str, payload: &(impl Serialize + ?Sized)) -> CliResult {
     let client = cx.connect(link::CONSUMER).await?;
     let said = client.reply(id, kind, payload).await.map_err(|error| cx.failure(error))?;
-    cx.out.result(&Line { ok: true, id: &said, reference: id, kind, state: None }, || {
-        format!("sent ({kind})")
-    })?;
+    cx.out.result(&Line { ok: true, id: &said, kind, state: None }, || format!("sent ({kind})"))?;
     Ok(EXIT_DONE)
 }
 

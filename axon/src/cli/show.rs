@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 
 use super::output::{Out, Paint, printable};
 
+/// Kinds that tell something and that nobody answers.
+const TOLD: [&str; 4] = ["notify", "result", "progress", "error"];
+
 /// An agent id as a person tells it from another: its first 8 hexadecimal digits.
 pub fn short(agent: &str) -> &str {
     let hex = agent.strip_prefix(AgentId::PREFIX).unwrap_or(agent);
@@ -108,9 +111,10 @@ pub fn answer(out: &Out, id: &str, message: &Message) -> String {
     match message.kind.as_str() {
         "ack" if fields.get("state").and_then(Value::as_str) == Some("queued") => {
             let note = "queued: no agent is attached there now";
-            format!("{} {}", out.paint(Paint::Warn, note), out.paint(Paint::Dim, id))
+            format!("{} {}", out.paint(Paint::Warn, note), out.paint(Paint::Dim, short_id(id)))
         }
-        "ack" => format!("{} {}", out.paint(Paint::Good, "accepted"), out.paint(Paint::Dim, id)),
+        // As much of the id as `axon wait` and `axon cancel` need.
+        "ack" => format!("{} {}", out.paint(Paint::Good, "accepted"), out.paint(Paint::Dim, short_id(id))),
         "pong" => {
             let number = |field: &str| fields.get(field).and_then(Value::as_u64).unwrap_or_default();
             let status = text(&fields, "status");
@@ -122,13 +126,28 @@ pub fn answer(out: &Out, id: &str, message: &Message) -> String {
 }
 
 /// A message as one entry of a list: a line with who and what, and its text.
+///
+/// Its own id stands there in full where `axon reply` may need it, and not where nobody can answer.
 pub fn entry(out: &Out, seq: u64, message: &Message, from: &Sender) -> String {
+    let told = TOLD.contains(&message.kind.as_str());
+    let reference = message.reference.as_deref().map(|id| if told { short_id(id) } else { id });
+    let about = reference.map(|id| format!(" about {}", printable(id))).unwrap_or_default();
+    let id =
+        if told { String::new() } else { format!(" {}", out.paint(Paint::Dim, &printable(&message.id))) };
+    headed(out, seq, message, from, &format!("{about}{id}"))
+}
+
+/// A request as one entry, and how it is answered. Its id stands in the answer's command, and only there.
+pub fn request(out: &Out, flags: &str, seq: u64, message: &Message, from: &Sender) -> String {
+    let text = headed(out, seq, message, from, "");
+    format!("{text}\n  answer with `axon{flags} reply {} TEXT`", printable(&message.id))
+}
+
+fn headed(out: &Out, seq: u64, message: &Message, from: &Sender, more: &str) -> String {
     let kind = out.paint(Paint::Bold, &format!("{seq} {}", printable(&message.kind)));
-    let about = message.reference.as_deref().map(|id| format!(" about {}", printable(id)));
     let from = sender(out, &message.from, from);
-    let id = out.paint(Paint::Dim, &printable(&message.id));
     let body = body(out, message).replace('\n', "\n  ");
-    format!("{kind} from {from}{} {id}\n  {body}", about.unwrap_or_default())
+    format!("{kind} from {from}{more}\n  {body}")
 }
 
 /// What a message says.
@@ -214,10 +233,10 @@ mod tests {
 
     #[test]
     fn answers_are_short() {
-        let show = |kind: &str, payload: &str| answer(&OUT, "id", &message(kind, payload));
+        let show = |kind: &str, payload: &str| answer(&OUT, "5f2c1e9a-6d0b", &message(kind, payload));
         assert_eq!(show("response", r#"{"data":null,"summary":"At 7."}"#), "At 7.");
         assert_eq!(show("response", r#"{"data":{"h":7},"summary":"At 7."}"#), "At 7.\ndata: {\"h\":7}");
-        assert_eq!(show("ack", r#"{"accepted":true}"#), "accepted id");
+        assert_eq!(show("ack", r#"{"accepted":true}"#), "accepted 5f2c1e9a");
         assert!(show("ack", r#"{"accepted":true,"state":"queued"}"#).starts_with("queued"));
         assert_eq!(
             show("pong", r#"{"status":"idle","uptime_secs":61,"active_tasks":1}"#),
@@ -232,12 +251,35 @@ mod tests {
     fn entries_say_who_and_what() {
         let message = message("notify", r#"{"topic":"door","data":"open"}"#);
         let entry = |from: &str| entry(&OUT, 4, &message, &serde_json::from_str(from).unwrap());
-        assert_eq!(entry("{}"), "4 notify from 00112233 about r m\n  door: open");
+        assert_eq!(entry("{}"), "4 notify from 00112233 about r\n  door: open");
         let known = entry(r#"{"trust":"known","from_name":"bob"}"#);
-        assert_eq!(known, "4 notify from bob (known) about r m\n  door: open");
+        assert_eq!(known, "4 notify from bob (known) about r\n  door: open");
         // What is only claimed could be anybody's name.
         let claimed = entry(r#"{"trust":"unknown","from_name":"bob\u001b","claimed":true}"#);
         assert!(claimed.starts_with("4 notify from 00112233 bob\u{fffd}? (unknown) "), "{claimed}");
+    }
+
+    #[test]
+    fn an_entry_has_the_ids_that_can_be_used() {
+        let entry = |kind: &str, payload: &str| {
+            let mut message = message(kind, payload);
+            message.id = "5f2c1e9a-6d0b".to_owned();
+            message.reference = Some("77aa0011-22bb".to_owned());
+            entry(&OUT, 4, &message, &serde_json::from_str("{}").unwrap())
+        };
+        let cancel = entry("cancel", r#"{"reason":"found"}"#);
+        assert_eq!(cancel, "4 cancel from 00112233 about 77aa0011-22bb 5f2c1e9a-6d0b\n  reason: found");
+        let result = entry("result", r#"{"status":"completed","outcome":"Done."}"#);
+        assert_eq!(result, "4 result from 00112233 about 77aa0011\n  completed: Done.");
+        let mut query = message("query", r#"{"question":"When?"}"#);
+        query.id = "5f2c1e9a-6d0b".to_owned();
+        let query = request(&OUT, " --name a", 4, &query, &Sender::default());
+        assert_eq!(
+            query,
+            "4 query from 00112233\n  When?\n  answer with `axon --name a reply 5f2c1e9a-6d0b TEXT`"
+        );
+        // What may be answered by a later version keeps its id.
+        assert!(entry("unheard", "{}").contains("5f2c1e9a-6d0b"));
     }
 
     #[test]

@@ -46,8 +46,8 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
     let client = connected(cx).await?;
     let id = whole(cx, &client, args.id).await?;
     let ended = match args.timeout {
-        None => ended(cx, client, &id).await?,
-        Some(limit) => match tokio::time::timeout(limit, ended(cx, client, &id)).await {
+        None => ended(cx, client, &id, None).await?,
+        Some(limit) => match tokio::time::timeout(limit, ended(cx, client, &id, None)).await {
             Ok(ended) => ended?,
             Err(_) => {
                 let flags = &cx.flags;
@@ -63,8 +63,14 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
 }
 
 /// The delegation with this id, once nothing more is to come. Outlives a restart of the daemon.
-pub async fn ended(cx: &Context, mut client: Client, id: &str) -> Result<Delegation, CliError> {
-    let mut told = None;
+///
+/// `told` is the state that its reader has been told already.
+pub async fn ended(
+    cx: &Context,
+    mut client: Client,
+    id: &str,
+    mut told: Option<String>,
+) -> Result<Delegation, CliError> {
     loop {
         match follow(cx, &client, id, &mut told).await {
             Err(error) if error.ends_connection() => client = reconnected(cx, &client).await?,

@@ -12,9 +12,7 @@ use tokio::time::timeout;
 
 use super::answer::stopped;
 use super::output::{CliError, CliResult, EXIT_DONE, Out, Paint, printable};
-use stage::{Pair, Reason};
-
-mod stage;
+use super::stage::{Pair, Reason};
 
 /// Each step is over in milliseconds; something is wrong when one takes this long.
 const STEP: Duration = Duration::from_secs(10);
@@ -28,7 +26,7 @@ pub struct Args {}
 
 pub(super) async fn run(out: &Out, _: Args) -> CliResult {
     let stop = stopped()?;
-    let mut pair = Pair::new().map_err(failed)?;
+    let mut pair = Pair::new("demo", "").map_err(failed)?;
     let played = tokio::select! {
         played = play(out, &mut pair) => {
             if played.is_err() {

@@ -1,5 +1,6 @@
-//! Two daemons as child processes, paired over loopback. They never outlive the demo: they are stopped at its
-//! end, killed when it is dropped half-way, and stop by themselves when the pipe on their stdin closes.
+//! Two daemons as child processes, paired over loopback, for `axon demo` and `axon bench`. They never outlive
+//! the verb: they are stopped at its end, killed when it is dropped half-way, and stop by themselves when the
+//! pipe on their stdin closes.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -10,51 +11,59 @@ use std::time::Duration;
 use axon_client::{Client, ClientError, Hello, Whoami};
 use axon_proto::limits::SHUTDOWN_MS;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::disk::Root;
 
-/// Why the demo failed, for a person.
+/// Why it failed, for a person.
 pub type Reason = String;
 
-const NAMES: [&str; 2] = ["ada", "bob"];
+/// What the two are called, by themselves and by each other.
+pub const NAMES: [&str; 2] = ["ada", "bob"];
 /// A daemon is up, and two find each other, well within this.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at a daemon that comes up: it has no other way to be waited for from outside.
 const LOOK: Duration = Duration::from_millis(20);
 /// How much of each daemon's log is shown when something failed.
 const LOG_LINES: usize = 5;
+/// How much of a helper's first line is read.
+const LINE_BYTES: u64 = 4_096;
 
 /// The two daemons and where they live.
 pub struct Pair {
-    dir: TempDir,
+    /// The verb: it names the directory, the logs and the consumer.
+    what: &'static str,
+    /// Settings of both, beside the stage's own.
+    settings: &'static str,
+    /// Programs beside the daemons, which are their clients.
+    helpers: Vec<Child>,
     children: Vec<Child>,
+    // The last, so that the daemons are gone when it goes.
+    dir: TempDir,
 }
 
 impl Pair {
     /// A place for both; nothing runs yet.
-    pub fn new() -> Result<Self, Reason> {
-        Ok(Self { dir: TempDir::new()?, children: Vec::new() })
+    pub fn new(what: &'static str, settings: &'static str) -> Result<Self, Reason> {
+        let dir = TempDir::new(what)?;
+        Ok(Self { what, settings, helpers: Vec::new(), children: Vec::new(), dir })
     }
 
     /// Starts both, tells each of the other, and waits until they are connected.
     pub async fn start(&mut self) -> Result<(), Reason> {
-        let axon =
-            std::env::current_exe().map_err(|error| format!("this program cannot find itself: {error}"))?;
         for which in 0..NAMES.len() {
             let root = self.root(which);
             root.open().map_err(|error| error.to_string())?;
-            write(&root.config(), &settings(which))?;
-            let log = fs::File::create(log_path(&root)).map_err(|error| error.to_string())?;
-            let child = Command::new(&axon)
-                .arg("--root")
-                .arg(root.dir())
+            write(&root.config(), &self.settings(which))?;
+            let log = fs::File::create(self.log_path(which)).map_err(|error| error.to_string())?;
+            let child = self
+                .axon(which)?
                 .args(["daemon", "--until-eof"])
                 .stdin(Stdio::piped())
                 .stdout(log.try_clone().map_err(|error| error.to_string())?)
                 .stderr(log)
-                .kill_on_drop(true)
                 .spawn()
                 .map_err(|error| format!("cannot start a daemon: {error}"))?;
             self.children.push(child);
@@ -62,14 +71,14 @@ impl Pair {
         let mut clients = Vec::new();
         let mut known = Vec::new();
         for which in 0..NAMES.len() {
-            let client = self.connect(which, "demo").await?;
+            let client = self.connect(which, self.what).await?;
             known.push(client.whoami().await.map_err(|error| error.to_string())?);
             clients.push(client);
         }
         for (which, child) in self.children.iter().enumerate() {
             let other = 1 - which;
             let entry = peer_entry(NAMES[other], &known[other])?;
-            write(&self.root(which).config(), &format!("{}\n{entry}", settings(which)))?;
+            write(&self.root(which).config(), &format!("{}\n{entry}", self.settings(which)))?;
             signal(child, Signal::HUP);
         }
         for (which, client) in clients.iter().enumerate() {
@@ -101,11 +110,48 @@ impl Pair {
         }
     }
 
+    /// Starts `axon` with these arguments beside one of them, and returns when it has said its first line.
+    /// It is asked to stop before the daemons are.
+    pub async fn beside(&mut self, which: usize, args: &[&str]) -> Result<(), Reason> {
+        let what = args.join(" ");
+        let mut child = self
+            .axon(which)?
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("cannot start axon {what}: {error}"))?;
+        let stdout = child.stdout.take();
+        self.helpers.push(child);
+        let mut line = Vec::new();
+        let said = async {
+            let Some(stdout) = stdout else { return };
+            // One that ends without a line has said nothing, which is told below.
+            BufReader::new(stdout.take(LINE_BYTES)).read_until(b'\n', &mut line).await.ok();
+        };
+        let in_time = timeout(PATIENCE, said).await.is_ok();
+        let well =
+            |line: serde_json::Value| line.get("ok").and_then(serde_json::Value::as_bool) == Some(true);
+        if in_time && serde_json::from_slice(&line).is_ok_and(well) {
+            return Ok(());
+        }
+        let line = String::from_utf8_lossy(&line);
+        let said =
+            if line.is_empty() { "without a word".to_owned() } else { format!("with {}", line.trim()) };
+        Err(format!("axon {what} did not start, {said}"))
+    }
+
+    /// The process of one of them, while it runs.
+    pub fn pid(&self, which: usize) -> Option<u32> {
+        self.children.get(which).and_then(Child::id)
+    }
+
     /// The last lines of both logs.
     pub fn log(&self) -> String {
         let mut text = Vec::new();
         for (which, name) in NAMES.iter().enumerate() {
-            let log = fs::read_to_string(log_path(&self.root(which))).unwrap_or_default();
+            let log = fs::read_to_string(self.log_path(which)).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
             text.extend(last.iter().map(|line| format!("  {name}: {line}")));
@@ -115,11 +161,16 @@ impl Pair {
 
     /// Stops both and removes what they wrote.
     pub async fn end(mut self) -> Result<(), Reason> {
-        for child in &self.children {
-            signal(child, Signal::TERM);
-        }
         let mut ended = Ok(());
         let limit = Instant::now() + Duration::from_millis(SHUTDOWN_MS + 1_000);
+        self.helpers.iter().for_each(|child| signal(child, Signal::TERM));
+        for child in &mut self.helpers {
+            if tokio::time::timeout_at(limit, child.wait()).await.is_err() {
+                child.kill().await.ok();
+                ended = Err("a program beside the daemons did not stop and was killed".to_owned());
+            }
+        }
+        self.children.iter().for_each(|child| signal(child, Signal::TERM));
         for (child, name) in self.children.iter_mut().zip(NAMES) {
             match tokio::time::timeout_at(limit, child.wait()).await {
                 Ok(Ok(status)) if status.success() => {}
@@ -136,6 +187,24 @@ impl Pair {
 
     fn root(&self, which: usize) -> Root {
         Root::at(self.dir.0.join(NAMES[which]))
+    }
+
+    fn settings(&self, which: usize) -> String {
+        let (name, more) = (NAMES[which], self.settings);
+        format!("name = \"{name}\"\nbind = \"127.0.0.1\"\nport = 0\nmdns = false\n{more}")
+    }
+
+    fn log_path(&self, which: usize) -> PathBuf {
+        self.root(which).dir().join(format!("{}.log", self.what))
+    }
+
+    /// This program with the root of one of them. It is killed when it is dropped.
+    fn axon(&self, which: usize) -> Result<Command, Reason> {
+        let axon =
+            std::env::current_exe().map_err(|error| format!("this program cannot find itself: {error}"))?;
+        let mut command = Command::new(axon);
+        command.arg("--root").arg(self.root(which).dir()).kill_on_drop(true);
+        Ok(command)
     }
 }
 
@@ -155,18 +224,10 @@ async fn connected(client: &Client, peer: &str) -> Result<(), Reason> {
     }
 }
 
-fn settings(which: usize) -> String {
-    format!("name = \"{}\"\nbind = \"127.0.0.1\"\nport = 0\nmdns = false\n", NAMES[which])
-}
-
 fn peer_entry(name: &str, peer: &Whoami) -> Result<String, Reason> {
     let addr = peer.listen.first().ok_or_else(|| format!("{name}'s daemon does not say where it listens"))?;
     let (id, key) = (&peer.agent_id, &peer.public_key);
     Ok(format!("[[peers]]\nname = \"{name}\"\nagent_id = \"{id}\"\naddr = \"{addr}\"\npubkey = \"{key}\"\n"))
-}
-
-fn log_path(root: &Root) -> PathBuf {
-    root.dir().join("demo.log")
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Reason> {
@@ -184,10 +245,10 @@ fn signal(child: &Child, signal: Signal) {
 struct TempDir(PathBuf);
 
 impl TempDir {
-    fn new() -> Result<Self, Reason> {
+    fn new(what: &str) -> Result<Self, Reason> {
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|error| format!("no random numbers: {error}"))?;
-        let name = format!("axon-demo-{:08x}", u32::from_le_bytes(random));
+        let name = format!("axon-{what}-{:08x}", u32::from_le_bytes(random));
         let mut dir = std::env::temp_dir().join(&name);
         // A socket's path is short; where the temporary directory is not, there is an older one.
         if Root::at(dir.join(NAMES[0])).check_socket_path().is_err() {
