@@ -10,6 +10,7 @@ mod dial;
 mod endpoint;
 mod herald;
 mod kx;
+mod pipe;
 mod silence;
 mod stream;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use tokio::task::AbortHandle;
 use cert::Identity;
 use endpoint::Open;
 use herald::Herald;
+use pipe::Pipe;
 use silence::Flight;
 use stream::{Answer, Exchange};
 use tickets::{Sessions, Tickets};
@@ -63,22 +65,82 @@ pub struct Net {
     streams: HashMap<StreamId, Waiting>,
     /// Messages of ours that await their end. One that goes out again does so under a new number, so that the
     /// end of an earlier attempt, told but not yet absorbed, is not taken for its own.
-    messages: HashMap<Token, (u64, AbortHandle)>,
+    messages: HashMap<Token, (u64, Way)>,
     attempts: u64,
     accepting: AbortHandle,
 }
 
-/// Something happened on the network. Give it to [`Net::absorb`].
+/// Something happened on the network. Give [each](NetEvent::each) to [`Net::absorb`].
 pub struct NetEvent(Event);
 
+impl NetEvent {
+    /// The events that came together, in their order. The node must have dealt with one, and its effects
+    /// must be carried out, before the next is absorbed.
+    pub fn each(self) -> impl Iterator<Item = Self> {
+        let (one, many) = match self.0 {
+            Event::Many(many) => (None, many),
+            one => (Some(one), Vec::new()),
+        };
+        one.into_iter().chain(many).map(Self)
+    }
+}
+
 enum Event {
-    Connected { input: Input, conn: ConnId, opened: Conn, hello: Option<Hello> },
-    Disconnected { conn: ConnId, why: String },
-    EarlyHello { stream: StreamId, peer: AgentId, bytes: Vec<u8>, waiting: Waiting },
-    Request { conn: ConnId, stream: StreamId, bytes: Vec<u8>, waiting: Option<Waiting> },
-    Gone { stream: StreamId, tell: bool },
-    Ended { token: Token, attempt: u64, input: Input },
+    Connected {
+        input: Input,
+        conn: ConnId,
+        opened: Conn,
+        hello: Option<Hello>,
+    },
+    Disconnected {
+        conn: ConnId,
+        why: String,
+    },
+    EarlyHello {
+        stream: StreamId,
+        peer: AgentId,
+        bytes: Vec<u8>,
+        waiting: Waiting,
+    },
+    Request {
+        conn: ConnId,
+        stream: StreamId,
+        bytes: Vec<u8>,
+        waiting: Option<Waiting>,
+    },
+    Gone {
+        stream: StreamId,
+        tell: bool,
+    },
+    Ended {
+        token: Token,
+        attempt: u64,
+        input: Input,
+    },
     Plain(Input),
+    /// Several that came together; none of them is one of these.
+    Many(Vec<Event>),
+}
+
+/// How a message of ours went out.
+enum Way {
+    /// On a stream of its own, by this task.
+    Stream(AbortHandle),
+    /// As this request on the pipe.
+    Asked(Arc<Pipe>, u32),
+    /// One-way on the pipe.
+    Told,
+}
+
+impl Way {
+    /// Nobody waits for its end any more.
+    fn abandon(self) {
+        match self {
+            Self::Stream(task) => task.abort(),
+            Self::Asked(pipe, number) => pipe.abandon(number),
+            Self::Told => {}
+        }
+    }
 }
 
 /// The hello of a dial.
@@ -94,6 +156,7 @@ struct Conn {
     connection: Connection,
     flight: Arc<Flight>,
     flushing: Flushing,
+    pipe: Arc<Pipe>,
 }
 
 /// Answers of one connection that the peer does not have yet: one permit is out for each.
@@ -121,9 +184,28 @@ impl Flushing {
 }
 
 /// An inbound request that awaits its answer.
-struct Waiting {
-    answer: oneshot::Sender<Answer>,
-    flushing: Flushing,
+enum Waiting {
+    /// On a stream of its own, by a task.
+    Stream { answer: oneshot::Sender<Answer>, flushing: Flushing },
+    /// On the pipe, under this number.
+    Pipe(Arc<Pipe>, u32),
+}
+
+impl Waiting {
+    fn say(self, bytes: Arc<str>) {
+        match self {
+            // A task that has gone has told so.
+            Self::Stream { answer, flushing } => drop(answer.send(Answer::Say(bytes, flushing.begin()))),
+            Self::Pipe(pipe, number) => pipe.answer(number, Some(&bytes)),
+        }
+    }
+
+    fn reset(self) {
+        match self {
+            Self::Stream { answer, .. } => drop(answer.send(Answer::Reset)),
+            Self::Pipe(pipe, number) => pipe.answer(number, None),
+        }
+    }
 }
 
 /// What every task of the network needs.
@@ -138,6 +220,8 @@ struct Shared {
     read_timeout: Duration,
     stranger_guard: Duration,
     message_bytes_max: usize,
+    /// Whether a peer may open a pipe.
+    pipe: bool,
 }
 
 /// Tells of certificates that the handshake has refused, as far as there is room: nothing ever waits for it.
@@ -210,6 +294,7 @@ impl Net {
             read_timeout: config.read_timeout,
             stranger_guard,
             message_bytes_max: MESSAGE_BYTES_MAX,
+            pipe: config.pipe,
         };
         let accepting = tokio::spawn(conn::accept_all(endpoint.clone(), shared.clone())).abort_handle();
         Ok(Self {
@@ -256,7 +341,10 @@ impl Net {
                 Some(input)
             }
             Event::Disconnected { conn, why } => {
-                self.conns.remove(&conn)?;
+                let (tokens, streams) = self.conns.remove(&conn)?.pipe.over();
+                // The node has an end for all of them in the one input.
+                tokens.iter().for_each(|token| drop(self.messages.remove(token)));
+                streams.iter().for_each(|stream| drop(self.streams.remove(stream)));
                 Some(Input::Disconnected { conn, why })
             }
             Event::EarlyHello { stream, peer, bytes, waiting } => {
@@ -279,6 +367,7 @@ impl Net {
                 Some(input)
             }
             Event::Plain(input) => Some(input),
+            Event::Many(_) => None,
         }
     }
 
@@ -294,29 +383,25 @@ impl Net {
             }
             Effect::Close { conn, code, reason } => self.close_one(conn, code, reason),
             Effect::Request { conn, token, bytes } => self.request(conn, token, bytes, None),
-            Effect::OneWay { conn, token, bytes } => {
-                let at = self.at(conn);
-                self.send(token, async move {
-                    let outcome = match at {
-                        Some((connection, flight)) => stream::tell(&connection, &flight, &bytes).await,
-                        None => Err(no_connection()),
-                    };
-                    Input::Sent { token, outcome }
-                });
+            Effect::Pipe { conn } => {
+                if let Some(conn) = self.conns.get(&conn) {
+                    conn.pipe.open();
+                }
             }
+            Effect::OneWay { conn, token, bytes } => self.one_way(conn, token, bytes),
             Effect::Abandon { token } => {
-                if let Some((_, message)) = self.messages.remove(&token) {
-                    message.abort();
+                if let Some((_, way)) = self.messages.remove(&token) {
+                    way.abandon();
                 }
             }
             Effect::Respond { stream, bytes } => {
-                if let Some(Waiting { answer, flushing }) = self.streams.remove(&stream) {
-                    let _ = answer.send(Answer::Say(bytes, flushing.begin()));
+                if let Some(waiting) = self.streams.remove(&stream) {
+                    waiting.say(bytes);
                 }
             }
             Effect::Reset { stream } => {
                 if let Some(waiting) = self.streams.remove(&stream) {
-                    let _ = waiting.answer.send(Answer::Reset);
+                    waiting.reset();
                 }
             }
             Effect::Pins(pins) => {
@@ -337,7 +422,8 @@ impl Net {
                     message,
                     timeout,
                 });
-                self.send(token, async move {
+                let attempt = self.attempt();
+                self.send(token, attempt, async move {
                     let outcome = match herald {
                         Ok(herald) => herald::go(herald).await,
                         Err(why) => Err(Lost::Connection(why)),
@@ -353,6 +439,7 @@ impl Net {
     /// peers know; a little over two seconds at most.
     pub async fn close(&mut self, code: u32, reason: &str) {
         self.accepting.abort();
+        self.conns.values().for_each(|conn| conn.pipe.close());
         let flushing: Vec<_> = self.conns.values().map(|conn| conn.flushing.clone()).collect();
         let all = async {
             for flushing in flushing {
@@ -364,8 +451,8 @@ impl Net {
         let _ = tokio::time::timeout(FLUSH, self.endpoint.wait_idle()).await;
         self.conns.clear();
         self.streams.clear();
-        for (_, (_, message)) in self.messages.drain() {
-            message.abort();
+        for (_, (_, way)) in self.messages.drain() {
+            way.abandon();
         }
     }
 
@@ -381,8 +468,17 @@ impl Net {
     }
 
     fn request(&mut self, conn: ConnId, token: Token, bytes: Arc<str>, early: Option<Exchange>) {
+        let attempt = self.attempt();
+        if early.is_none()
+            && let Some(conn) = self.conns.get(&conn)
+            && let Some(number) = conn.pipe.ask(token, attempt, &bytes)
+        {
+            let way = Way::Asked(Arc::clone(&conn.pipe), number);
+            self.messages.insert(token, (attempt, way));
+            return;
+        }
         let at = self.at(conn);
-        self.send(token, async move {
+        self.send(token, attempt, async move {
             let outcome = match (at, early) {
                 (Some((_, flight)), Some(exchange)) => stream::hear(exchange, &flight).await,
                 (Some((connection, flight)), None) => stream::ask(&connection, &flight, &bytes).await,
@@ -392,18 +488,40 @@ impl Net {
         });
     }
 
-    fn send(&mut self, token: Token, message: impl Future<Output = Input> + Send + 'static) {
+    fn one_way(&mut self, conn: ConnId, token: Token, bytes: Arc<str>) {
+        let attempt = self.attempt();
+        if self.conns.get(&conn).is_some_and(|conn| conn.pipe.tell(token, attempt, &bytes)) {
+            self.messages.insert(token, (attempt, Way::Told));
+            return;
+        }
+        let at = self.at(conn);
+        self.send(token, attempt, async move {
+            let outcome = match at {
+                Some((connection, flight)) => stream::tell(&connection, &flight, &bytes).await,
+                None => Err(no_connection()),
+            };
+            Input::Sent { token, outcome }
+        });
+    }
+
+    fn attempt(&mut self) -> u64 {
         self.attempts += 1;
-        let (events, attempt) = (self.shared.events.clone(), self.attempts);
+        self.attempts
+    }
+
+    /// Has a task send a message and report its end.
+    fn send(&mut self, token: Token, attempt: u64, message: impl Future<Output = Input> + Send + 'static) {
+        let events = self.shared.events.clone();
         let task = tokio::spawn(async move {
             let input = message.await;
             let _ = events.send(NetEvent(Event::Ended { token, attempt, input })).await;
         });
-        self.messages.insert(token, (attempt, task.abort_handle()));
+        self.messages.insert(token, (attempt, Way::Stream(task.abort_handle())));
     }
 
     fn close_one(&self, conn: ConnId, code: u32, reason: &'static str) {
-        let Some(Conn { connection, flushing, .. }) = self.conns.get(&conn) else { return };
+        let Some(Conn { connection, flushing, pipe, .. }) = self.conns.get(&conn) else { return };
+        pipe.close();
         let code = VarInt::from_u32(code);
         if flushing.is_done() {
             connection.close(code, reason.as_bytes());

@@ -10,6 +10,7 @@ use quinn::{
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::pipe::{self, Pipe};
 use super::silence::Flight;
 use super::{Event, Flushing, NetEvent, Shared, Waiting, why};
 
@@ -44,18 +45,40 @@ pub(super) async fn read(
     patience: Duration,
 ) -> Result<Vec<u8>, Unread> {
     let mut message = Vec::new();
-    let why = loop {
-        // One more byte than allowed shows that there are too many.
-        let room = bytes_max + 1 - message.len();
-        match tokio::time::timeout(patience, recv.read_chunk(room, true)).await {
-            Ok(Ok(Some(chunk))) => message.extend_from_slice(&chunk.bytes),
-            Ok(Ok(None)) => return Ok(message),
-            Ok(Err(_)) => return Err(Unread::Gone),
-            Err(_) => break "the message did not end in time",
+    read_rest(recv, &mut message, bytes_max, patience).await?;
+    Ok(message)
+}
+
+async fn read_rest(
+    recv: &mut RecvStream,
+    message: &mut Vec<u8>,
+    bytes_max: usize,
+    patience: Duration,
+) -> Result<(), Unread> {
+    while read_some(recv, message, bytes_max, patience).await? {}
+    Ok(())
+}
+
+/// Reads what comes next; false at the end.
+async fn read_some(
+    recv: &mut RecvStream,
+    message: &mut Vec<u8>,
+    bytes_max: usize,
+    patience: Duration,
+) -> Result<bool, Unread> {
+    // One more byte than allowed shows that there are too many.
+    let room = bytes_max + 1 - message.len();
+    let why = match tokio::time::timeout(patience, recv.read_chunk(room, true)).await {
+        Ok(Ok(Some(chunk))) => {
+            message.extend_from_slice(&chunk.bytes);
+            if message.len() <= bytes_max {
+                return Ok(true);
+            }
+            "the message is too long"
         }
-        if message.len() > bytes_max {
-            break "the message is too long";
-        }
+        Ok(Ok(None)) => return Ok(false),
+        Ok(Err(_)) => return Err(Unread::Gone),
+        Err(_) => "the message did not end in time",
     };
     let _ = recv.stop(BAD_MESSAGE);
     Err(Unread::Bad(why))
@@ -88,7 +111,7 @@ pub(super) async fn request_read(
         Ok(bytes) => {
             let stream = shared.stream_id();
             let (answer, answered) = oneshot::channel();
-            let waiting = Some(Waiting { answer, flushing });
+            let waiting = Some(Waiting::Stream { answer, flushing });
             let event = Event::Request { conn, stream, bytes, waiting };
             if shared.events.send(NetEvent(event)).await.is_err() {
                 return;
@@ -104,11 +127,30 @@ pub(super) async fn request_read(
     drop(slot);
 }
 
-/// One unidirectional stream of a peer.
-pub(super) async fn one_way(shared: Shared, conn: ConnId, mut recv: RecvStream, slot: OwnedSemaphorePermit) {
-    match read(&mut recv, shared.message_bytes_max, shared.read_timeout).await {
-        Ok(bytes) => {
-            let _ = shared.events.send(NetEvent(Event::Plain(Input::OneWay { conn, bytes }))).await;
+/// One unidirectional stream of a peer: one message, or its pipe.
+pub(super) async fn one_way(
+    shared: Shared,
+    conn: ConnId,
+    mut recv: RecvStream,
+    slot: OwnedSemaphorePermit,
+    pipe: Arc<Pipe>,
+) {
+    let mut message = Vec::new();
+    let (bytes_max, patience) = (shared.message_bytes_max, shared.read_timeout);
+    let read = match read_some(&mut recv, &mut message, bytes_max, patience).await {
+        Ok(true) if shared.pipe && message.first() == Some(&pipe::FIRST) => {
+            pipe.read(shared, conn, recv, message).await;
+            drop(slot);
+            return;
+        }
+        Ok(true) => read_rest(&mut recv, &mut message, bytes_max, patience).await,
+        Ok(false) => Ok(()),
+        Err(unread) => Err(unread),
+    };
+    match read {
+        Ok(()) => {
+            let input = Input::OneWay { conn, bytes: message };
+            let _ = shared.events.send(NetEvent(Event::Plain(input))).await;
         }
         Err(unread) => bad(&shared.events, conn, unread).await,
     }

@@ -222,6 +222,9 @@ impl Node {
         if !settings.durable || settings.buffer_size == 0 {
             features.retain(|feature| *feature != "receipt");
         }
+        if settings.pipe {
+            features.push("pipe");
+        }
         let mut random = [0; 16];
         entropy.fill(&mut random);
         let mut peers = Peers::new(me, known_peers, Contacts::new(contacts));
@@ -403,11 +406,11 @@ impl Node {
         settings.peers.retain(|peer| !gone.contains(&peer.agent_id));
         let out = self.peers.configure(&settings.peers, now.wall_ms);
         // Whether receipts are given was said in hello, and holds until the end.
-        let durable = self.settings.durable;
+        let (durable, pipe) = (self.settings.durable, self.settings.pipe);
         if self.settings.policies != settings.policies || self.settings.knock != settings.knock {
             self.audit(now, crate::audit::Event::Policy, None, "settings");
         }
-        self.settings = Settings { durable, ..settings };
+        self.settings = Settings { durable, pipe, ..settings };
         self.out.push(Effect::Evict(self.keep()));
         self.publish_pins();
         if !out.is_empty() {
