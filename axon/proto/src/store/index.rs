@@ -29,7 +29,7 @@ pub(super) struct Entry {
 const ENTRY_BYTES: usize = 32;
 const BLOCK_ENTRIES: usize = 1024;
 const BLOCK_BYTES: usize = ENTRY_BYTES * BLOCK_ENTRIES;
-/// Blocks in memory: the last, and one that is being looked at.
+/// Blocks in memory: the last, and the oldest or one that is being looked at.
 const LOADED_MAX: usize = 2;
 /// Blocks that may be mostly dead before the rest is written together.
 const SLACK_BLOCKS: usize = 8;
@@ -211,7 +211,9 @@ impl Index {
                 block.live > 0
             });
         }
-        self.trim(files, None);
+        // A full inbox takes a message out of its oldest block for each that comes.
+        let oldest = self.blocks.iter().find(|block| block.live > 0).map(|block| block.slot);
+        self.trim(files, oldest);
         if self.blocks.len() > SLACK_BLOCKS + self.rows as usize * 4 / BLOCK_ENTRIES {
             // It is no harm if there is no room for the new file: the old one stays.
             self.pack(files).ok();

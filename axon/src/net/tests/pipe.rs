@@ -186,7 +186,9 @@ async fn beyond_its_bounds_messages_have_streams() {
     let mut came = 0;
     while sent < tokens.len() || came < tokens.len() {
         tokio::select! {
-            input = a.next(), if came < tokens.len() => came += usize::from(matches!(input, Input::OneWay { .. })),
+            input = a.next(), if came < tokens.len() => {
+                came += usize::from(matches!(input, Input::OneWay { .. }));
+            }
             input = b.next(), if sent < tokens.len() => {
                 sent += usize::from(matches!(input, Input::Sent { outcome: Ok(()), .. }));
             }
