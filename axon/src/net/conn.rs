@@ -18,6 +18,7 @@ use super::cert::Identity;
 use super::endpoint::{self, unmapped};
 use super::pipe::Pipe;
 use super::silence::{self, Flight};
+use super::stream::Turn;
 use super::trust::{Admission, other_end};
 use super::{Conn, Event, Flushing, Hello, NetEvent, Shared, Waiting, stream, why};
 
@@ -211,8 +212,8 @@ async fn early_hello(
     let waiting = Waiting::Stream { answer, flushing };
     let event = Event::EarlyHello { stream, peer: who.id, bytes: bytes.clone(), waiting };
     let _ = shared.events.send(NetEvent(event)).await;
-    let events = shared.events.clone();
-    tokio::spawn(async move { stream::serve(&events, stream, send, answered).await });
+    let shared = shared.clone();
+    tokio::spawn(async move { stream::serve(&shared, stream, send, answered).await });
     First::Early(stream, bytes)
 }
 
@@ -234,6 +235,7 @@ async fn run(mut shared: Shared, ready: Ready, first: Option<First>) {
         Side::Dialer => {}
     }
     let conn = shared.conn_id();
+    shared.turn = Turn::default();
     let flight = Arc::new(Flight::default());
     let pipe = Arc::new(Pipe::new(connection.clone(), Arc::clone(&flight), flushing.clone()));
     let addr = unmapped(connection.remote_address());
@@ -244,6 +246,7 @@ async fn run(mut shared: Shared, ready: Ready, first: Option<First>) {
             connection: connection.clone(),
             flight: Arc::clone(&flight),
             flushing: flushing.clone(),
+            turn: shared.turn.clone(),
             pipe: Arc::clone(&pipe),
         },
         hello,

@@ -39,7 +39,7 @@ use endpoint::Open;
 use herald::Herald;
 use pipe::Pipe;
 use silence::Flight;
-use stream::{Answer, Exchange};
+use stream::{Answer, Exchange, Route, Turn};
 use tickets::{Sessions, Tickets};
 use trust::Trust;
 
@@ -156,6 +156,7 @@ struct Conn {
     connection: Connection,
     flight: Arc<Flight>,
     flushing: Flushing,
+    turn: Turn,
     pipe: Arc<Pipe>,
 }
 
@@ -222,6 +223,8 @@ struct Shared {
     message_bytes_max: usize,
     /// Whether a peer may open a pipe.
     pipe: bool,
+    /// Each connection has its own.
+    turn: Turn,
 }
 
 /// Tells of certificates that the handshake has refused, as far as there is room: nothing ever waits for it.
@@ -295,6 +298,7 @@ impl Net {
             stranger_guard,
             message_bytes_max: MESSAGE_BYTES_MAX,
             pipe: config.pipe,
+            turn: Turn::default(),
         };
         let accepting = tokio::spawn(conn::accept_all(endpoint.clone(), shared.clone())).abort_handle();
         Ok(Self {
@@ -463,8 +467,9 @@ impl Net {
         endpoint::mute(&self.config, client)
     }
 
-    fn at(&self, conn: ConnId) -> Option<(Connection, Arc<Flight>)> {
-        self.conns.get(&conn).map(|conn| (conn.connection.clone(), Arc::clone(&conn.flight)))
+    fn at(&self, conn: ConnId) -> Option<Route> {
+        let Conn { connection, flight, turn, .. } = self.conns.get(&conn)?;
+        Some(Route { connection: connection.clone(), flight: Arc::clone(flight), turn: turn.clone() })
     }
 
     fn request(&mut self, conn: ConnId, token: Token, bytes: Arc<str>, early: Option<Exchange>) {
@@ -480,8 +485,8 @@ impl Net {
         let at = self.at(conn);
         self.send(token, attempt, async move {
             let outcome = match (at, early) {
-                (Some((_, flight)), Some(exchange)) => stream::hear(exchange, &flight).await,
-                (Some((connection, flight)), None) => stream::ask(&connection, &flight, &bytes).await,
+                (Some(at), Some(exchange)) => stream::hear(exchange, &at.flight).await,
+                (Some(at), None) => stream::ask(&at, &bytes).await,
                 (None, _) => Err(no_connection()),
             };
             Input::Replied { token, outcome }
@@ -497,7 +502,7 @@ impl Net {
         let at = self.at(conn);
         self.send(token, attempt, async move {
             let outcome = match at {
-                Some((connection, flight)) => stream::tell(&connection, &flight, &bytes).await,
+                Some(at) => stream::tell(&at, &bytes).await,
                 None => Err(no_connection()),
             };
             Input::Sent { token, outcome }

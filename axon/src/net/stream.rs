@@ -1,14 +1,15 @@
 //! One message on one stream: reading a peer's, answering it, sending ours.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axon_proto::limits::MESSAGE_BYTES_MAX;
+use axon_proto::limits::{MESSAGE_BYTES_MAX, PIPE_MESSAGE_BYTES_MAX};
 use axon_proto::node::{ConnId, Input, Lost, StreamId};
 use quinn::{
     Connection, ReadError, ReadToEndError, RecvStream, SendStream, StoppedError, VarInt, WriteError,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::pipe::{self, Pipe};
 use super::silence::Flight;
@@ -21,6 +22,33 @@ const BAD_MESSAGE: VarInt = VarInt::from_u32(4);
 
 /// How long an answer is awaited before it is looked whether the peer has given up.
 const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// Longer messages wait for their turn.
+const SHORT_BYTES: usize = PIPE_MESSAGE_BYTES_MAX;
+/// A long message that QUIC has not taken whole after this lets the next one begin.
+const TURN: Duration = Duration::from_secs(1);
+
+/// The long messages of one connection are given to QUIC one after another. Of many that wait for its window
+/// at once it lets some wait so long that the peer gives them up.
+#[derive(Clone, Default)]
+pub(super) struct Turn(Arc<Mutex<()>>);
+
+impl Turn {
+    async fn write(&self, send: &mut SendStream, bytes: &[u8]) -> Result<(), WriteError> {
+        if bytes.len() <= SHORT_BYTES {
+            return send.write_all(bytes).await;
+        }
+        let turn = self.0.lock().await;
+        let mut writing = pin!(send.write_all(bytes));
+        match tokio::time::timeout(TURN, writing.as_mut()).await {
+            Ok(written) => written,
+            Err(_) => {
+                drop(turn);
+                writing.await
+            }
+        }
+    }
+}
 
 /// What becomes of an inbound request.
 pub(super) enum Answer {
@@ -116,7 +144,7 @@ pub(super) async fn request_read(
             if shared.events.send(NetEvent(event)).await.is_err() {
                 return;
             }
-            serve(&shared.events, stream, send, answered).await;
+            serve(&shared, stream, send, answered).await;
         }
         Err(unread) => {
             let _ = send.reset(BAD_MESSAGE);
@@ -165,7 +193,7 @@ async fn bad(events: &mpsc::Sender<NetEvent>, conn: ConnId, unread: Unread) {
 
 /// Awaits the node's answer and sends it, unless the peer gives up first.
 pub(super) async fn serve(
-    events: &mpsc::Sender<NetEvent>,
+    shared: &Shared,
     stream: StreamId,
     mut send: SendStream,
     mut answered: oneshot::Receiver<Answer>,
@@ -183,13 +211,13 @@ pub(super) async fn serve(
             let _ = send.reset(CANCELLED);
             // A lost connection is told once for all its streams.
             let tell = end.is_ok();
-            let _ = events.send(NetEvent(Event::Gone { stream, tell })).await;
+            let _ = shared.events.send(NetEvent(Event::Gone { stream, tell })).await;
             return;
         }
     };
     match answer {
         Ok(Answer::Say(bytes, flushing)) => {
-            if send.write_all(bytes.as_bytes()).await.is_ok() && send.finish().is_ok() {
+            if shared.turn.write(&mut send, bytes.as_bytes()).await.is_ok() && send.finish().is_ok() {
                 drop(bytes);
                 let _ = stopped.await;
             }
@@ -201,13 +229,21 @@ pub(super) async fn serve(
     }
 }
 
+/// Where messages of ours go.
+pub(super) struct Route {
+    pub(super) connection: Connection,
+    pub(super) flight: Arc<Flight>,
+    pub(super) turn: Turn,
+}
+
 /// Sends a request and awaits the whole answer.
-pub(super) async fn ask(connection: &Connection, flight: &Arc<Flight>, bytes: &str) -> Result<Vec<u8>, Lost> {
+pub(super) async fn ask(at: &Route, bytes: &str) -> Result<Vec<u8>, Lost> {
+    let Route { connection, flight, turn } = at;
     let _flying = flight.begin();
     let (send, recv) = connection.open_bi().await.map_err(|error| Lost::Connection(why::ended(&error)))?;
     let mut exchange = Exchange::new(send, Some(recv));
     flight.sent(connection);
-    exchange.say(bytes).await?;
+    exchange.say(turn, bytes).await?;
     exchange.hear().await
 }
 
@@ -218,12 +254,13 @@ pub(super) async fn hear(mut exchange: Exchange, flight: &Arc<Flight>) -> Result
 }
 
 /// Sends a message and awaits the peer's acknowledgement of its last byte.
-pub(super) async fn tell(connection: &Connection, flight: &Arc<Flight>, bytes: &str) -> Result<(), Lost> {
+pub(super) async fn tell(at: &Route, bytes: &str) -> Result<(), Lost> {
+    let Route { connection, flight, turn } = at;
     let _flying = flight.begin();
     let send = connection.open_uni().await.map_err(|error| Lost::Connection(why::ended(&error)))?;
     let mut exchange = Exchange::new(send, None);
     flight.sent(connection);
-    exchange.say(bytes).await?;
+    exchange.say(turn, bytes).await?;
     match exchange.send.stopped().await {
         Ok(None) => {
             exchange.done = true;
@@ -247,8 +284,8 @@ impl Exchange {
         Self { send, recv, done: false }
     }
 
-    pub(super) async fn say(&mut self, bytes: &str) -> Result<(), Lost> {
-        match self.send.write_all(bytes.as_bytes()).await {
+    pub(super) async fn say(&mut self, turn: &Turn, bytes: &str) -> Result<(), Lost> {
+        match turn.write(&mut self.send, bytes.as_bytes()).await {
             Ok(()) => {
                 let _ = self.send.finish();
                 Ok(())

@@ -319,3 +319,20 @@ async fn a_slow_record_holds_up_nothing_before_it() {
     stream.write_all(&record(2, 2, "half")[10..]).await.unwrap();
     assert_eq!(b.requested().await.1, "half");
 }
+
+/// Of many long messages that wait for the window none is passed over again and again.
+#[tokio::test]
+async fn long_messages_leave_in_their_turn() {
+    let (mut a, mut b, at_a, _) = piped().await;
+    let long = "x".repeat(60_000);
+    let tokens: Vec<_> = (0..250).map(|n| a.request(at_a, &format!("{n} {long}"))).collect();
+    let mut latest = 0;
+    for nth in 0..tokens.len() {
+        let (stream, text) = b.requested().await;
+        let of: usize = text.split_once(' ').unwrap().0.parse().unwrap();
+        assert!(of.abs_diff(nth) < 40, "message {of} came as number {nth}");
+        latest = latest.max(of);
+        b.respond(stream, "thanks");
+    }
+    assert_eq!(latest, tokens.len() - 1);
+}
