@@ -3,8 +3,10 @@
 //! Source: `spec/IPC.md`, "Answering". Pure book-keeping: it says who should get a request; the node hands it
 //! over.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
 
 use crate::family::{Closed, Ended, Open, OpenState, Unclaimed};
 use crate::id::{AgentId, MsgId};
@@ -352,7 +354,7 @@ impl Agents {
             return None;
         }
         let mut best: Option<(u64, MsgId, ClientId)> = None;
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::default();
         for id in &self.queue {
             let Some(open) = self.open.get(id) else { continue };
             let from = open.inbound.envelope.from;

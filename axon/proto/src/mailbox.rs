@@ -4,7 +4,9 @@
 //! here. A row gets its number when it comes and becomes visible when it is on disk and all before it are
 //! decided, so that nobody can acknowledge past a row that he has not been shown.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+
+use foldhash::{HashMap, HashSet};
 
 use crate::id::AgentId;
 use crate::limits::{CONSUMERS_MAX, SEQ_CLAIM};
@@ -90,8 +92,8 @@ impl Mailbox {
             line: VecDeque::new(),
             visible: next_seq - 1,
             open: BTreeMap::new(),
-            consumers: HashMap::new(),
-            changed: HashSet::new(),
+            consumers: HashMap::default(),
+            changed: HashSet::default(),
             uses: 0,
             read_up_to: 0,
             delivered_at_least: if clean { 0 } else { next_seq - 1 },

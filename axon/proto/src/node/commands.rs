@@ -10,7 +10,7 @@ use super::{ClientId, ConnId, Effect, Node, Now, Of};
 use crate::agents::{Client, Speaks, Wants};
 use crate::error::{IpcCode, IpcError};
 use crate::family::Input as FamilyInput;
-use crate::id::AgentId;
+use crate::id::{AgentId, MsgId};
 use crate::ipc::{Command, Line, error_line};
 use crate::limits::{CONSUMER_BYTES_MAX, IPC_VERSION, LINE_BYTES_MAX};
 use crate::mailbox::SCOPED;
@@ -135,6 +135,11 @@ impl Node {
         }
     }
 
+    /// `{"ok":true,…}` with the id of the message that a command led to.
+    pub(super) fn ok_line(&mut self, req_id: &str, id: &MsgId) -> Arc<str> {
+        Line::ok_in(self.scratch.take(), req_id).id("msg_id", id).end_in(&mut self.scratch)
+    }
+
     /// Answers a client's command.
     pub(super) fn answer_line(&mut self, client: ClientId, req_id: &str, answer: Answer) {
         self.answer_of(client, req_id, answer, Of::Us);
@@ -188,7 +193,7 @@ impl Node {
         match &*name {
             "send" => self.send(now, client, command, speaks != Speaks::V2).map(|()| None),
             "peers" => {
-                let (req_id, conns) = (command.req_id().to_owned(), self.sessions.keys().copied().collect());
+                let (req_id, conns) = (command.req_id().to_owned(), self.sessions.conns().collect());
                 self.out.push(Effect::Measure { client, req_id, conns });
                 Ok(None)
             }
@@ -363,7 +368,7 @@ impl Node {
 
     pub(super) fn status(&self, now: Now, unread: u64, req_id: &str) -> Arc<str> {
         let mut up: Vec<AgentId> =
-            self.sessions.values().filter(|s| s.phase == Phase::Up).map(|session| session.peer).collect();
+            self.sessions.iter().filter(|s| s.phase == Phase::Up).map(|session| session.peer).collect();
         up.sort_unstable();
         up.dedup();
         Line::ok(req_id)
@@ -382,7 +387,7 @@ impl Node {
             .field("set_aside", &self.aside_count())
             .field("knocks", &self.pairing.knocks.iter().count())
             .field("invites", &self.pairing.invites.iter().count())
-            .field("strangers", &self.sessions.values().filter(|session| session.is_stranger).count())
+            .field("strangers", &self.sessions.iter().filter(|session| session.is_stranger).count())
             .field("dropped", &self.dropped)
             .end()
     }
@@ -399,7 +404,7 @@ impl Node {
 
     fn peer_row(&self, peer: &crate::peers::Peer, rtts: &[(ConnId, u64)]) -> String {
         let conn = self.best_session(peer.id);
-        let session = conn.and_then(|conn| self.sessions.get(&conn));
+        let session = conn.and_then(|conn| self.sessions.get(conn));
         let status = match (session, peer.dial) {
             (Some(_), _) => "connected",
             (None, Dial::Under { .. }) => "connecting",

@@ -21,6 +21,7 @@ use crate::limits::{
     KIND_BYTES_MAX, REPLAY_EVENTS_MAX, SUBSCRIPTION_NAMES_MAX,
 };
 use crate::mailbox::SCOPED;
+use crate::peers::Peers;
 use crate::store::{CommitError, Read, Row, Rows, Write};
 use crate::trust::Level;
 use crate::wire::sender;
@@ -142,7 +143,8 @@ impl Node {
                         && except != Some(*client)
                         && self.sees_row(state, from, row) =>
                 {
-                    let made = || inbound_line(row, self.sender_at(from), false);
+                    let (scratch, sender) = (&mut self.scratch, sender_of(&self.peers, from));
+                    let made = || inbound_line(scratch, row, sender, false);
                     let line = line.get_or_insert_with(made).clone();
                     state.shown = row.seq;
                     if let Some(scope) = state.scope.clone() {
@@ -159,11 +161,7 @@ impl Node {
 
     /// Whose a message is, as clients are told it.
     pub(super) fn sender_at(&self, from: AgentId) -> Sender<'_> {
-        match self.peers.get(from) {
-            Some(peer) => Sender { trust: peer.level, called: peer.called() },
-            // One that was found and has gone: nobody has said more of it.
-            None => Sender { trust: Level::Unknown, called: None },
-        }
+        sender_of(&self.peers, from)
     }
 
     /// Which of these rows a client sees, and whose they are.
@@ -267,7 +265,7 @@ impl Node {
                 rest = Some(row.seq);
                 break;
             }
-            let line = inbound_line(&row, self.sender_at(from), true);
+            let line = inbound_line(&mut self.scratch, &row, sender_of(&self.peers, from), true);
             self.out.push(Effect::Line { client, line, of: Of::Peer(from) });
             scope.iter().for_each(|scope| self.note_given(scope, row.seq));
             replaying.replayed += 1;
@@ -509,7 +507,7 @@ impl Node {
         let line = Line::ok(command.req_id()).field("advertised", &true).end();
         if !command.persist::<bool>()?.unwrap_or(false) {
             for index in 0..self.families.len() {
-                let advert = FamilyInput::Advert { client, capabilities: Some(&capabilities) };
+                let advert = FamilyInput::Advert { client, capabilities: Some(capabilities) };
                 self.tell_family(now, index, advert);
             }
             self.out.push(Effect::Line { client, line, of: Of::Us });
@@ -519,14 +517,14 @@ impl Node {
             self.agents.clients.get(&client).map(|client| client.consumer.clone()).unwrap_or_default();
         let mut writes = Vec::new();
         for family in &self.families {
-            writes.extend(family.lasting_advert(&consumer, &capabilities)?);
+            writes.extend(family.lasting_advert(&consumer, capabilities)?);
         }
         self.begin_reading(client);
         let advert = Advertising {
             client,
             req_id: command.req_id().to_owned(),
             consumer,
-            capabilities: capabilities.into_owned(),
+            capabilities: capabilities.to_owned(),
             line,
         };
         self.commit(writes, After::Advert(Box::new(advert)));
@@ -546,6 +544,15 @@ impl Node {
         }
         self.answer_line(client, &req_id, outcome.map(|()| line).map_err(|error| disk_error(&error)));
         self.resume(now, client);
+    }
+}
+
+/// Whose a message is, as clients are told it.
+pub(super) fn sender_of(peers: &Peers, from: AgentId) -> Sender<'_> {
+    match peers.get(from) {
+        Some(peer) => Sender { trust: peer.level, called: peer.called() },
+        // One that was found and has gone: nobody has said more of it.
+        None => Sender { trust: Level::Unknown, called: None },
     }
 }
 

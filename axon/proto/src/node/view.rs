@@ -44,7 +44,7 @@ impl View for NodeView<'_> {
         answers.is_some_and(|answers| answers.kinds.iter().any(|served| served == kind))
     }
     fn offers(&self, peer: AgentId, feature: &str) -> bool {
-        let session = self.node.best_session(peer).and_then(|conn| self.node.sessions.get(&conn));
+        let session = self.node.best_session(peer).and_then(|conn| self.node.sessions.get(conn));
         session.is_some_and(|session| session.offers(feature))
     }
     fn is_targeted(&self, id: MsgId) -> bool {
