@@ -117,6 +117,8 @@ pub(super) struct Index {
     /// All entries of this slot's block before this one are dead.
     head: (u32, usize),
     changes: Vec<Change>,
+    /// A block has no live message any more, or may have none: looked at in [`Index::settle`].
+    emptied: bool,
 }
 
 impl Index {
@@ -201,7 +203,7 @@ impl Index {
     /// The changes since the last time are for good: hands them over and lets go of memory.
     pub fn settle(&mut self, files: &mut dyn Files) -> Vec<Change> {
         let changes = std::mem::take(&mut self.changes);
-        if changes.iter().any(|change| matches!(change, Change::Removed(_))) {
+        if std::mem::take(&mut self.emptied) {
             let (loaded, free_slots) = (&mut self.loaded, &mut self.free_slots);
             self.blocks.retain(|block| {
                 if block.live == 0 {
@@ -397,6 +399,7 @@ impl Index {
         if let Some(block) = self.blocks.get_mut(at) {
             block.live -= 1;
             block.loose -= u32::from(!entry.firm);
+            self.emptied |= block.live == 0;
         }
     }
 
