@@ -27,6 +27,8 @@ pub(super) const FIRST: u8 = 0x01;
 const HEAD_BYTES: usize = 8;
 /// Bytes taken from QUIC before they are looked at.
 const READ_BYTES: usize = 32_768;
+/// A larger buffer is given back after use; there are two of them.
+const BATCH_KEPT_BYTES: usize = 16_384;
 /// Records that the node is told of together.
 const TOGETHER: usize = 32;
 
@@ -228,7 +230,7 @@ impl Pipe {
             }
             self.state().leaving = 0;
             batch.clear();
-            if batch.capacity() > READ_BYTES {
+            if batch.capacity() > BATCH_KEPT_BYTES {
                 batch = Vec::new();
             }
         }
@@ -447,7 +449,12 @@ async fn next_bytes(recv: &mut RecvStream, buffer: &mut Vec<u8>, patience: Durat
             Poll::Pending => tokio::time::timeout(patience, next).await.map_err(|_| ())?,
         };
         match chunk {
-            Ok(Some(chunk)) => buffer.extend_from_slice(&chunk.bytes),
+            Ok(Some(chunk)) => {
+                if buffer.capacity() == 0 {
+                    buffer.reserve(READ_BYTES);
+                }
+                buffer.extend_from_slice(&chunk.bytes);
+            }
             // The end is seen again by who asks again.
             _ => return Ok(buffer.len() > before),
         }
