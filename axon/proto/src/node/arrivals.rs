@@ -377,7 +377,8 @@ impl Node {
 
     /// A row is visible from now on, or never.
     pub(super) fn decide(&mut self, seq: u64, row: Option<crate::mailbox::Shown>) {
-        for shown in self.mailbox.decide(seq, row) {
+        self.mailbox.decide(seq, row);
+        while let Some(shown) = self.mailbox.next_shown() {
             self.show(&shown.row, shown.from, shown.except);
         }
     }

@@ -44,7 +44,9 @@ impl Node {
             // A socket that is being taken away: whoever comes by it may do nothing.
             scope.unwrap_or_else(|| Arc::new(Scope::nothing(&name)))
         });
-        self.agents.clients.insert(client, Client { scope, ..Client::new(trusted) });
+        let mut state = Client::new(trusted);
+        state.scope = scope;
+        self.agents.attach(client, state);
     }
 
     pub(super) fn client_gone(&mut self, now: Now, client: ClientId) {
@@ -72,7 +74,7 @@ impl Node {
     pub(super) fn client_eof(&mut self, now: Now, client: ClientId) {
         let Some(state) = self.agents.clients.get_mut(&client) else { return };
         state.leaving = true;
-        let listens = state.answers.is_some() || state.wants != Wants::Nothing;
+        let listens = state.answers().is_some() || *state.wants() != Wants::Nothing;
         let waits = state.pending > 0 || state.storing > 0 || state.reading;
         if !waits || (listens && !state.reading) {
             self.out.push(Effect::CloseClient { client });
@@ -83,7 +85,7 @@ impl Node {
     /// An event did not fit into the client's queue.
     pub(super) fn lagged(&mut self, client: ClientId, seq: u64) {
         let Some(state) = self.agents.clients.get_mut(&client) else { return };
-        if state.speaks != Speaks::V2 {
+        if state.speaks() != Speaks::V2 {
             // A v1 client has no inbox to read on from: losing its connection is what it can notice.
             let message =
                 "you did not read fast enough and messages would be lost: connect again, with IPC version 2";
@@ -99,7 +101,7 @@ impl Node {
     }
 
     pub(super) fn line_too_long(&mut self, client: ClientId) {
-        let v1 = self.agents.clients.get(&client).is_some_and(|client| client.speaks != Speaks::V2);
+        let v1 = self.agents.clients.get(&client).is_some_and(|client| client.speaks() != Speaks::V2);
         let code = if v1 { IpcCode::InvalidCommand } else { IpcCode::CommandTooLarge };
         let message =
             format!("a command is at most {LINE_BYTES_MAX} bytes long: shorten it, or send it in parts");
@@ -162,7 +164,7 @@ impl Node {
     ) -> Result<Option<Arc<str>>, IpcError> {
         let name = command.name()?;
         let Some(state) = self.agents.clients.get(&client) else { return Ok(None) };
-        let (speaks, trusted) = (state.speaks, state.trusted);
+        let (speaks, trusted) = (state.speaks(), state.trusted);
         match &*name {
             "auth" if self.scope_of(client).is_none() => return self.auth(client, command).map(Some),
             "hello" => return self.client_hello(client, command).map(Some),
@@ -178,8 +180,8 @@ impl Node {
                 let message = "begin with {\"cmd\":\"hello\",\"req_id\":\"1\",\"version\":2}";
                 return Err(IpcError::new(IpcCode::HelloRequired, message));
             }
-            if let Some(state) = self.agents.clients.get_mut(&client) {
-                state.speaks = Speaks::V1;
+            if speaks != Speaks::V1 {
+                self.agents.set_speaks(client, Speaks::V1);
             }
         } else if command.req_id().is_empty() && (is_v2(&name) || V1_COMMANDS.contains(&&*name)) {
             let message =
@@ -329,8 +331,8 @@ impl Node {
             self.agents.clients.values().map(|client| client.consumer.clone()).collect();
         let (acked, gone) = self.mailbox.open(&consumer, |name| names.iter().any(|used| &**used == name));
         self.note(gone);
+        self.agents.set_speaks(client, if version >= 2 { Speaks::V2 } else { Speaks::V1 });
         if let Some(state) = self.agents.clients.get_mut(&client) {
-            state.speaks = if version >= 2 { Speaks::V2 } else { Speaks::V1 };
             state.consumer = consumer.into();
             state.shown = acked;
         }

@@ -434,7 +434,7 @@ impl Node {
         let sender = held.client.filter(|client| self.agents.clients.contains_key(client));
         for (client, state) in &self.agents.clients {
             let told = sender.map_or(*state.consumer == **consumer, |sender| sender == *client);
-            if told && state.speaks == Speaks::V2 && except != Some(*client) {
+            if told && state.speaks() == Speaks::V2 && except != Some(*client) {
                 self.out.push(Effect::Line { client: *client, line: line.clone(), of });
             }
         }

@@ -129,18 +129,21 @@ impl Node {
         }
         let mut line: Option<Arc<str>> = None;
         let v1_too = self.settings.allow_v1;
+        let mut audience = std::mem::take(&mut self.audience);
+        self.agents.may_be_shown(&row.kind, &mut audience);
         let mut clients = std::mem::take(&mut self.agents.clients);
-        for (client, state) in &mut clients {
-            match state.speaks {
+        for client in audience.drain(..) {
+            let Some(state) = clients.get_mut(&client) else { continue };
+            match state.speaks() {
                 // A v1 client says no hello: one that only listens has said nothing at all.
                 Speaks::V1 | Speaks::Unknown if v1_too && state.trusted && state.scope.is_none() => {
                     let line = v1_line(&row.raw);
-                    self.out.push(Effect::Event { client: *client, seq: row.seq, of: from, line });
+                    self.out.push(Effect::Event { client, seq: row.seq, of: from, line });
                 }
                 Speaks::V2
-                    if state.wants.wants(&row.kind)
+                    if state.wants().wants(&row.kind)
                         && !state.lagging
-                        && except != Some(*client)
+                        && except != Some(client)
                         && self.sees_row(state, from, row) =>
                 {
                     let (scratch, sender) = (&mut self.scratch, sender_of(&self.peers, from));
@@ -151,12 +154,13 @@ impl Node {
                         self.note_given(&scope, row.seq);
                     }
                     self.mailbox.note_delivered(&state.consumer, row.seq);
-                    self.out.push(Effect::Event { client: *client, seq: row.seq, of: from, line });
+                    self.out.push(Effect::Event { client, seq: row.seq, of: from, line });
                 }
                 Speaks::V1 | Speaks::V2 | Speaks::Unknown => {}
             }
         }
         self.agents.clients = clients;
+        self.audience = audience;
     }
 
     /// Whose a message is, as clients are told it.
@@ -203,9 +207,9 @@ impl Node {
             (None, Some(_)) => Wants::Nothing,
             (None, None) => Wants::All,
         };
-        let Some(state) = self.agents.clients.get_mut(&client) else { return Ok(()) };
         // Until it has been shown what it has not read, nothing new is shown to it.
-        state.wants = Wants::Nothing;
+        self.agents.set_wants(client, Wants::Nothing);
+        let Some(state) = self.agents.clients.get(&client) else { return Ok(()) };
         let acked = self.mailbox.acked(&state.consumer);
         let replaying = Replaying {
             client,
@@ -289,9 +293,9 @@ impl Node {
     fn subscribed(&mut self, now: Now, replaying: Replaying, rest: Option<u64>) {
         let Replaying { client, req_id, answers, wants, replayed, replayed_to, lost_before, .. } = replaying;
         let newest = self.mailbox.visible();
+        self.agents.set_answers(client, answers);
+        self.agents.set_wants(client, wants);
         let Some(state) = self.agents.clients.get_mut(&client) else { return };
-        state.answers = answers;
-        state.wants = wants;
         state.lagging = rest.is_some();
         state.shown = if rest.is_some() { replayed_to } else { newest };
         if replayed > 0 {

@@ -206,6 +206,8 @@ pub struct Node {
     scratch: Scratch,
     /// Where families say what they decide, empty between two of them.
     acts: VecDeque<Act>,
+    /// Clients that a row is shown to, empty between two rows.
+    audience: Vec<ClientId>,
     out: Vec<Effect>,
 }
 
@@ -299,6 +301,7 @@ impl Node {
             dropped: Dropped::default(),
             scratch: Scratch::default(),
             acts: VecDeque::new(),
+            audience: Vec::new(),
             out: Vec::new(),
         };
         node.timers.set(Key::Sweep, now.mono_ms + SWEEP_INTERVAL_MS);

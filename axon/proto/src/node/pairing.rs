@@ -634,7 +634,7 @@ impl Node {
         let rest = row.get().strip_prefix('{').unwrap_or("}");
         let line: Arc<str> = format!("{{\"event\":\"knock\",{rest}").into();
         for (client, state) in &self.agents.clients {
-            if state.scope.is_none() && state.trusted && state.wants.wants("knock") {
+            if state.scope.is_none() && state.trusted && state.wants().wants("knock") {
                 let of = super::Of::Peer(waiting.agent_id);
                 self.out.push(Effect::Line { client: *client, line: line.clone(), of });
             }

@@ -105,8 +105,8 @@ impl Node {
                 self.hand(now, id, client, lease);
             }
             Act::Answered { id, payload, taken, due_ms } => {
+                self.agents.answered(id, payload);
                 if let Some(open) = self.agents.get_mut(id) {
-                    open.answered = Some(payload);
                     open.taken |= taken;
                     open.due_ms = due_ms;
                     self.timers.clear(Key::Due(id));
@@ -358,7 +358,7 @@ impl Node {
 
     fn lease_of(&self, client: ClientId) -> bool {
         let client = self.agents.clients.get(&client);
-        client.and_then(|client| client.answers.as_ref()).is_some_and(|answers| answers.lease)
+        client.and_then(|client| client.answers()).is_some_and(|answers| answers.lease)
     }
 
     /// Hands a request to a client.
@@ -615,8 +615,8 @@ impl Node {
             // It is on disk and goes on after the next start. Its sender hears that it is kept.
             let queued = to_raw(&serde_json::json!({ "accepted": true, "state": "queued" }));
             let unanswered = open.answered.is_none();
-            if let Some(open) = self.agents.get_mut(id).filter(|_| unanswered) {
-                open.answered = Some(queued.get().into());
+            if unanswered {
+                self.agents.answered(id, queued.get().into());
                 self.note_open(now, id);
             }
             if let Some(stream) = stream.filter(|_| unanswered) {
