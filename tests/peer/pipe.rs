@@ -120,7 +120,7 @@ impl Link {
             let both = tokio::time::timeout(moment, self.connection.accept_bi());
             tokio::join!(uni, both)
         });
-        assert!(uni.is_err() && both.is_err(), "the daemon has opened a stream");
+        assert!(uni.is_err() && both.is_err(), "the daemon has opened a stream: {uni:?} {both:?}");
     }
 
     /// The next unidirectional stream that is none of a pipe: its number and its content.
@@ -169,7 +169,9 @@ impl Pipe {
     }
 
     pub fn put(&mut self, what: u8, number: u32, body: &[u8]) {
-        self.write(&record(what, number, body)).expect("the daemon reads");
+        if let Err(fault) = self.write(&record(what, number, body)) {
+            panic!("the daemon does not read: {fault:?}, {:?}", self.link.connection.close_reason());
+        }
     }
 
     /// Sends a request, or a one-way message that wants a receipt; its number.

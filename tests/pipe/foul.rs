@@ -1,11 +1,13 @@
 //! A pipe that is malformed, and one that is not read.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{agent, alive, dropped_as, knows, note, query, says};
-use crate::peer::foul::End;
+use super::{agent, alive, knows, note, query, says};
 use crate::peer::pipe::{ANSWER, ASK, Call, DROP, HEARD, NONE, Pipe, TELL, head, record};
 use crate::peer::served::{Served, rss_kib};
 use crate::peer::{Fault, RawPeer};
@@ -175,7 +177,7 @@ fn unknown_records_are_passed_over_up_to_the_longest() {
 fn as_many_asks_as_are_allowed_and_no_more() {
     // shows: WF-PIPE-4, WF-PIPE-5, WF-PIPE-8
     let peer = RawPeer::new();
-    let daemon = knows(&peer, "");
+    let daemon = knows(&peer, "[policy.known]\nin_flight_max = 0\n");
     let mut agent = agent(&daemon, 256);
     let mut pipe = peer.piped(&daemon);
     let asked: Vec<Value> = (1..=256).map(|n| query(&pipe.link, &n.to_string())).collect();
@@ -183,7 +185,8 @@ fn as_many_asks_as_are_allowed_and_no_more() {
     let requests: Vec<Value> = asked.iter().map(|_| agent.request()).collect();
     assert_eq!(requests, asked);
     // Beside the pipe there is room.
-    assert_eq!(pipe.link.outcome(&pipe.link.envelope("ping", json!({}))), "pong");
+    let pong = pipe.link.ask(&pipe.link.envelope("ping", json!({}))).unwrap();
+    assert_eq!(pong["kind"], "pong", "{pong}");
     // One ends, one begins; one is dropped, one begins once that has its end.
     agent.respond(&requests[0], "1");
     pipe.of(ANSWER, 1);
@@ -202,23 +205,66 @@ fn as_many_asks_as_are_allowed_and_no_more() {
 }
 
 #[test]
+fn an_asker_that_counts_what_it_has_read_is_never_one_too_many() {
+    // shows: WF-PIPE-2, WF-PIPE-4, WF-PIPE-6, WF-PIPE-8
+    let peer = RawPeer::new();
+    let daemon = knows(&peer, "[policy.known]\nin_flight_max = 0\n");
+    let mut agent = agent(&daemon, 256);
+    // All answers of the first 256 are there at once, far more than fits on its way.
+    let answering = std::thread::spawn(move || {
+        let long = "y".repeat(30_000);
+        let mut held: Vec<Value> = (0..256).map(|_| agent.request()).collect();
+        for n in 0..456 {
+            let request = held.pop().unwrap_or_else(|| agent.request());
+            let reply = json!({"cmd":"reply","req_id":n.to_string(),"ref":request["id"],
+                "kind":"response","payload":says(&long)});
+            agent.raw(format!("{reply}\n").as_bytes());
+        }
+        (0..456).for_each(|n: u32| assert_eq!(agent.finish(&n.to_string())["ok"], true));
+    });
+    let mut pipe = peer.dial_narrow(&daemon, 65_536).piping(&[]);
+    let mut open: BTreeMap<u32, Value> = BTreeMap::new();
+    for _ in 0..256 {
+        let query = query(&pipe.link, "q");
+        open.insert(pipe.ask(&query), query["id"].clone());
+    }
+    // One is asked for each answer that has been read.
+    for answered in 1..=456 {
+        let answer = pipe.next(ANSWER);
+        assert_eq!(open.remove(&answer.number).expect("an open ask"), answer.json()["ref"]);
+        if answered <= 200 {
+            let query = query(&pipe.link, "q");
+            open.insert(pipe.ask(&query), query["id"].clone());
+        }
+    }
+    assert!(open.is_empty());
+    alive(&mut pipe);
+    answering.join().unwrap();
+}
+
+#[test]
 fn what_does_not_fit_a_pipe_that_is_not_read_takes_streams() {
     // shows: WF-PIPE-4, WF-STR-3
+    const WINDOW: u32 = 16_384;
     let peer = RawPeer::new();
     let daemon = knows(&peer, "");
     let mut client = daemon.client();
-    let mut pipe = peer.dial_narrow(&daemon, 16_384).piping(&[]);
+    let mut pipe = peer.dial_narrow(&daemon, WINDOW).piping(&[]);
     let pad = "x".repeat(3_700);
     let asked: Vec<String> = (0..240).map(|n| client.ask("raw", &format!("{n} {pad}"), json!({}))).collect();
-    // About 16 KiB are on the pipe and 256 KiB wait for it: no more than 75 of these.
-    let mut streams = Vec::new();
-    while streams.len() < 160 {
-        streams.push(Call::Stream(pipe.link.request()));
-    }
-    // The daemon is not held up, neither here nor there.
+    // The daemon is not held up, neither here nor there; and what goes where has been decided.
+    client.silent();
     assert_eq!(pipe.link.outcome(&pipe.link.envelope("ping", json!({}))), "pong");
-    let mut calls = pipe.gather(240 - streams.len());
-    calls.append(&mut streams);
+    let calls = pipe.gather(240);
+    let on_the_pipe = |call: &Call| match call {
+        Call::Ask(record) => 8 + record.body.len(),
+        Call::Stream(_) => 0,
+    };
+    let bytes: usize = calls.iter().map(on_the_pipe).sum();
+    let streams = calls.iter().filter(|call| on_the_pipe(call) == 0).count();
+    assert!(bytes > 100_000 && streams > 100, "{bytes} bytes on the pipe, {streams} streams");
+    // What may be on its way, and what may wait.
+    assert!(bytes <= WINDOW as usize + 262_144, "{bytes} bytes on the pipe, {streams} streams");
     for call in calls {
         let question = call.envelope()["payload"]["question"].as_str().unwrap().replace('x', "");
         pipe.reply(call, "response", says(&question));
@@ -229,92 +275,145 @@ fn what_does_not_fit_a_pipe_that_is_not_read_takes_streams() {
     pipe.link.nothing_opened();
 }
 
-/// Never reads its pipe, and asks on and on; every answer would be long. Ends when the connection does, when
-/// the daemon reads no more of it, or when it has said so much.
-fn greedy(peer: &RawPeer, daemon: &Daemon, make: impl Fn(&Pipe, u32) -> Vec<u8>) -> Result<u32, Fault> {
-    let mut pipe = peer.dial_narrow(daemon, 16_384).piping(&[]);
+#[test]
+fn one_that_does_not_read_can_be_blocked() {
+    // shows: WF-PIN-6
+    let peer = RawPeer::new();
+    let daemon = knows(&peer, "");
+    let mut client = daemon.client();
+    let pipe = peer.dial_narrow(&daemon, 2_048).piping(&[]);
+    let pad = "x".repeat(3_000);
+    let asked: Vec<String> = (0..20).map(|_| client.ask("raw", &pad, json!({}))).collect();
+    client.silent();
+    daemon.client().ok(json!({"cmd":"trust","peer":"raw","trust":"blocked"}));
+    asked.iter().for_each(|req_id| assert_eq!(client.finish(req_id)["error"], "peer_unreachable"));
+    assert_eq!(pipe.closed(), Fault::Closed(0, "not known here any more".to_owned()));
+}
+
+/// Never reads its pipe, and asks on and on, until the daemon ends that; how often, and how.
+fn greedy(pipe: &mut Pipe, make: impl Fn(&Pipe) -> Value) -> (u32, Fault) {
     let mut said = 0;
-    let end = std::time::Instant::now() + Duration::from_secs(2);
-    while std::time::Instant::now() < end {
-        let bytes: Vec<u8> = (0..8).flat_map(|n| make(&pipe, said + n)).collect();
-        if pipe.write(&bytes).is_err() {
-            break;
+    while said < 100_000 {
+        let asks = (0..8).flat_map(|n| record(ASK, 1_000 + said + n, make(pipe).to_string().as_bytes()));
+        let asks: Vec<u8> = asks.collect();
+        if pipe.write(&asks).is_err() {
+            return (said, pipe.closed());
         }
         said += 8;
     }
-    if pipe.link.is_open() { Ok(said) } else { Err(pipe.link.closed()) }
+    panic!("{said} asks of one that reads nothing were taken");
 }
 
 #[test]
 fn whoever_does_not_read_is_the_only_one_to_feel_it() {
-    // shows: WF-PIPE-4, WF-PIPE-8, WF-STR-10
+    // shows: WF-PIPE-2, WF-PIPE-4, WF-PIPE-8, WF-STR-10
     let (peer, good) = (RawPeer::new(), RawPeer::new());
     let daemon = Daemon::start(&format!("{}{}", peer.quiet_entry("raw"), good.quiet_entry("good")));
     let served = Served::begin(&good, &daemon);
     wait_for("the first answers", || (*served.peak_kib.lock().unwrap() > 0).then_some(()));
     let before = rss_kib(daemon.pid());
-    // Answers without an agent: each is longer than its question, and none is ever read.
-    let pings = greedy(&peer, &daemon, |pipe, number| {
-        let ping = pipe.link.envelope("ping", json!({})).to_string();
-        record(ASK, number, ping.as_bytes())
-    });
-    let bad = greedy(&peer, &daemon, |pipe, number| record(ASK, number, query(&pipe.link, "").to_string()
-        .replace("\"question\"", "\"questio\"").as_bytes()));
-    // Long answers of an agent.
+    let new = || peer.dial_narrow(&daemon, 16_384).piping(&[]);
+    let too_many = |(said, end): (u32, Fault)| {
+        // UDP may lose the packet that says why, when the flood has filled a buffer just then: the next ones are
+        // answered by a stateless reset.
+        let reset = Fault::Refused("reset by peer".to_owned());
+        assert!(matches!(end, Fault::Closed(4, _)) || end == reset, "{end:?} after {said}");
+        said
+    };
+    // What the daemon answers itself: with a message, with a refusal, and with `none`.
+    let pings = too_many(greedy(&mut new(), |pipe| pipe.link.envelope("ping", json!({}))));
+    let bad = too_many(greedy(&mut new(), |pipe| pipe.link.envelope("query", json!({}))));
+    let none = too_many(greedy(&mut new(), |_| json!({})));
+    // As many as are allowed, all answered at length.
     let mut long = daemon.answerer(json!({"answer":["query"],"kinds":[],"domains":["long"],"capacity":256}));
-    let answering = std::thread::spawn(move || {
-        let huge = "y".repeat(60_000);
-        let mut answered = 0;
-        loop {
-            let event = long.event();
-            if event["answer"] != true {
-                continue;
-            }
-            let request = &event["envelope"];
-            if request["payload"]["question"] == "enough" {
-                long.reply(request, "response", says(""));
-                return answered;
-            }
-            // It may be withdrawn already.
-            answered += u32::from(long.reply(request, "response", says(&huge))["ok"] == true);
-        }
-    });
-    let longs = greedy(&peer, &daemon, |pipe, number| {
-        let query = pipe.link.envelope("query", json!({"question":"q","domain":"long"})).to_string();
-        record(ASK, number, query.as_bytes())
-    });
-    let link = good.dial(&daemon).greeted();
-    let enough = link.envelope("query", json!({"question":"enough","domain":"long"}));
-    assert_eq!(link.outcome(&enough), "response");
-    let answered = answering.join().unwrap();
-    let grown = *served.peak_kib.lock().unwrap() - before;
+    let mut pipe = new();
+    let asks = |pipe: &Pipe| pipe.link.envelope("query", json!({"question":"q","domain":"long"}));
+    (0..250).for_each(|_| _ = pipe.ask(&asks(&pipe)));
+    let huge = "y".repeat(60_000);
+    let requests: Vec<Value> = (0..250).map(|_| long.request()).collect();
+    requests.iter().for_each(|request| long.respond(request, &huge));
+    let full = rss_kib(daemon.pid()) - before;
+    // They have not left: those that would come next are too many.
+    let after = too_many(greedy(&mut pipe, asks));
+    let peak = *served.peak_kib.lock().unwrap() - before;
     let (count, median, longest) = served.since();
     let words = format!(
-        "pings {pings:?}, malformed {bad:?}, long answers {longs:?} ({answered}); {grown} KiB more; another \
-         peer had {count} answers, in {median:?} (median) to {longest:?}"
+        "{pings} pings, {bad} malformed, {none} without an id, 250 with long answers: {full} KiB more, at most \
+         {peak}; {after} after them; another had {count} answers, in {median:?} (median) to {longest:?}"
     );
-    // An asker that is given its due has 256 asks; so many answers of 60,000 bytes may wait, and no more.
-    assert!(grown < 48 * 1_024, "{words}");
+    // 250 answers of 60,000 bytes are 15 MB, and a buffer that grows may be twice that for a moment.
+    assert!(peak < 64 * 1_024, "{words}");
     assert!(longest < Duration::from_secs(2) && count > 50, "{words}");
     served.end();
-    println!("{words}");
 }
 
 #[test]
 fn a_stranger_has_no_pipe() {
-    // shows: WF-STRANGER-2, WF-STRANGER-3
+    // shows: WF-STRANGER-2, WF-STRANGER-3, WF-STRANGER-4
     let daemon = Daemon::start("");
     daemon.client().ok(json!({"cmd":"invite"}));
     let peer = RawPeer::new();
     let link = peer.dial(&daemon);
     let hello = link.ask(&link.offering(&["pipe"])).unwrap();
-    assert_eq!((&hello["payload"]["stranger"], &hello["payload"]["features"]), (&json!(true), &json!(["knock"])));
-    let knock = link.envelope("knock", json!({"name":"raw"})).to_string();
-    let mut send = link.begin_uni(&[&[1], &record(ASK, 1, knock.as_bytes())[..]].concat());
-    send.finish().unwrap();
-    dropped_as(&daemon, "not_authorized", 1);
+    assert_eq!(hello["payload"]["stranger"], true);
+    assert_eq!(hello["payload"]["features"], json!(["knock"]));
+    assert!(!link.may_open(false), "nothing that is taken of a stranger comes on such a stream");
     link.nothing_opened();
-    assert_eq!(daemon.client().ok(json!({"cmd":"status"}))["knocks"], 0);
-    assert!(link.is_open());
-    assert_ne!(link.end(), End::Closed(0, String::new()));
+}
+
+#[test]
+fn a_number_that_is_used_again_gets_no_answer_of_the_one_before() {
+    // shows: WF-PIPE-5, WF-PIPE-6, WF-ENV-6
+    let peer = RawPeer::new();
+    let daemon = knows(&peer, "");
+    let mut agent = agent(&daemon, 256);
+    let answering = std::thread::spawn(move || {
+        loop {
+            let event = agent.event();
+            if event["answer"] != true {
+                continue;
+            }
+            let request = &event["envelope"];
+            let reply = json!({"cmd":"reply","req_id":"r","ref":request["id"],
+                "kind":"response","payload":says("s")});
+            agent.raw(format!("{reply}\n").as_bytes());
+            if request["payload"]["question"] == "enough" {
+                return;
+            }
+        }
+    });
+    // Clients that keep the daemon busy meanwhile.
+    let done = Arc::new(AtomicBool::new(false));
+    let busy: Vec<_> = (0..3)
+        .map(|_| {
+            let (mut client, done) = (daemon.client(), Arc::clone(&done));
+            std::thread::spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    let ids: Vec<_> = (0..32).map(|_| client.begin(json!({"cmd":"status"}))).collect();
+                    ids.iter().for_each(|id| drop(client.finish(id)));
+                }
+            })
+        })
+        .collect();
+    let mut pipe = peer.piped(&daemon);
+    let (mut answered, mut nothing) = (0, 0);
+    for round in 0..200_u32 {
+        let query = query(&pipe.link, "q");
+        pipe.put(ASK, 9, query.to_string().as_bytes());
+        // Now before the answer, now behind it: nobody can say when it is between the two.
+        std::thread::sleep(Duration::from_micros(u64::from(round * 137 % 6_000)));
+        pipe.put(DROP, 9, b"");
+        let end = pipe.try_next().unwrap();
+        assert_eq!(end.number, 9);
+        if end.what == NONE {
+            nothing += 1;
+        } else {
+            answered += 1;
+            assert_eq!(end.json()["ref"], query["id"], "round {round}, {answered} answered, {nothing} not");
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    busy.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(pipe.link.outcome(&query(&pipe.link, "enough")), "response");
+    answering.join().unwrap();
 }

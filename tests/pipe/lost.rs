@@ -84,7 +84,7 @@ fn what_the_peer_had_asked_ends_with_its_connection() {
 
 #[test]
 fn blocking_ends_what_is_open_on_the_pipe_and_no_word_comes_after() {
-    // shows: WF-PIN-6, WF-PIPE-10, TRUST-LVL-3
+    // shows: WF-PIN-6, WF-PIPE-10, TRUST-OUT-1, TRUST-OUT-3, TRUST-OUT-4
     let peer = RawPeer::new();
     let daemon = knows(&peer, "");
     let mut agent = agent(&daemon, 16);
@@ -105,9 +105,9 @@ fn blocking_ends_what_is_open_on_the_pipe_and_no_word_comes_after() {
         pings.iter().for_each(|ping| _ = pipe.ask(ping));
         let blocks = owner.begin(json!({"cmd":"trust","peer":peer.id,"trust":"blocked"}));
         let mut late = json!({"ref":ask.json()["id"]});
-        late.as_object_mut().unwrap().extend(
-            pipe.link.envelope("response", says("late")).as_object().unwrap().clone(),
-        );
+        late.as_object_mut()
+            .unwrap()
+            .extend(pipe.link.envelope("response", says("late")).as_object().unwrap().clone());
         pipe.write(&record(ANSWER, ask.number, late.to_string().as_bytes())).ok();
         assert_eq!(owner.finish(&blocks)["ok"], true);
         owner.events.clear();
@@ -268,14 +268,46 @@ fn two_daemons_with_much_in_flight_and_one_of_them_killed() {
     client.ask("bob", "stop", json!({}));
     let asked = second.join().unwrap();
     assert!(asked.values().all(|times| *times == 1), "{asked:?}");
-    client.events.clear();
-    notes.silent();
+    client.silent();
     let refused = ["\"peer_unreachable\"", "\"timeout\"", "\"unhandled\"", "\"internal\""];
     assert!(ends.keys().all(|end| end == "answered" || refused.contains(&&**end)), "{ends:?}");
     assert_eq!(ends.values().sum::<usize>(), 61);
-    println!("{ends:?}");
     let status = || alice.client().ok(json!({"cmd":"status"}))["open_requests"] == 0;
     wait_for("nothing to be open", || status().then_some(()));
+}
+
+#[test]
+fn two_daemons_with_long_answers_that_come_all_at_once() {
+    // shows: WF-PIPE-2, WF-PIPE-4, WF-PIPE-6, WF-STR-11
+    let (alice, bob) = pair_with("", "");
+    let mut agent = agent(&bob, 256);
+    let mut clients = [alice.client(), alice.client()];
+    let asked: Vec<Vec<String>> = clients
+        .iter_mut()
+        .map(|client| (0..200).map(|n| client.ask("bob", &n.to_string(), json!({}))).collect())
+        .collect();
+    let answering = std::thread::spawn(move || {
+        // So many are under way, and the others wait.
+        let mut held: Vec<Value> = (0..240).map(|_| agent.request()).collect();
+        for n in 0..400 {
+            let request = held.pop().unwrap_or_else(|| agent.request());
+            let question = request["payload"]["question"].as_str().unwrap();
+            let payload = says(&format!("{question} {}", "y".repeat(40_000)));
+            let reply = json!({"cmd":"reply","req_id":n.to_string(),"ref":request["id"],
+                "kind":"response","payload":payload});
+            agent.raw(format!("{reply}\n").as_bytes());
+        }
+        (0..400).for_each(|n: u32| assert_eq!(agent.finish(&n.to_string())["ok"], true));
+    });
+    for (client, asked) in clients.iter_mut().zip(&asked) {
+        for (n, req_id) in asked.iter().enumerate() {
+            let reply = client.finish(req_id);
+            let summary = reply["response"]["payload"]["summary"].as_str();
+            let summary = summary.unwrap_or_else(|| panic!("{n}: {reply}"));
+            assert!(summary.starts_with(&format!("{n} ")) && summary.len() > 40_000, "{n}");
+        }
+    }
+    answering.join().unwrap();
 }
 
 #[test]

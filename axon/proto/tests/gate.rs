@@ -104,7 +104,11 @@ fn the_pipe_is_for_two_that_both_offer_it_and_only_after_hello() {
         let (stream, effects) = solo.request(conn, &hello);
         let answer = answer_on(&effects, stream).unwrap();
         let offered = answer["payload"]["features"].as_array().unwrap().contains(&json!("pipe"));
-        let used = effects.iter().any(|effect| matches!(effect, Effect::Pipe { conn: on } if *on == conn));
+        let up = effects.iter().filter_map(|effect| match effect {
+            Effect::Up { conn: on, pipe } if *on == conn => Some(*pipe),
+            _ => None,
+        });
+        let used = up.collect::<Vec<_>>() == [true];
         assert_eq!((offered, used), (ours, ours && theirs));
         // What the setting was at the start holds until the end.
         solo.set(|settings| settings.pipe = !ours);

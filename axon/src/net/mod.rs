@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits::{MESSAGE_BYTES_MAX, STREAMS_MAX};
-use axon_proto::node::{ConnId, Effect, Input, Lost, StreamId, Token};
+use axon_proto::node::{ConnId, Effect, Input, Lost, Side, StreamId, Token};
 use quinn::{Connection, Endpoint, VarInt};
 use rustls::sign::CertifiedKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -112,6 +112,11 @@ enum Event {
         stream: StreamId,
         tell: bool,
     },
+    /// Something of the peer's begins as a pipe does.
+    Piped {
+        conn: ConnId,
+        answer: oneshot::Sender<bool>,
+    },
     Ended {
         token: Token,
         attempt: u64,
@@ -154,6 +159,7 @@ struct Hello {
 /// One connection, as `Net` keeps it.
 struct Conn {
     connection: Connection,
+    side: Side,
     flight: Arc<Flight>,
     flushing: Flushing,
     turn: Turn,
@@ -188,8 +194,8 @@ impl Flushing {
 enum Waiting {
     /// On a stream of its own, by a task.
     Stream { answer: oneshot::Sender<Answer>, flushing: Flushing },
-    /// On the pipe, under this number.
-    Pipe(Arc<Pipe>, u32),
+    /// On the pipe, under this number, which may be used again.
+    Pipe(Arc<Pipe>, u32, StreamId),
 }
 
 impl Waiting {
@@ -197,14 +203,14 @@ impl Waiting {
         match self {
             // A task that has gone has told so.
             Self::Stream { answer, flushing } => drop(answer.send(Answer::Say(bytes, flushing.begin()))),
-            Self::Pipe(pipe, number) => pipe.answer(number, Some(&bytes)),
+            Self::Pipe(pipe, number, stream) => pipe.answer(number, stream, Some(&bytes)),
         }
     }
 
     fn reset(self) {
         match self {
             Self::Stream { answer, .. } => drop(answer.send(Answer::Reset)),
-            Self::Pipe(pipe, number) => pipe.answer(number, None),
+            Self::Pipe(pipe, number, stream) => pipe.answer(number, stream, None),
         }
     }
 }
@@ -370,6 +376,11 @@ impl Net {
                 self.messages.remove(&token);
                 Some(input)
             }
+            Event::Piped { conn, answer } => {
+                let conn = self.conns.get(&conn)?;
+                conn.pipe.is_one(conn.side, answer);
+                None
+            }
             Event::Plain(input) => Some(input),
             Event::Many(_) => None,
         }
@@ -387,9 +398,9 @@ impl Net {
             }
             Effect::Close { conn, code, reason } => self.close_one(conn, code, reason),
             Effect::Request { conn, token, bytes } => self.request(conn, token, bytes, None),
-            Effect::Pipe { conn } => {
+            Effect::Up { conn, pipe } => {
                 if let Some(conn) = self.conns.get(&conn) {
-                    conn.pipe.open();
+                    conn.pipe.agree(pipe);
                 }
             }
             Effect::OneWay { conn, token, bytes } => self.one_way(conn, token, bytes),

@@ -3,6 +3,8 @@
 //! Source: `spec/WIRE_FORMAT.md`, "Pipe". What goes into it is bounded: so many requests wait for an answer,
 //! so many bytes wait for QUIC, and beyond that a message takes a stream of its own, as a large one does.
 
+mod records;
+
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -10,44 +12,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use axon_proto::id::AgentId;
 use axon_proto::limits::{
-    MESSAGE_BYTES_MAX, PIPE_MESSAGE_BYTES_MAX, PIPE_ONE_WAY_MAX, PIPE_REQUESTS_MAX, PIPE_WAITING_BYTES_MAX,
+    PIPE_MESSAGE_BYTES_MAX, PIPE_ONE_WAY_MAX, PIPE_REQUESTS_MAX, PIPE_WAITING_BYTES_MAX,
 };
-use axon_proto::node::{ConnId, Input, Lost, StreamId, Token};
+use axon_proto::node::{ConnId, Input, Lost, Side, StreamId, Token};
 use quinn::{Connection, RecvStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::conn::VIOLATION;
 use super::silence::{Flight, Flying};
 use super::{Event, Flushing, NetEvent, Shared, Waiting};
+use records::{ANSWER, ASK, DROP, HEAD_BYTES, HEARD, NONE, Record, TELL, Unwritten};
 
 /// The first byte of a pipe; no JSON text begins with it.
 pub(super) const FIRST: u8 = 0x01;
-/// Bytes of a record before its body: type, length of the body, number.
-const HEAD_BYTES: usize = 8;
 /// Bytes taken from QUIC before they are looked at.
 const READ_BYTES: usize = 32_768;
-/// A larger buffer is given back after use; there are two of them.
-const BATCH_KEPT_BYTES: usize = 16_384;
 /// Records that the node is told of together.
 const TOGETHER: usize = 32;
-
-/// A one-way message.
-const TELL: u8 = 1;
-/// A request.
-const ASK: u8 = 2;
-/// The answer to the request of this number.
-const ANSWER: u8 = 3;
-/// The request of this number gets no answer.
-const NONE: u8 = 4;
-/// Nobody waits for the answer to the request of this number any more.
-const DROP: u8 = 5;
-/// All one-way messages up to this number have been taken over.
-const HEARD: u8 = 6;
 
 /// Both directions of one connection's pipe.
 pub(super) struct Pipe {
     connection: Connection,
+    peer: AgentId,
     flight: Arc<Flight>,
     flushing: Flushing,
     state: Mutex<State>,
@@ -56,20 +44,19 @@ pub(super) struct Pipe {
 
 #[derive(Default)]
 struct State {
-    /// The peer takes messages of ours here.
-    open: bool,
+    /// Whether both use the pipe; none until hello is done.
+    agreed: Option<bool>,
+    /// Streams of the peer that begin as a pipe does, and wait for hello to be done.
+    early: Vec<oneshot::Sender<bool>>,
+    /// The connection is over.
+    over: bool,
     /// The peer has begun its own.
     begun: bool,
     /// Our stream has its writer.
     writing: bool,
     /// No more is written once this is.
     closing: bool,
-    /// Records that wait to be written.
-    out: Vec<u8>,
-    /// How many of them are answers.
-    answers: usize,
-    /// Answers that are being written.
-    leaving: usize,
+    out: Unwritten,
     /// What the peer is to be told that we have taken over.
     heard: Option<u32>,
     last_ask: u32,
@@ -98,17 +85,37 @@ impl Asked {
 }
 
 impl Pipe {
-    pub(super) fn new(connection: Connection, flight: Arc<Flight>, flushing: Flushing) -> Self {
-        Self { connection, flight, flushing, state: Mutex::default(), filled: Notify::new() }
+    pub(super) fn new(
+        connection: Connection,
+        peer: AgentId,
+        flight: Arc<Flight>,
+        flushing: Flushing,
+    ) -> Self {
+        Self { connection, peer, flight, flushing, state: Mutex::default(), filled: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on messages of ours may go here.
-    pub(super) fn open(&self) {
-        self.state().open = true;
+    /// Hello is done, and settles whether both use the pipe.
+    pub(super) fn agree(&self, agreed: bool) {
+        let mut state = self.state();
+        state.agreed = Some(agreed);
+        for early in std::mem::take(&mut state.early) {
+            // Who has gone needs no answer.
+            early.send(agreed).ok();
+        }
+    }
+
+    /// A stream of the peer begins as a pipe does. Tells whether it is one, once that is settled: the one who
+    /// has dialled may see it before the answer to its hello.
+    pub(super) fn is_one(&self, side: Side, answer: oneshot::Sender<bool>) {
+        let mut state = self.state();
+        match (state.agreed, side) {
+            (None, Side::Dialer) if !state.over => state.early.push(answer),
+            (agreed, _) => drop(answer.send(agreed == Some(true))),
+        }
     }
 
     /// Sends a request, if it has its place here; its number.
@@ -120,7 +127,7 @@ impl Pipe {
         let number = state.last_ask.checked_add(1)?;
         state.last_ask = number;
         state.asks.insert(number, Some(Asked { token, attempt, _flying: self.flight.begin() }));
-        state.put(ASK, number, bytes.as_bytes());
+        state.out.put(ASK, number, bytes.as_bytes());
         self.fill(state);
         Some(number)
     }
@@ -134,7 +141,7 @@ impl Pipe {
         let Some(number) = state.last_tell.checked_add(1) else { return false };
         state.last_tell = number;
         state.tells.push_back((number, Asked { token, attempt, _flying: self.flight.begin() }));
-        state.put(TELL, number, bytes.as_bytes());
+        state.out.put(TELL, number, bytes.as_bytes());
         self.fill(state);
         true
     }
@@ -145,22 +152,22 @@ impl Pipe {
         if let Some(asked) = state.asks.get_mut(&number)
             && asked.take().is_some()
         {
-            state.put(DROP, number, &[]);
+            state.out.put(DROP, number, &[]);
             self.fill(state);
         }
     }
 
     /// Answers a request of the peer; without an answer, says that there is none.
-    pub(super) fn answer(self: &Arc<Self>, number: u32, answer: Option<&str>) {
+    pub(super) fn answer(self: &Arc<Self>, number: u32, stream: StreamId, answer: Option<&str>) {
         let mut state = self.state();
-        if state.theirs.remove(&number).is_none() {
+        if state.theirs.get(&number) != Some(&stream) {
+            // The peer does not wait for it any more, and may use the number again.
             return;
         }
-        // One that is not written yet counts as open, so that a peer that does not read gets no more of them.
-        state.answers += 1;
+        state.theirs.remove(&number);
         match answer {
-            Some(bytes) => state.put(ANSWER, number, bytes.as_bytes()),
-            None => state.put(NONE, number, &[]),
+            Some(bytes) => state.out.put(ANSWER, number, bytes.as_bytes()),
+            None => state.out.put(NONE, number, &[]),
         }
         self.fill(state);
     }
@@ -177,7 +184,8 @@ impl Pipe {
     /// The connection is over: messages of ours that had no end, and requests that nobody can answer.
     pub(super) fn over(&self) -> (Vec<Token>, Vec<StreamId>) {
         let mut state = self.state();
-        state.open = false;
+        state.over = true;
+        state.early.clear();
         let asks = std::mem::take(&mut state.asks).into_values().flatten();
         let tells = std::mem::take(&mut state.tells).into_iter().map(|(_, asked)| asked);
         let tokens = asks.chain(tells).map(|asked| asked.token).collect();
@@ -189,6 +197,14 @@ impl Pipe {
     pub(super) fn open_messages(&self) -> (usize, usize) {
         let state = self.state();
         (state.asks.len(), state.tells.len())
+    }
+
+    /// What the peer does cannot be told apart any more.
+    fn violation(&self, why: &'static str) {
+        if self.connection.close_reason().is_none() {
+            tracing::warn!(peer = %self.peer, why, "a connection is closed: the peer broke the rules of the pipe");
+            self.connection.close(VIOLATION, why.as_bytes());
+        }
     }
 
     /// There is something to write.
@@ -226,13 +242,10 @@ impl Pipe {
             }
             self.flight.sent(&self.connection);
             if stream.write_all(&batch).await.is_err() {
-                return self.connection.close(VIOLATION, b"the pipe is not read");
+                return self.violation("the pipe is not read");
             }
-            self.state().leaving = 0;
             batch.clear();
-            if batch.capacity() > BATCH_KEPT_BYTES {
-                batch = Vec::new();
-            }
+            self.state().out.written();
         }
         if stream.finish().is_ok() {
             let _ = stream.stopped().await;
@@ -243,14 +256,9 @@ impl Pipe {
     fn take(&self, batch: &mut Vec<u8>) -> bool {
         let mut state = self.state();
         if let Some(number) = state.heard.take() {
-            state.put(HEARD, number, &[]);
+            state.out.put(HEARD, number, &[]);
         }
-        state.leaving = std::mem::take(&mut state.answers);
-        if batch.is_empty() {
-            std::mem::swap(batch, &mut state.out);
-        } else {
-            batch.append(&mut state.out);
-        }
+        state.out.take(batch);
         state.closing
     }
 
@@ -265,20 +273,18 @@ impl Pipe {
         mut buffer: Vec<u8>,
     ) {
         if std::mem::replace(&mut self.state().begun, true) {
-            return self.connection.close(VIOLATION, b"a second pipe");
+            return self.violation("a second pipe");
         }
         buffer.drain(..1);
         loop {
-            if self.hand_over(&shared, conn, &mut buffer).await.is_err() {
-                return self.connection.close(VIOLATION, b"a malformed record in the pipe");
+            if let Err(why) = self.hand_over(&shared, conn, &mut buffer).await {
+                return self.violation(why);
             }
             match next_bytes(&mut recv, &mut buffer, shared.read_timeout).await {
                 Ok(true) => {}
                 Ok(false) if buffer.is_empty() => return,
-                Ok(false) => return self.connection.close(VIOLATION, b"the pipe ended within a record"),
-                Err(()) => {
-                    return self.connection.close(VIOLATION, b"a record in the pipe did not end in time");
-                }
+                Ok(false) => return self.violation("the pipe ended within a record"),
+                Err(()) => return self.violation("a record in the pipe did not end in time"),
             }
         }
     }
@@ -289,7 +295,7 @@ impl Pipe {
         shared: &Shared,
         conn: ConnId,
         buffer: &mut Vec<u8>,
-    ) -> Result<(), Malformed> {
+    ) -> Result<(), &'static str> {
         let mut at = 0;
         let mut events = Vec::new();
         let mut told = None;
@@ -326,29 +332,33 @@ impl Pipe {
         conn: ConnId,
         record: &Record<'_>,
         events: &mut Vec<Event>,
-    ) -> Result<(), Malformed> {
+    ) -> Result<(), &'static str> {
         let Record { kind, number, body } = *record;
         let mut state = self.state();
         match kind {
             TELL => {
                 if number != state.told.wrapping_add(1) {
-                    return Err(Malformed);
+                    return Err("a one-way message in the pipe is not the next");
                 }
                 state.told = number;
                 events.push(Event::Plain(Input::OneWay { conn, bytes: body.to_vec() }));
             }
             ASK => {
-                let open = state.theirs.len() + state.answers + state.leaving;
-                if open >= PIPE_REQUESTS_MAX || state.theirs.contains_key(&number) {
-                    return Err(Malformed);
+                // An end that waits here counts, so that a peer that does not read gets no more of them.
+                if state.theirs.len() + state.out.ends() >= PIPE_REQUESTS_MAX {
+                    return Err("more requests in the pipe than may be open");
+                }
+                if state.theirs.contains_key(&number) {
+                    return Err("the number of a request in the pipe is in use");
                 }
                 let stream = shared.stream_id();
                 state.theirs.insert(number, stream);
-                let waiting = Some(Waiting::Pipe(Arc::clone(self), number));
+                let waiting = Some(Waiting::Pipe(Arc::clone(self), number, stream));
                 events.push(Event::Request { conn, stream, bytes: body.to_vec(), waiting });
             }
             ANSWER | NONE => {
-                let asked = state.asks.remove(&number).ok_or(Malformed)?;
+                let asked =
+                    state.asks.remove(&number).ok_or("an answer in the pipe to nothing that is open")?;
                 let outcome = if kind == ANSWER { Ok(body.to_vec()) } else { Err(Lost::Reset) };
                 events.extend(asked.map(|asked| {
                     let token = asked.token;
@@ -361,12 +371,12 @@ impl Pipe {
                     let stream = *stream;
                     events.push(Event::Gone { stream, tell: true });
                     drop(state);
-                    self.answer(number, None);
+                    self.answer(number, stream, None);
                 }
             }
             HEARD => {
                 if number > state.last_tell || state.tells.front().is_none_or(|(first, _)| number < *first) {
-                    return Err(Malformed);
+                    return Err("the pipe says heard of what was not told");
                 }
                 while state.tells.front().is_some_and(|(first, _)| *first <= number)
                     && let Some((_, asked)) = state.tells.pop_front()
@@ -385,45 +395,11 @@ impl Pipe {
 impl State {
     /// Whether a message of ours may go here.
     fn has_room(&self, bytes: &str) -> bool {
-        self.open
+        self.agreed == Some(true)
             && !self.closing
+            && !self.over
             && bytes.len() <= PIPE_MESSAGE_BYTES_MAX
-            && self.out.len() + bytes.len() <= PIPE_WAITING_BYTES_MAX
-    }
-
-    fn put(&mut self, kind: u8, number: u32, body: &[u8]) {
-        // A body is a message at most, and its length has three bytes.
-        let length = u32::try_from(body.len()).unwrap_or(0);
-        self.out.reserve(HEAD_BYTES + body.len());
-        self.out.extend_from_slice(&(u32::from(kind) << 24 | length).to_be_bytes());
-        self.out.extend_from_slice(&number.to_be_bytes());
-        self.out.extend_from_slice(body);
-    }
-}
-
-/// A record that no peer that keeps to the specification sends.
-#[derive(Debug)]
-struct Malformed;
-
-#[derive(Debug, Clone, Copy)]
-struct Record<'a> {
-    kind: u8,
-    number: u32,
-    body: &'a [u8],
-}
-
-impl<'a> Record<'a> {
-    /// The record at the beginning, once it is whole.
-    fn first_of(bytes: &'a [u8]) -> Result<Option<Self>, Malformed> {
-        let Some((head, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
-        let head = u32::from_be_bytes(*head);
-        let (kind, length) = ((head >> 24) as u8, (head & 0x00ff_ffff) as usize);
-        if length > MESSAGE_BYTES_MAX {
-            return Err(Malformed);
-        }
-        let Some((number, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-        let Some(body) = rest.get(..length) else { return Ok(None) };
-        Ok(Some(Self { kind, number: u32::from_be_bytes(*number), body }))
+            && self.out.bytes() + bytes.len() <= PIPE_WAITING_BYTES_MAX
     }
 }
 

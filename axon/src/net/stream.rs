@@ -166,7 +166,7 @@ pub(super) async fn one_way(
     let mut message = Vec::new();
     let (bytes_max, patience) = (shared.message_bytes_max, shared.read_timeout);
     let read = match read_some(&mut recv, &mut message, bytes_max, patience).await {
-        Ok(true) if shared.pipe && message.first() == Some(&pipe::FIRST) => {
+        Ok(true) if message.first() == Some(&pipe::FIRST) && is_pipe(&shared, conn).await => {
             pipe.read(shared, conn, recv, message).await;
             drop(slot);
             return;
@@ -183,6 +183,14 @@ pub(super) async fn one_way(
         Err(unread) => bad(&shared.events, conn, unread).await,
     }
     drop(slot);
+}
+
+/// Whether a stream that begins as a pipe does is one. The driver knows, after all that came before it.
+async fn is_pipe(shared: &Shared, conn: ConnId) -> bool {
+    let (answer, answered) = oneshot::channel();
+    shared.pipe
+        && shared.events.send(NetEvent(Event::Piped { conn, answer })).await.is_ok()
+        && answered.await.unwrap_or(false)
 }
 
 async fn bad(events: &mpsc::Sender<NetEvent>, conn: ConnId, unread: Unread) {

@@ -318,10 +318,12 @@ pub enum Effect {
         /// For the other side's log.
         reason: &'static str,
     },
-    /// Both sides offer the feature `pipe`: messages of this connection may travel on it from now on.
-    Pipe {
+    /// Hello is done on a connection.
+    Up {
         /// Which.
         conn: ConnId,
+        /// Whether both sides offer the feature `pipe`: messages may travel on it from now on.
+        pipe: bool,
     },
     /// Send on a new bidirectional stream, or on the pipe, and await the answer.
     Request {

@@ -507,9 +507,8 @@ impl Node {
         let how = if early { ", hello in 0-RTT" } else { "" };
         let who = if side == Side::Dialer { "dialled" } else { "accepted" };
         self.info(format!("connected to {peer} at {addr} ({who}{how})"));
-        if self.features.contains(&"pipe") && newer.offers("pipe") {
-            self.out.push(Effect::Pipe { conn });
-        }
+        let pipe = self.features.contains(&"pipe") && newer.offers("pipe");
+        self.out.push(Effect::Up { conn, pipe });
         self.flush_pending(now, peer);
         self.outbox.hurry(peer);
         self.pump(now, peer);

@@ -13,8 +13,8 @@ async fn piped() -> (Peer, Peer, ConnId, ConnId) {
     b.pin(&[a.net.public_key()]);
     let addr = b.addr();
     let (at_a, at_b) = meet(&mut a, &mut b, &addr).await;
-    a.net.carry_out(Effect::Pipe { conn: at_a });
-    b.net.carry_out(Effect::Pipe { conn: at_b });
+    a.net.carry_out(Effect::Up { conn: at_a, pipe: true });
+    b.net.carry_out(Effect::Up { conn: at_b, pipe: true });
     (a, b, at_a, at_b)
 }
 
@@ -82,10 +82,11 @@ async fn requests_share_the_pipe_and_are_answered_in_any_order() {
 /// WF-PIPE-2: until both have offered it, and for what is large, there are streams.
 #[tokio::test]
 async fn large_messages_and_those_before_hello_have_streams_of_their_own() {
-    let (mut a, mut b, at_a, _) = pair().await;
+    let (mut a, mut b, at_a, at_b) = pair().await;
     let early = a.request(at_a, "early");
     assert!(!is_piped(&a, early));
-    a.net.carry_out(Effect::Pipe { conn: at_a });
+    a.net.carry_out(Effect::Up { conn: at_a, pipe: true });
+    b.net.carry_out(Effect::Up { conn: at_b, pipe: true });
     let fits = a.request(at_a, &"x".repeat(PIPE_MESSAGE_BYTES_MAX));
     let large = a.request(at_a, &"x".repeat(PIPE_MESSAGE_BYTES_MAX + 1));
     assert!(is_piped(&a, fits) && !is_piped(&a, large));
