@@ -119,11 +119,11 @@ fn envelope(schemas: &Schemas, text: &str) {
     let value: Value = serde_json::from_str(text).unwrap();
     schemas.check("envelope", &value);
     let decoded = wire::decode(text.as_bytes().to_vec()).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
-    assert_eq!(*decoded.kind, *value["kind"].as_str().unwrap());
+    assert_eq!(*decoded.kind(), *value["kind"].as_str().unwrap());
     assert_eq!(serde_json::from_str::<Value>(decoded.payload()).unwrap(), value["payload"]);
-    if schemas.all.contains_key(&*decoded.kind) {
-        schemas.check(&decoded.kind, &value["payload"]);
-        typed(&decoded.kind, decoded.payload()).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    if schemas.all.contains_key(decoded.kind()) {
+        schemas.check(decoded.kind(), &value["payload"]);
+        typed(decoded.kind(), decoded.payload()).unwrap_or_else(|error| panic!("{error}\n{text}"));
     }
 }
 

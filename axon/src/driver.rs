@@ -283,10 +283,9 @@ impl Driver {
         let due = self.node.next_timeout().map(|at_ms| self.started + Duration::from_millis(at_ms));
         tokio::select! {
             Some(event) = self.net_events.recv() => {
-                self.net_event(event);
-                for _ in 1..BURST_MAX {
-                    let Ok(event) = self.net_events.try_recv() else { break };
-                    self.net_event(event);
+                let mut taken = self.net_event(event);
+                while taken < BURST_MAX && let Ok(event) = self.net_events.try_recv() {
+                    taken += self.net_event(event);
                 }
             }
             Some(event) = self.ipc_events.recv() => {
@@ -311,10 +310,16 @@ impl Driver {
         }
     }
 
-    fn net_event(&mut self, event: NetEvent) {
-        if let Some(input) = self.net.absorb(event) {
-            self.feed(input);
+    /// How many inputs it was.
+    fn net_event(&mut self, event: NetEvent) -> usize {
+        let mut taken = 0;
+        for event in event.each() {
+            if let Some(input) = self.net.absorb(event) {
+                self.feed(input);
+            }
+            taken += 1;
         }
+        taken
     }
 
     fn ipc_event(&mut self, event: IpcEvent) {
@@ -467,7 +472,7 @@ impl Driver {
             || config.durable != self.config.durable
         {
             tracing::warn!(
-                "{by}: bind, port, mdns, ipc.durable and the QUIC timeouts take effect at the next start"
+                "{by}: bind, port, mdns, pipe, ipc.durable and the QUIC timeouts take effect at the next start"
             );
         }
         self.ipc.configure(config.max_ipc_clients, config.max_client_queue);
@@ -493,6 +498,7 @@ fn net_config(config: &Config, port: Option<u16>) -> NetConfig {
         idle_timeout: Duration::from_secs(config.idle_timeout_secs),
         handshake_timeout: Duration::from_secs(config.handshake_timeout_secs),
         read_timeout: Duration::from_secs(config.inbound_read_timeout_secs),
+        pipe: config.pipe,
     }
 }
 

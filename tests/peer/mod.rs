@@ -25,6 +25,7 @@ use crate::support::{Daemon, PATIENCE};
 
 pub mod foul;
 mod kx;
+pub mod pipe;
 pub mod served;
 
 /// What a plain v1 peer offers.

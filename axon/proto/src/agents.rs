@@ -3,8 +3,12 @@
 //! Source: `spec/IPC.md`, "Answering". Pure book-keeping: it says who should get a request; the node hands it
 //! over.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod audience;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
 
 use crate::family::{Closed, Ended, Open, OpenState, Unclaimed};
 use crate::id::{AgentId, MsgId};
@@ -15,6 +19,7 @@ use crate::node::ClientId;
 use crate::scope::{Right, Scope};
 use crate::trust::covers;
 use crate::wire::Envelope;
+use audience::Audience;
 
 /// Which IPC version a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,13 +73,13 @@ pub struct Client {
     /// Whether its uid is ours or it has shown the token.
     pub trusted: bool,
     /// Which version it speaks.
-    pub speaks: Speaks,
+    speaks: Speaks,
     /// Whose cursor it moves.
     pub consumer: Arc<str>,
     /// What it is shown.
-    pub wants: Wants,
+    wants: Wants,
     /// What it answers.
-    pub answers: Option<Answers>,
+    answers: Option<Answers>,
     /// Requests handed to it and still open.
     pub holding: u32,
     /// It did not keep up: no live events until it has read on from the inbox.
@@ -143,6 +148,21 @@ impl Client {
         }
     }
 
+    /// Which version it speaks.
+    pub fn speaks(&self) -> Speaks {
+        self.speaks
+    }
+
+    /// What it is shown.
+    pub fn wants(&self) -> &Wants {
+        &self.wants
+    }
+
+    /// What it answers.
+    pub fn answers(&self) -> Option<&Answers> {
+        self.answers.as_ref()
+    }
+
     /// How well it serves a request: none, for everything, or for a domain of this many labels.
     fn fit(&self, work: Work<'_>) -> Option<usize> {
         let answers = self.answers.as_ref().filter(|answers| answers.kinds.iter().any(|k| k == work.kind))?;
@@ -164,13 +184,25 @@ impl Client {
     }
 }
 
+/// How many requests one peer has here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counts {
+    /// Open ones.
+    open: usize,
+    /// Those of them that have no answer yet.
+    unanswered: usize,
+    /// Those that are being written.
+    coming: usize,
+}
+
 /// Clients, and the requests of peers that they answer.
 #[derive(Debug, Default)]
 pub struct Agents {
-    /// Attached clients.
+    /// Attached clients; [`Self::attach`] and [`Self::detach`] add and remove them.
     pub clients: BTreeMap<ClientId, Client>,
+    audience: Audience,
     open: HashMap<MsgId, Open>,
-    open_by_peer: HashMap<AgentId, usize>,
+    by_peer: HashMap<AgentId, Counts>,
     /// Requests that are being written and will be open then.
     coming: HashMap<MsgId, AgentId>,
     /// Waiting and parked requests, in the order they came.
@@ -190,12 +222,14 @@ impl Agents {
     /// The narrowest served domain goes first, then the least busy, then who came first.
     pub fn pick(&self, work: Work<'_>) -> Result<Option<ClientId>, Unclaimed> {
         let any = Work { domain: None, has_domain: false, ..work };
-        let attached = || self.clients.iter().filter(|(_, client)| client.fit(any).is_some());
+        let answering = self.audience.answering(work.kind);
+        let answering = answering.filter_map(|id| Some((id, self.clients.get(&id)?)));
+        let attached = || answering.clone().filter(|(_, client)| client.fit(any).is_some());
         if attached().next().is_none() {
             return Err(Unclaimed::Nobody);
         }
         let mut fitting =
-            attached().filter_map(|(id, client)| Some((*id, client, client.fit(work)?))).peekable();
+            attached().filter_map(|(id, client)| Some((id, client, client.fit(work)?))).peekable();
         if fitting.peek().is_none() {
             let domains = attached().filter_map(|(_, client)| client.answers.as_ref()?.domains.as_ref());
             let mut served: Vec<String> = domains.flatten().cloned().collect();
@@ -217,27 +251,21 @@ impl Agents {
     /// No peer gets more than its share, so that one cannot take the places of all.
     pub fn queue_has_room(&self, from: AgentId) -> bool {
         let theirs = self.queued_by_peer.get(&from).copied().unwrap_or(0);
-        let coming = self.coming.values().filter(|of| **of == from).count();
+        let coming = self.counts(from).coming;
         self.queue.len() + self.coming.len() < QUEUED_REQUESTS_MAX && theirs + coming < QUEUED_PER_PEER_MAX
     }
 
     /// Whether a peer may have one more request open.
     pub fn may_open(&self, from: AgentId) -> bool {
-        let coming = self.coming.values().filter(|of| **of == from).count();
-        self.open.len() + self.coming.len() < OPEN_REQUESTS_MAX
-            && self.open_by_peer.get(&from).copied().unwrap_or(0) + coming < OPEN_PER_PEER_MAX
+        let Counts { open, coming, .. } = self.counts(from);
+        self.open.len() + self.coming.len() < OPEN_REQUESTS_MAX && open + coming < OPEN_PER_PEER_MAX
     }
 
     /// Requests of a peer that have no answer yet; counted exactly only where there are at least so many
     /// open.
     pub fn in_flight(&self, from: AgentId, at_least: u64) -> usize {
-        let coming = self.coming.values().filter(|of| **of == from).count();
-        let open = self.open_by_peer.get(&from).copied().unwrap_or(0);
-        if ((open + coming) as u64) < at_least {
-            return open + coming;
-        }
-        let theirs = self.open.values().filter(|open| open.inbound.envelope.from == from);
-        coming + theirs.filter(|open| open.answered.is_none()).count()
+        let Counts { open, unanswered, coming } = self.counts(from);
+        coming + if ((open + coming) as u64) < at_least { open } else { unanswered }
     }
 
     /// Whether a request of this id is open, or will be once it is written.
@@ -247,18 +275,47 @@ impl Agents {
 
     /// A request is being written.
     pub fn expect(&mut self, id: MsgId, from: AgentId) {
+        self.expect_no_more(id);
         self.coming.insert(id, from);
+        self.count(from, |counts| counts.coming += 1);
     }
 
     /// A request is written, or will never be.
     pub fn expect_no_more(&mut self, id: MsgId) {
-        self.coming.remove(&id);
+        if let Some(from) = self.coming.remove(&id) {
+            self.count(from, |counts| counts.coming -= 1);
+        }
     }
 
     /// Adds a request that is neither held nor queued yet.
     pub fn insert(&mut self, open: Open) {
-        *self.open_by_peer.entry(open.inbound.envelope.from).or_default() += 1;
+        let (from, unanswered) = (open.inbound.envelope.from, usize::from(open.answered.is_none()));
+        self.count(from, |counts| {
+            counts.open += 1;
+            counts.unanswered += unanswered;
+        });
         self.open.insert(open.inbound.envelope.id, open);
+    }
+
+    /// An open request has its answer on the stream.
+    pub fn answered(&mut self, id: MsgId, payload: Arc<str>) {
+        let Some(open) = self.open.get_mut(&id) else { return };
+        let from = open.inbound.envelope.from;
+        if open.answered.replace(payload).is_none() {
+            self.count(from, |counts| counts.unanswered -= 1);
+        }
+    }
+
+    fn counts(&self, peer: AgentId) -> Counts {
+        self.by_peer.get(&peer).copied().unwrap_or_default()
+    }
+
+    fn count(&mut self, peer: AgentId, change: impl FnOnce(&mut Counts)) {
+        let counts = self.by_peer.entry(peer).or_default();
+        change(counts);
+        if *counts == Counts::default() {
+            self.by_peer.remove(&peer);
+        }
     }
 
     /// One open request.
@@ -275,14 +332,18 @@ impl Agents {
             self.unqueued(old.from);
             *self.queued_by_peer.entry(new).or_default() += 1;
         }
-        if let Some(count) = self.open_by_peer.get_mut(&old.from) {
-            *count = count.saturating_sub(1);
-        }
-        *self.open_by_peer.entry(new).or_default() += 1;
-        self.open_by_peer.retain(|_, count| *count > 0);
+        let unanswered = self.get(id).map_or(0, |open| usize::from(open.answered.is_none()));
+        self.count(old.from, |counts| {
+            counts.open -= 1;
+            counts.unanswered -= unanswered;
+        });
+        self.count(new, |counts| {
+            counts.open += 1;
+            counts.unanswered += unanswered;
+        });
     }
 
-    /// One open request, to change what is not its state.
+    /// One open request, to change what is neither its state nor its answer.
     pub fn get_mut(&mut self, id: MsgId) -> Option<&mut Open> {
         self.open.get_mut(&id)
     }
@@ -348,11 +409,13 @@ impl Agents {
     ///
     /// Peers take turns, so that one with many requests does not make all others wait for them.
     pub fn next_handover(&self, is_paused: impl Fn(AgentId) -> bool) -> Option<(MsgId, ClientId)> {
-        if !self.clients.values().any(|c| c.answers.as_ref().is_some_and(|a| c.holding < a.capacity)) {
+        if self.queue.is_empty()
+            || !self.clients.values().any(|c| c.answers.as_ref().is_some_and(|a| c.holding < a.capacity))
+        {
             return None;
         }
         let mut best: Option<(u64, MsgId, ClientId)> = None;
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::default();
         for id in &self.queue {
             let Some(open) = self.open.get(id) else { continue };
             let from = open.inbound.envelope.from;
@@ -392,12 +455,11 @@ impl Agents {
         self.release(id);
         let open = self.open.remove(&id)?;
         let from = open.inbound.envelope.from;
-        if let Some(count) = self.open_by_peer.get_mut(&from) {
-            *count -= 1;
-            if *count == 0 {
-                self.open_by_peer.remove(&from);
-            }
-        }
+        let unanswered = usize::from(open.answered.is_none());
+        self.count(from, |counts| {
+            counts.open -= 1;
+            counts.unanswered -= unanswered;
+        });
         if self.closed_order.len() >= CLOSED_REQUESTS_MAX
             && let Some(oldest) = self.closed_order.pop_front()
         {
@@ -421,9 +483,45 @@ impl Agents {
         }
     }
 
+    /// A client has come.
+    pub fn attach(&mut self, id: ClientId, client: Client) {
+        self.audience.add(id, &client);
+        self.clients.insert(id, client);
+    }
+
+    /// What a client says that it speaks.
+    pub fn set_speaks(&mut self, id: ClientId, speaks: Speaks) {
+        self.change(id, |client| client.speaks = speaks);
+    }
+
+    /// What a client wants to be shown.
+    pub fn set_wants(&mut self, id: ClientId, wants: Wants) {
+        self.change(id, |client| client.wants = wants);
+    }
+
+    /// What a client answers.
+    pub fn set_answers(&mut self, id: ClientId, answers: Option<Answers>) {
+        self.change(id, |client| client.answers = answers);
+    }
+
+    fn change(&mut self, id: ClientId, change: impl FnOnce(&mut Client)) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            self.audience.remove(id, client);
+            change(client);
+            self.audience.add(id, client);
+        }
+    }
+
+    /// Adds the clients that may have to be shown a kind to a list, in the order in which they came.
+    pub fn may_be_shown(&self, kind: &str, clients: &mut Vec<ClientId>) {
+        self.audience.may_be_shown(kind, clients);
+    }
+
     /// A client has gone; gives what it held without a lease.
     pub fn detach(&mut self, client: ClientId) -> Vec<MsgId> {
-        self.clients.remove(&client);
+        if let Some(gone) = self.clients.remove(&client) {
+            self.audience.remove(client, &gone);
+        }
         let held = |open: &&Open| open.state == OpenState::Held { client, lease: false };
         let held = self.open.values().filter(held);
         // Those that were for it alone come first: they are about the others.
@@ -480,7 +578,7 @@ mod tests {
                 lease: false,
             });
             client.holding = *holding;
-            agents.clients.insert(ClientId(at as u64), client);
+            agents.attach(ClientId(at as u64), client);
         }
         agents
     }
@@ -509,6 +607,31 @@ mod tests {
         );
         assert_eq!(some.pick(work("query", Some("a.x"))), Ok(None));
         assert_eq!(Agents::default().pick(work("query", None)), Err(Unclaimed::Nobody));
+    }
+
+    #[test]
+    fn a_client_is_found_by_what_it_wants_and_answers_now() {
+        let mut agents = agents(&[("query", None, 1, 0), ("query", None, 1, 0), ("delegate", None, 1, 0)]);
+        let shown = |agents: &Agents, kind: &str| {
+            let mut clients = Vec::new();
+            agents.may_be_shown(kind, &mut clients);
+            clients.into_iter().map(|ClientId(n)| n).collect::<Vec<u64>>()
+        };
+        assert_eq!(shown(&agents, "notify"), [0, 1, 2], "none has said hello");
+        (0..3).for_each(|n| agents.set_speaks(ClientId(n), Speaks::V2));
+        assert!(shown(&agents, "notify").is_empty());
+        agents.set_wants(ClientId(2), Wants::Kinds(vec!["notify".into(), "notify".into()]));
+        agents.set_wants(ClientId(1), Wants::All);
+        assert_eq!((shown(&agents, "notify"), shown(&agents, "other")), (vec![1, 2], vec![1]));
+        agents.set_wants(ClientId(1), Wants::Kinds(vec!["other".into()]));
+        assert_eq!((shown(&agents, "notify"), shown(&agents, "other")), (vec![2], vec![1]));
+        assert_eq!(agents.pick(work("query", None)), Ok(Some(ClientId(0))));
+        agents.set_answers(ClientId(0), None);
+        assert_eq!(agents.pick(work("query", None)), Ok(Some(ClientId(1))));
+        agents.detach(ClientId(1));
+        agents.detach(ClientId(2));
+        assert_eq!(agents.pick(work("query", None)), Err(Unclaimed::Nobody));
+        assert!(shown(&agents, "notify").is_empty() && shown(&agents, "other").is_empty());
     }
 
     #[test]

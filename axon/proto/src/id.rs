@@ -3,10 +3,13 @@
 //! Source: `spec/WIRE_FORMAT.md`, "Identity" and "Envelope". All three parse into types that cannot be wrong.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
@@ -69,12 +72,21 @@ impl fmt::Debug for PublicKey {
 /// `ed25519.` and the lowercase hex of the first 16 bytes of SHA-256 of the public key.
 ///
 /// Compared case-insensitively (it is kept as bytes), printed in lowercase, usable as a TLS server name.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AgentId(pub [u8; 16]);
 
 impl AgentId {
     /// What every agent id begins with.
     pub const PREFIX: &'static str = "ed25519.";
+
+    /// Does something with the id as text, which is written without an allocation.
+    pub fn with_text<T>(&self, work: impl FnOnce(&str) -> T) -> T {
+        const DIGITS_AT: usize = AgentId::PREFIX.len();
+        let mut text = [0; DIGITS_AT + 32];
+        text[..DIGITS_AT].copy_from_slice(Self::PREFIX.as_bytes());
+        text[DIGITS_AT..].copy_from_slice(&hex(self.0));
+        work(std::str::from_utf8(&text).unwrap_or_default())
+    }
 }
 
 impl FromStr for AgentId {
@@ -85,14 +97,13 @@ impl FromStr for AgentId {
             let typed = text.contains('.');
             return Err(if typed { IdError::OtherType } else { IdError::Malformed });
         }
-        unhex(hex).map(Self).ok_or(IdError::Malformed)
+        unhex(hex.as_bytes()).map(Self).ok_or(IdError::Malformed)
     }
 }
 
 impl fmt::Display for AgentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::PREFIX)?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.with_text(|text| f.write_str(text))
     }
 }
 
@@ -103,7 +114,7 @@ impl fmt::Debug for AgentId {
 }
 
 /// The id of one envelope: a UUID v4.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MsgId(pub [u8; 16]);
 
 impl MsgId {
@@ -113,41 +124,46 @@ impl MsgId {
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
         Self(bytes)
     }
+
+    /// Does something with the id as text, which is written without an allocation.
+    pub fn with_text<T>(&self, work: impl FnOnce(&str) -> T) -> T {
+        let digits = hex(self.0);
+        let mut text = [b'-'; 36];
+        text[..8].copy_from_slice(&digits[..8]);
+        text[9..13].copy_from_slice(&digits[8..12]);
+        text[14..18].copy_from_slice(&digits[12..16]);
+        text[19..23].copy_from_slice(&digits[16..20]);
+        text[24..].copy_from_slice(&digits[20..]);
+        work(std::str::from_utf8(&text).unwrap_or_default())
+    }
 }
 
 impl FromStr for MsgId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let bytes = text.as_bytes();
-        let shaped = bytes.len() == 36
-            && bytes.iter().enumerate().all(|(at, byte)| match at {
-                8 | 13 | 18 | 23 => *byte == b'-',
-                14 => *byte == b'4',
-                19 => matches!(byte, b'8' | b'9' | b'a' | b'b'),
-                _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
-            });
-        if !shaped {
+        let text = text.as_bytes();
+        let hyphens = |at: &usize| text.get(*at) == Some(&b'-');
+        // Lowercase, version 4, and the variant that goes with it.
+        let v4 = text.get(14) == Some(&b'4') && matches!(text.get(19), Some(b'8' | b'9' | b'a' | b'b'));
+        if text.len() != 36 || !v4 || ![8, 13, 18, 23].iter().all(hyphens) {
             return Err(IdError::BadUuid);
         }
-        let hex: String = text.chars().filter(|c| *c != '-').collect();
-        unhex(&hex).map(Self).ok_or(IdError::BadUuid)
+        let mut digits = [0; 32];
+        digits[..8].copy_from_slice(&text[..8]);
+        digits[8..12].copy_from_slice(&text[9..13]);
+        digits[12..16].copy_from_slice(&text[14..18]);
+        digits[16..20].copy_from_slice(&text[19..23]);
+        digits[20..].copy_from_slice(&text[24..]);
+        if digits.iter().any(u8::is_ascii_uppercase) {
+            return Err(IdError::BadUuid);
+        }
+        unhex(&digits).map(Self).ok_or(IdError::BadUuid)
     }
 }
 
 impl fmt::Display for MsgId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [b'-'; 36];
-        let mut at = 0;
-        for (index, byte) in self.0.iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                at += 1;
-            }
-            text[at] = HEX[usize::from(byte >> 4)];
-            text[at + 1] = HEX[usize::from(byte & 15)];
-            at += 2;
-        }
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        self.with_text(|text| f.write_str(text))
     }
 }
 
@@ -156,6 +172,19 @@ impl fmt::Debug for MsgId {
         fmt::Display::fmt(self, f)
     }
 }
+
+/// Ids are chosen by others, so that tables hash them with a key; they are of one length, so that it need not
+/// be hashed with them.
+macro_rules! hash_as_number {
+    ($($name:ty),*) => {$(
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                state.write_u128(u128::from_ne_bytes(self.0));
+            }
+        }
+    )*};
+}
+hash_as_number!(AgentId, MsgId);
 
 macro_rules! serde_as_text {
     ($($name:ty),*) => {$(
@@ -166,27 +195,69 @@ macro_rules! serde_as_text {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<str>::deserialize(d)?;
-                text.parse().map_err(serde::de::Error::custom)
+                d.deserialize_str(Parsed(PhantomData))
             }
         }
     )*};
 }
 serde_as_text!(PublicKey, AgentId, MsgId);
 
+/// Parses a text where it lies.
+struct Parsed<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = IdError>> Visitor<'_> for Parsed<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+/// Sixteen bytes as 32 lowercase digits.
+fn hex(bytes: [u8; 16]) -> [u8; 32] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut digits = [0; 32];
+    for (digits, four) in digits.chunks_exact_mut(8).zip(bytes.chunks_exact(4)) {
+        // Eight digits at once: each half of a byte goes into a byte of its own, the upper half first.
+        let four = four.iter().rev().fold(0, |four, byte| four << 16 | u64::from(*byte));
+        let halves = (four >> 4 | four << 8) & (ONES * 0x0f);
+        // Of the letters, and of them only, adding 6 makes more than 15.
+        let letters = (halves + ONES * 6) >> 4 & ONES;
+        let text = halves + ONES * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10);
+        digits.copy_from_slice(&text.to_le_bytes());
+    }
+    digits
+}
+
+/// What each byte is worth as a hexadecimal digit of either case; more than 15: it is none.
+static DIGITS: [u8; 256] = {
+    let mut digits = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        let digit = b"0123456789abcdef"[value as usize];
+        digits[digit as usize] = value;
+        digits[digit.to_ascii_uppercase() as usize] = value;
+        value += 1;
+    }
+    digits
+};
+
 /// Sixteen bytes from 32 hexadecimal digits of either case.
-fn unhex(text: &str) -> Option<[u8; 16]> {
-    let digits = text.as_bytes();
+fn unhex(digits: &[u8]) -> Option<[u8; 16]> {
     if digits.len() != 32 {
         return None;
     }
-    let mut bytes = [0; 16];
+    let (mut bytes, mut all) = ([0; 16], 0);
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = u8::try_from(high * 16 + low).ok()?;
+        let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
+        all |= high | low;
+        *byte = high << 4 | low & 15;
     }
-    Some(bytes)
+    (all < 16).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -219,8 +290,29 @@ mod tests {
             "ffffffff-ffff-1fff-bfff-ffffffffffff",
             "ffffffff-ffff-4fff-cfff-ffffffffffff",
             "ffffffff-ffff-4fff-bfff-fffffffffff",
+            "ffffffff-ffff-4fff-bfff-ffffffffffff0",
+            "ffffffff-ffff-4fff-bfff-fffffffffffg",
+            "ffffffff-ffff-4fff-Bfff-ffffffffffff",
+            "ffffffff-ffff-4fff-bfff-ffffffffffF0",
+            "fffffffff-fff-4fff-bfff-ffffffffffff",
+            "ffffffff-ffff-4fff-bfff-fffffffffff\u{e9}",
         ] {
             assert_eq!(bad.parse::<MsgId>(), Err(IdError::BadUuid), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_byte_has_its_two_digits() {
+        for byte in 0..=u8::MAX {
+            let mut bytes = [0x5a; 16];
+            bytes[usize::from(byte) % 16] = byte;
+            let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex(bytes), *text.as_bytes());
+            assert_eq!(unhex(text.to_uppercase().as_bytes()), Some(bytes));
+        }
+        assert_eq!(unhex(&[b'0'; 31]), None);
+        for wrong in ["/0", "0:", "@a", "G0", "0`", "g0", " 0", "+1", "\u{e9}"] {
+            assert_eq!(unhex(wrong.repeat(16).as_bytes()), None, "{wrong}");
         }
     }
 

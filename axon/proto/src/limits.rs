@@ -76,6 +76,14 @@ pub const HANDSHAKES_FREE_MAX: usize = 64;
 pub const HANDSHAKES_MAX: usize = 256;
 /// Streams of each direction that a peer may have open on one connection.
 pub const STREAMS_MAX: u32 = 256;
+/// A message on the pipe, in bytes; a larger one takes a stream of its own. Answers of any size stay.
+pub const PIPE_MESSAGE_BYTES_MAX: usize = 4_096;
+/// Requests on the pipe that have no answer yet, each way.
+pub const PIPE_REQUESTS_MAX: usize = 256;
+/// One-way messages on the pipe that the peer has not taken over yet.
+pub const PIPE_ONE_WAY_MAX: usize = 4_096;
+/// What waits to be written to the pipe, in bytes; further messages take streams of their own.
+pub const PIPE_WAITING_BYTES_MAX: usize = 262_144;
 
 /// Requests of local clients waiting for a peer, together.
 pub const PENDING_MAX: usize = 4_096;

@@ -4,7 +4,9 @@
 //! here. A row gets its number when it comes and becomes visible when it is on disk and all before it are
 //! decided, so that nobody can acknowledge past a row that he has not been shown.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+
+use foldhash::{HashMap, HashSet};
 
 use crate::id::AgentId;
 use crate::limits::{CONSUMERS_MAX, SEQ_CLAIM};
@@ -90,8 +92,8 @@ impl Mailbox {
             line: VecDeque::new(),
             visible: next_seq - 1,
             open: BTreeMap::new(),
-            consumers: HashMap::new(),
-            changed: HashSet::new(),
+            consumers: HashMap::default(),
+            changed: HashSet::default(),
             uses: 0,
             read_up_to: 0,
             delivered_at_least: if clean { 0 } else { next_seq - 1 },
@@ -165,22 +167,27 @@ impl Mailbox {
         seq
     }
 
-    /// A row is written, or will never be: gives what has become visible by that, in order.
-    pub fn decide(&mut self, seq: u64, row: Option<Shown>) -> Vec<Shown> {
+    /// A row is written, or will never be; [`Self::next_shown`] gives what has become visible by that.
+    pub fn decide(&mut self, seq: u64, row: Option<Shown>) {
         if let Ok(at) = self.line.binary_search_by_key(&seq, |waiting| waiting.seq)
             && let Some(waiting) = self.line.get_mut(at)
             && waiting.decided.is_none()
         {
             waiting.decided = Some(row);
         }
-        let mut shown = Vec::new();
+    }
+
+    /// The next row that has become visible, in order, to be shown.
+    pub fn next_shown(&mut self) -> Option<Shown> {
         while self.line.front().is_some_and(|waiting| waiting.decided.is_some())
             && let Some(waiting) = self.line.pop_front()
         {
             self.visible = waiting.seq;
-            shown.extend(waiting.decided.flatten());
+            if let Some(shown) = waiting.decided.flatten() {
+                return Some(shown);
+            }
         }
-        shown
+        None
     }
 
     /// Holds a request as long as it is open; its number comes from [`Self::number`].
@@ -329,8 +336,9 @@ mod tests {
     fn shown(seq: u64) -> Option<Shown> {
         Some(Shown { row: row(seq), from: AgentId([0; 16]), except: None })
     }
-    fn seqs(shown: &[Shown]) -> Vec<u64> {
-        shown.iter().map(|shown| shown.row.seq).collect()
+    fn decide(inbox: &mut Mailbox, seq: u64, row: Option<Shown>) -> Vec<u64> {
+        inbox.decide(seq, row);
+        std::iter::from_fn(|| inbox.next_shown()).map(|shown| shown.row.seq).collect()
     }
 
     #[test]
@@ -338,15 +346,15 @@ mod tests {
         let mut inbox = Mailbox::new(5, true);
         let numbers: Vec<u64> = (0..4).map(|_| inbox.number()).collect();
         assert_eq!(numbers, [5, 6, 7, 8]);
-        assert!(inbox.decide(6, shown(6)).is_empty());
+        assert!(decide(&mut inbox, 6, shown(6)).is_empty());
         assert_eq!(inbox.visible(), 4);
-        assert_eq!(seqs(&inbox.decide(5, shown(5))), [5, 6]);
-        inbox.decide(7, None);
+        assert_eq!(decide(&mut inbox, 5, shown(5)), [5, 6]);
+        assert!(decide(&mut inbox, 7, None).is_empty());
         assert_eq!(inbox.visible(), 7, "one that is not kept leaves a gap");
         inbox.hold(row(8));
         assert_eq!(inbox.held(4, 9).count(), 1);
         inbox.release(8);
-        assert!(inbox.decide(8, shown(8)).is_empty(), "answered before it could be shown");
+        assert!(decide(&mut inbox, 8, shown(8)).is_empty(), "answered before it could be shown");
         assert_eq!((inbox.held(4, 9).count(), inbox.visible()), (0, 8));
     }
 

@@ -3,9 +3,10 @@
 //! Source: `spec/IPC.md`, "The outbox". Pure book-keeping: envelopes lie in the store, the node sends them.
 //! To each peer they leave one after another, in the order in which they were given.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, MsgId};

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 
+use foldhash::HashMap;
+
 use crate::contacts::{Contact, ContactChange, Contacts};
 use crate::error::{IpcCode, IpcError};
 use crate::id::{AgentId, PublicKey};
@@ -153,9 +155,12 @@ impl Peer {
 #[derive(Debug)]
 pub struct Peers {
     me: AgentId,
-    table: BTreeMap<AgentId, Peer>,
+    /// Each message looks into it some times.
+    table: HashMap<AgentId, Peer>,
     contacts: Contacts,
     statics: Vec<StaticPeer>,
+    /// Whom each name given here means, as of the last [`Self::rebuild`].
+    names: HashMap<String, Vec<AgentId>>,
     /// Taken out of `[[peers]]`, or forgotten, in this run; bounded by how often a person does that.
     taken_out: HashSet<AgentId>,
     /// When the table was last rebuilt (Unix milliseconds).
@@ -165,7 +170,7 @@ pub struct Peers {
 impl Peers {
     /// Begins with the cache's peers.
     pub fn new(me: AgentId, cached: Vec<KnownPeer>, contacts: Contacts) -> Self {
-        let mut table = BTreeMap::new();
+        let mut table = HashMap::default();
         for known in cached.into_iter().take(FOUND_PEERS_MAX) {
             if known.pubkey.agent_id() != known.agent_id || known.agent_id == me {
                 continue;
@@ -178,7 +183,8 @@ impl Peers {
             peer.connected_wall_ms = known.last_seen_ms;
             table.insert(peer.id, peer);
         }
-        Self { me, table, contacts, statics: Vec::new(), taken_out: HashSet::new(), as_of_ms: 0 }
+        let (statics, taken_out) = (Vec::new(), HashSet::new());
+        Self { me, table, contacts, statics, names: HashMap::default(), taken_out, as_of_ms: 0 }
     }
 
     /// Takes `[[peers]]` as it is now; gives the ids that are out, or whose key is another.
@@ -285,7 +291,25 @@ impl Peers {
             }
             (peer.source, peer.level, peer.name) = (wanted.source, wanted.level, wanted.name);
         }
+        out.sort_unstable();
+        self.index_names();
         out
+    }
+
+    /// Looks up what everybody is called here, whether they are known, blocked or without a key.
+    fn index_names(&mut self) {
+        self.names.clear();
+        let peers = self.table.values().map(|peer| (peer.id, &peer.name));
+        let live = self.contacts.iter().filter(|contact| contact.holds(self.as_of_ms));
+        let live = live.map(|contact| (contact.agent_id, &contact.name));
+        let fixed = self.statics.iter().map(|peer| (peer.agent_id, &peer.name));
+        for (id, name) in peers.chain(live).chain(fixed) {
+            let Some(name) = name else { continue };
+            let ids = self.names.entry(name.clone()).or_default();
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
     }
 
     /// How far an agent is trusted: none where nobody knows it.
@@ -363,8 +387,7 @@ impl Peers {
     /// Forgets found peers without news; gives their ids. Static, cached and connected ones stay.
     pub fn sweep(&mut self, mono_ms: u64, connected: impl Fn(AgentId) -> bool) -> Vec<AgentId> {
         let stale: Vec<AgentId> = self
-            .table
-            .values()
+            .iter()
             .filter(|peer| peer.source == Source::Found && !peer.kept && peer.seen_ms + STALE_MS <= mono_ms)
             .map(|peer| peer.id)
             .filter(|id| !connected(*id))
@@ -384,8 +407,10 @@ impl Peers {
     }
 
     /// All peers, by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Peer> {
-        self.table.values()
+    pub fn iter(&self) -> impl Iterator<Item = &Peer> + Clone {
+        let mut peers: Vec<&Peer> = self.table.values().collect();
+        peers.sort_unstable_by_key(|peer| peer.id);
+        peers.into_iter()
     }
 
     /// Whether an entry says that this agent is blocked.
@@ -407,7 +432,7 @@ impl Peers {
 
     /// What the cache on disk holds.
     pub fn cache(&self) -> Vec<KnownPeer> {
-        let cached = self.table.values().filter(|peer| peer.kept && peer.is_found());
+        let cached = self.iter().filter(|peer| peer.kept && peer.is_found());
         cached
             .map(|peer| {
                 let mut addrs: Vec<SocketAddr> = peer.worked_addr.into_iter().collect();
@@ -441,15 +466,9 @@ impl Peers {
             return if id == self.me { own() } else { Ok(id) };
         }
         let live = || self.contacts.iter().filter(|contact| contact.holds(self.as_of_ms));
-        let peers = self.table.values();
-        let named: HashSet<AgentId> = peers
-            .filter(|peer| peer.name.as_deref() == Some(text))
-            .map(|peer| peer.id)
-            .chain(live().filter(|c| c.name.as_deref() == Some(text)).map(|c| c.agent_id))
-            .chain(self.statics.iter().filter(|s| s.name.as_deref() == Some(text)).map(|s| s.agent_id))
-            .collect();
-        if named.len() == 1 {
-            return named.into_iter().next().map_or_else(own, Ok);
+        let named = self.names.get(text).map_or(&[][..], Vec::as_slice);
+        if let [id] = named {
+            return Ok(*id);
         }
         let of_peers = self.table.values().filter(|peer| peer.level >= Level::Known);
         let claimed = of_peers.clone().filter(|peer| peer.claimed_name.as_deref() == Some(text));
@@ -462,7 +481,8 @@ impl Peers {
             .chain([self.me])
             .filter(|id| hex && id.to_string()[AgentId::PREFIX.len()..].starts_with(&digits));
         // A claimed name that looks like another peer's digits must not catch what is meant for that one.
-        let mut fitting: Vec<AgentId> = claimed.map(|peer| peer.id).chain(prefixed).chain(named).collect();
+        let mut fitting: Vec<AgentId> =
+            claimed.map(|peer| peer.id).chain(prefixed).chain(named.iter().copied()).collect();
         fitting.sort_unstable();
         fitting.dedup();
         match &fitting[..] {
@@ -497,7 +517,7 @@ impl Peers {
 
     /// Found peers are bounded: the one seen longest ago goes, cached ones last.
     fn make_room(&mut self, connected: impl Fn(AgentId) -> bool) {
-        let found = self.table.values().filter(|peer| peer.is_found());
+        let found = self.iter().filter(|peer| peer.is_found());
         if found.clone().count() >= FOUND_PEERS_MAX
             && let Some(oldest) = found
                 .filter(|peer| !connected(peer.id))

@@ -3,7 +3,9 @@
 //! Source: `spec/WIRE_FORMAT.md`, "Replay". Ids are remembered by sender: when the table is full, the sender
 //! that fills most of it loses its oldest, so that one peer cannot push out another's.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::{HashMap, HashSet};
 
 use crate::id::{AgentId, MsgId};
 use crate::limits::{
@@ -37,10 +39,10 @@ impl Replay {
     /// Begins with what the disk remembered.
     pub fn new(remembered: &[Seen], wall_ms: u64) -> Self {
         let mut replay = Self {
-            senders: HashMap::new(),
+            senders: HashMap::default(),
             count: 0,
             count_max: REPLAY_IDS_MAX,
-            long: HashMap::new(),
+            long: HashMap::default(),
             unwritten: Vec::new(),
         };
         for seen in remembered.iter().filter(|seen| seen.until_ms > wall_ms) {

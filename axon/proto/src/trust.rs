@@ -3,8 +3,7 @@
 //! Source: `spec/TRUST.md`. Pure rules: they see who sends, which kind, how large and when, and never what a
 //! message says.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{PeerCode, Refusal};

@@ -3,6 +3,9 @@
 //! Source: `spec/WIRE_FORMAT.md`, "Envelope". Payloads stay raw text; nothing is encoded again on its way
 //! through.
 
+mod scan;
+mod text;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,6 +15,12 @@ use serde_json::value::RawValue;
 use crate::error::{PeerCode, Refusal};
 use crate::id::{AgentId, IdError, MsgId};
 use crate::limits::{DEPTH_MAX, KIND_BYTES_MAX, MESSAGE_BYTES_MAX, PROTOCOL_VERSION};
+
+#[cfg(test)]
+pub(crate) use scan::nearly;
+pub(crate) use scan::{Fields, Next};
+pub use text::Scratch;
+pub(crate) use text::{push_number, push_one_line, push_quoted};
 
 /// One message between two agents. Every field has been parsed; whose it is has not been checked yet.
 #[derive(Debug, Clone)]
@@ -26,19 +35,60 @@ pub struct Envelope {
     pub to: AgentId,
     /// Unix time in milliseconds; never 0.
     pub ts: u64,
-    /// What it is; unknown kinds stay text.
-    pub kind: Box<str>,
     /// The message that it refers to.
     pub reference: Option<MsgId>,
     /// Until when its sender may send it again under its id (Unix milliseconds).
     pub resend_until: Option<u64>,
     /// Whether its sender asks to be told when it was read.
     pub read_receipt: bool,
+    kind: KindText,
     raw: Arc<str>,
     payload: Range<usize>,
 }
 
+/// Where an envelope's kind stands.
+#[derive(Debug, Clone)]
+enum KindText {
+    /// In the envelope's text.
+    InRaw(Range<usize>),
+    /// Here, because it was written with escapes there.
+    Own(Box<str>),
+}
+
+/// An envelope but for its text, in which its kind and its payload have their places.
+struct Parts {
+    v: u32,
+    id: MsgId,
+    from: AgentId,
+    to: AgentId,
+    ts: u64,
+    kind: KindText,
+    reference: Option<MsgId>,
+    resend_until: Option<u64>,
+    read_receipt: bool,
+    payload: Range<usize>,
+}
+
 impl Envelope {
+    fn new(parts: Parts, raw: Arc<str>) -> Self {
+        let Parts { v, id, from, to, ts, kind, reference, resend_until, read_receipt, payload } = parts;
+        Self { v, id, from, to, ts, reference, resend_until, read_receipt, kind, raw, payload }
+    }
+
+    /// The place of a part of a text in that text.
+    fn place(whole: &str, part: &str) -> Range<usize> {
+        let start = part.as_ptr() as usize - whole.as_ptr() as usize;
+        start..start + part.len()
+    }
+
+    /// What it is; unknown kinds stay text.
+    pub fn kind(&self) -> &str {
+        match &self.kind {
+            KindText::InRaw(place) => self.raw.get(place.clone()).unwrap_or_default(),
+            KindText::Own(kind) => kind,
+        }
+    }
+
     /// The whole envelope as JSON on one line.
     pub fn raw(&self) -> &Arc<str> {
         &self.raw
@@ -54,7 +104,7 @@ impl Envelope {
             from,
             to,
             ts: self.ts,
-            kind: &self.kind,
+            kind: self.kind(),
             reference: self.reference,
             resend_until: self.resend_until,
             read_receipt: self.read_receipt,
@@ -89,6 +139,9 @@ pub struct TooLarge {
     pub bytes: usize,
 }
 
+/// No envelope has so much around its payload, also where each character of its kind is escaped.
+const HEADER_BYTES_MAX: usize = 1_024;
+
 /// What an envelope is made of, but for its payload.
 #[derive(Debug, Clone, Copy)]
 pub struct Header<'a> {
@@ -110,40 +163,105 @@ pub struct Header<'a> {
     pub read_receipt: bool,
 }
 
+impl Header<'_> {
+    /// Writes the envelope up to its payload; gives where its kind stands.
+    fn write(&self, text: &mut String) -> KindText {
+        let Self { id, from, to, ts, kind, reference, resend_until, read_receipt } = self;
+        text.push_str("{\"v\":");
+        push_number(text, PROTOCOL_VERSION.into());
+        text.push_str(",\"id\":\"");
+        id.with_text(|id| text.push_str(id));
+        text.push_str("\",\"from\":\"");
+        from.with_text(|from| text.push_str(from));
+        text.push_str("\",\"to\":\"");
+        to.with_text(|to| text.push_str(to));
+        text.push_str("\",\"ts\":");
+        push_number(text, *ts);
+        text.push_str(",\"kind\":");
+        let start = text.len() + 1;
+        push_quoted(text, kind);
+        let place = start..text.len().saturating_sub(1);
+        if let Some(reference) = reference {
+            text.push_str(",\"ref\":\"");
+            reference.with_text(|reference| text.push_str(reference));
+            text.push('"');
+        }
+        if let Some(resend_until) = resend_until {
+            text.push_str(",\"resend_until\":");
+            push_number(text, *resend_until);
+        }
+        if *read_receipt {
+            text.push_str(",\"read_receipt\":true");
+        }
+        text.push_str(",\"payload\":");
+        if place.len() == kind.len() { KindText::InRaw(place) } else { KindText::Own((*kind).into()) }
+    }
+
+    /// Whether an envelope with this header and a payload of so many bytes is short enough.
+    pub fn fits(&self, scratch: &mut Scratch, payload_bytes: usize) -> Result<(), TooLarge> {
+        // Far more than any header takes: only near the bound it matters how much.
+        if payload_bytes + HEADER_BYTES_MAX <= MESSAGE_BYTES_MAX {
+            return Ok(());
+        }
+        let mut text = scratch.take();
+        self.write(&mut text);
+        let bytes = text.len() + payload_bytes + 1;
+        scratch.put_back(text);
+        if bytes > MESSAGE_BYTES_MAX { Err(TooLarge { bytes }) } else { Ok(()) }
+    }
+}
+
 /// An envelope with this header and payload (a JSON object).
 pub fn encode(header: Header<'_>, payload: &RawValue) -> Result<Envelope, TooLarge> {
-    #[derive(Serialize)]
-    struct Out<'a> {
-        v: u32,
-        id: MsgId,
-        from: AgentId,
-        to: AgentId,
-        ts: u64,
-        kind: &'a str,
-        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
-        reference: Option<MsgId>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        resend_until: Option<u64>,
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        read_receipt: bool,
-        payload: &'a RawValue,
+    encode_in(&mut Scratch::default(), header, payload)
+}
+
+/// The same, in a buffer that is used again.
+pub fn encode_in(
+    scratch: &mut Scratch,
+    header: Header<'_>,
+    payload: &RawValue,
+) -> Result<Envelope, TooLarge> {
+    let mut text = scratch.take();
+    let kind = header.write(&mut text);
+    let start = text.len();
+    let bytes = start + payload.get().len() + 1;
+    if bytes > MESSAGE_BYTES_MAX {
+        scratch.put_back(text);
+        return Err(TooLarge { bytes });
     }
-    let Header { id, from, to, ts, kind, reference, resend_until, read_receipt } = header;
+    push_one_line(&mut text, payload.get());
+    let payload = start..text.len();
+    text.push('}');
+    let raw = text.as_str().into();
+    scratch.put_back(text);
+    let Header { id, from, to, ts, reference, resend_until, read_receipt, .. } = header;
     let v = PROTOCOL_VERSION;
-    let out = Out { v, id, from, to, ts, kind, reference, resend_until, read_receipt, payload };
-    let text = serde_json::to_string(&out).unwrap_or_default();
-    if text.len() > MESSAGE_BYTES_MAX {
-        return Err(TooLarge { bytes: text.len() });
-    }
-    let raw: Arc<str> = one_line(text).into();
-    let end = raw.len().saturating_sub(1);
-    let payload = end.saturating_sub(payload.get().len())..end;
-    let kind = kind.into();
-    Ok(Envelope { v, id, from, to, ts, kind, reference, resend_until, read_receipt, raw, payload })
+    let parts = Parts { v, id, from, to, ts, kind, reference, resend_until, read_receipt, payload };
+    Ok(Envelope::new(parts, raw))
 }
 
 /// Reads one message. Fields that are not of the envelope are passed over.
 pub fn decode(bytes: Vec<u8>) -> Result<Envelope, Undecodable> {
+    let bad =
+        |message: String| Undecodable { refusal: Refusal::new(PeerCode::InvalidEnvelope, message), id: None };
+    if bytes.len() > MESSAGE_BYTES_MAX {
+        return Err(bad(format!("a message is at most {MESSAGE_BYTES_MAX} bytes long")));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| bad("a message is UTF-8 text".into()))?;
+    let raw: Arc<str> = one_line(text).into();
+    if too_deep(&raw) {
+        return Err(bad(format!("objects and lists are at most {DEPTH_MAX} deep inside one another")));
+    }
+    let parts = match scan::envelope(&raw) {
+        Some(parts) => parts,
+        None => read(&raw)?,
+    };
+    Ok(Envelope::new(parts, raw))
+}
+
+/// Reads a message of any form, or says what is wrong with it.
+fn read(raw: &str) -> Result<Parts, Undecodable> {
     #[derive(Deserialize)]
     struct Loose<'a> {
         #[serde(borrow)]
@@ -171,20 +289,12 @@ pub fn decode(bytes: Vec<u8>) -> Result<Envelope, Undecodable> {
         refusal: Refusal::new(PeerCode::InvalidEnvelope, message),
         id,
     };
-    if bytes.len() > MESSAGE_BYTES_MAX {
-        return Err(bad(None, format!("a message is at most {MESSAGE_BYTES_MAX} bytes long")));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| bad(None, "a message is UTF-8 text".into()))?;
-    let raw: Arc<str> = one_line(text).into();
-    if too_deep(&raw) {
-        return Err(bad(None, format!("objects and lists are at most {DEPTH_MAX} deep inside one another")));
-    }
     // A serde struct would also be read from an array.
     if !raw.trim_start().starts_with('{') {
         return Err(bad(None, "a message is one JSON object".into()));
     }
     let loose: Loose<'_> =
-        serde_json::from_str(&raw).map_err(|error| bad(None, format!("not a JSON object: {error}")))?;
+        serde_json::from_str(raw).map_err(|error| bad(None, format!("not a JSON object: {error}")))?;
 
     fn field<'a, T: Deserialize<'a>>(value: Option<&'a RawValue>) -> Option<T> {
         serde_json::from_str(value?.get()).ok()
@@ -230,13 +340,12 @@ pub fn decode(bytes: Vec<u8>) -> Result<Envelope, Undecodable> {
         .map(RawValue::get)
         .filter(|payload| payload.starts_with('{'))
         .ok_or_else(|| bad("payload must be a JSON object"))?;
-    let start = payload.as_ptr() as usize - raw.as_ptr() as usize;
-    let payload = start..start + payload.len();
+    let payload = Envelope::place(raw, payload);
     // Both are axon's own; in another's envelope they may mean anything, and then mean nothing here.
     let resend_until = field::<u64>(loose.resend_until);
     let read_receipt = field::<bool>(loose.read_receipt).unwrap_or(false);
-    let kind = kind.into();
-    Ok(Envelope { v, id, from, to, ts, kind, reference, resend_until, read_receipt, raw, payload })
+    let kind = KindText::Own(kind.into());
+    Ok(Parts { v, id, from, to, ts, kind, reference, resend_until, read_receipt, payload })
 }
 
 /// Who sent an envelope that was decoded before.
@@ -250,6 +359,15 @@ pub fn sender(raw: &str) -> Option<AgentId> {
 
 /// Whether JSON text nests deeper than others can read it.
 pub fn too_deep(json: &str) -> bool {
+    nests_deeper(json, DEPTH_MAX)
+}
+
+/// Whether JSON text has objects and lists more than so deep inside one another.
+pub fn nests_deeper(json: &str, depth_max: usize) -> bool {
+    // Nothing can be deeper than there are brackets, wherever they stand.
+    if memchr::memchr2_iter(b'{', b'[', json.as_bytes()).nth(depth_max).is_none() {
+        return false;
+    }
     let (mut depth, mut text, mut escaped) = (0usize, false, false);
     for byte in json.bytes() {
         match byte {
@@ -258,7 +376,7 @@ pub fn too_deep(json: &str) -> bool {
             b'"' => text = !text,
             b'{' | b'[' if !text => {
                 depth += 1;
-                if depth > DEPTH_MAX {
+                if depth > depth_max {
                     return true;
                 }
             }
@@ -267,6 +385,20 @@ pub fn too_deep(json: &str) -> bool {
         }
     }
     false
+}
+
+/// Whether a JSON object may have one of these fields; one without them is not read for them.
+pub fn may_have(object: &str, fields: &[&str]) -> bool {
+    let object = object.as_bytes();
+    let named = |at: usize| {
+        let rest = object.get(at + 1..).unwrap_or_default();
+        fields.iter().any(|field| {
+            let after = rest.strip_prefix(field.as_bytes());
+            after.is_some_and(|after| after.starts_with(b"\""))
+        })
+    };
+    // Its name may be written with escapes.
+    memchr::memchr(b'\\', object).is_some() || memchr::memchr_iter(b'"', object).any(named)
 }
 
 /// Raw JSON from text that is known to be JSON; `{}` where it is not.
@@ -296,12 +428,13 @@ pub fn cut(mut text: String, bytes_max: usize) -> String {
     text
 }
 
-/// In valid JSON a line break stands only between tokens, where a space is as good.
 fn one_line(text: String) -> String {
-    if !text.bytes().any(|byte| byte == b'\n' || byte == b'\r') {
+    if memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_none() {
         return text;
     }
-    text.replace(['\n', '\r'], " ")
+    let mut line = String::with_capacity(text.len());
+    push_one_line(&mut line, &text);
+    line
 }
 
 #[cfg(test)]
@@ -331,6 +464,55 @@ mod tests {
     }
 
     #[test]
+    fn an_envelope_of_ours_is_what_serde_would_write() {
+        let payload = raw_json(r#"{"question":"ü"}"#.into());
+        for (kind, reference, resend_until, read_receipt) in
+            [("query", None, None, false), ("a\"b\\", Some(ID.parse().unwrap()), Some(9), true)]
+        {
+            let (id, from) = (ID.parse().unwrap(), FROM.parse().unwrap());
+            let header = Header { id, from, to: from, ts: 7, kind, reference, resend_until, read_receipt };
+            let made = encode(header, &payload).unwrap();
+            let mut expected = format!(
+                r#"{{"v":1,"id":"{ID}","from":"{FROM}","to":"{FROM}","ts":7,"kind":{}"#,
+                serde_json::to_string(kind).unwrap()
+            );
+            if read_receipt {
+                expected += &format!(r#","ref":"{ID}","resend_until":9,"read_receipt":true"#);
+            }
+            expected += r#","payload":{"question":"ü"}}"#;
+            assert_eq!(**made.raw(), *expected);
+            assert_eq!((made.kind(), made.payload()), (kind, payload.get()));
+            // Whether it fits is known before it is written, to the byte.
+            let around = made.raw().len() - payload.get().len();
+            let scratch = &mut Scratch::default();
+            assert_eq!(header.fits(scratch, MESSAGE_BYTES_MAX - around), Ok(()));
+            let bytes = MESSAGE_BYTES_MAX + 1;
+            assert_eq!(header.fits(scratch, bytes - around), Err(TooLarge { bytes }));
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_there_is_seen() {
+        for object in
+            [r#"{"domain":"a"}"#, r#"{"x":"","domain" : 1}"#, r#"{"\u0064omain":1}"#, r#"{"a":"\n"}"#]
+        {
+            assert!(may_have(object, &["x y", "domain"]), "{object}");
+        }
+        for object in [r#"{}"#, r#"{"domains":1}"#, r#"{"adomain":1,"b":"a domain"}"#] {
+            assert!(!may_have(object, &["domain"]), "{object}");
+        }
+    }
+
+    #[test]
+    fn depth_is_counted_outside_of_texts() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(!too_deep(&nested(DEPTH_MAX)) && too_deep(&nested(DEPTH_MAX + 1)));
+        let text = format!(r#"{{"a":"\"{}"}}"#, "[".repeat(DEPTH_MAX * 2));
+        assert!(!too_deep(&text));
+        assert!(!too_deep(&"[]".repeat(DEPTH_MAX * 2)));
+    }
+
+    #[test]
     fn what_is_encoded_is_decoded() {
         let header = Header {
             id: ID.parse().unwrap(),
@@ -345,7 +527,7 @@ mod tests {
         let made = encode(header, &raw_json(r#"{"question":"ü\n"}"#.into())).unwrap();
         assert_eq!(made.payload(), r#"{"question":"ü\n"}"#);
         let read = decode(made.raw().as_bytes().to_vec()).unwrap();
-        assert_eq!((read.id, read.ts, &*read.kind), (made.id, 7, "query"));
+        assert_eq!((read.id, read.ts, read.kind()), (made.id, 7, "query"));
         assert_eq!(read.reference, made.reference);
         assert_eq!((read.resend_until, read.read_receipt), (Some(9), true));
         assert_eq!(read.payload(), made.payload());

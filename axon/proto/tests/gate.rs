@@ -28,6 +28,7 @@ const ALL: &[&str] = &[
     "receipt",
     "knock",
     "rekey",
+    "pipe",
 ];
 
 fn code(answer: &Value) -> &str {
@@ -90,6 +91,31 @@ fn hello_is_answered_with_version_features_and_boot_and_again_when_it_comes_agai
     assert_eq!(solo.ask(conn, &other)["payload"], first["payload"]);
     assert_eq!(closes(&solo.wait(10_000)), []);
     assert_eq!(solo.dropped("replayed"), 0);
+}
+
+// shows: WF-PIPE-1
+#[test]
+fn the_pipe_is_for_two_that_both_offer_it_and_only_after_hello() {
+    for (ours, theirs) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut solo = Solo::with(1, 2, |settings| settings.pipe = ours);
+        let conn = solo.accept();
+        let features = if theirs { ALL } else { V1 };
+        let hello = solo.envelope("hello", Solo::hello_payload(features, None));
+        let (stream, effects) = solo.request(conn, &hello);
+        let answer = answer_on(&effects, stream).unwrap();
+        let offered = answer["payload"]["features"].as_array().unwrap().contains(&json!("pipe"));
+        let up = effects.iter().filter_map(|effect| match effect {
+            Effect::Up { conn: on, pipe } if *on == conn => Some(*pipe),
+            _ => None,
+        });
+        let used = up.collect::<Vec<_>>() == [true];
+        assert_eq!((offered, used), (ours, ours && theirs));
+        // What the setting was at the start holds until the end.
+        solo.set(|settings| settings.pipe = !ours);
+        let (stream, effects) = solo.request(conn, &hello);
+        let again = answer_on(&effects, stream).unwrap();
+        assert_eq!(again["payload"]["features"], answer["payload"]["features"]);
+    }
 }
 
 // shows: WF-HEL-6, WF-HEL-4, WF-HEL-5, WF-ERR-5

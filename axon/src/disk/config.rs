@@ -39,6 +39,8 @@ pub struct Config {
     pub name: Option<String>,
     /// `mdns`.
     pub mdns: bool,
+    /// `pipe`.
+    pub pipe: bool,
     /// `max_ipc_clients`.
     pub max_ipc_clients: usize,
     /// `max_connections`.
@@ -178,6 +180,7 @@ impl Config {
             buffer_ttl_secs: self.buffer_ttl_secs,
             buffer_byte_cap: self.buffer_byte_cap,
             durable: self.durable,
+            pipe: self.pipe,
             read_receipts: self.read_receipts,
             outbox: self.outbox,
             agent: self.agent.clone(),
@@ -214,6 +217,7 @@ impl Config {
             ("bind", Taken::Addr(addr)) => self.bind = Some(addr),
             ("name", Taken::Text(text)) => self.name = Some(text),
             ("mdns", Taken::Bool(yes)) => self.mdns = yes,
+            ("pipe", Taken::Bool(yes)) => self.pipe = yes,
             ("max_ipc_clients", Taken::Int(n)) => self.max_ipc_clients = size(n),
             ("max_connections", Taken::Int(n)) => self.max_connections = size(n),
             ("keepalive_secs", Taken::Int(n)) => self.keepalive_secs = n,
@@ -248,6 +252,7 @@ impl Default for Config {
             bind: None,
             name: node.name,
             mdns: true,
+            pipe: node.pipe,
             max_ipc_clients: node.max_ipc_clients,
             max_connections: node.max_connections,
             keepalive_secs: 15,

@@ -86,6 +86,13 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row("name", NAME, Preset::None, false, "what this agent calls itself, in hello, whoami and capabilities"),
     row("mdns", Kind::Bool, Preset::Bool(true), true, "find peers on the local network and be found there"),
+    row(
+        "pipe",
+        Kind::Bool,
+        Preset::Bool(true),
+        true,
+        "let small messages share a stream with peers that do so too",
+    ),
     int("max_ipc_clients", (1, 1_024), 64, "clients", false, "clients of the socket at once"),
     int("max_connections", (1, 4_096), 128, "connections", false, "QUIC connections at once"),
     int("keepalive_secs", (1, 3_600), 15, "seconds", true, "how often an idle connection is kept awake"),

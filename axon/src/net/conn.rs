@@ -16,7 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::cert::Identity;
 use super::endpoint::{self, unmapped};
+use super::pipe::Pipe;
 use super::silence::{self, Flight};
+use super::stream::Turn;
 use super::trust::{Admission, other_end};
 use super::{Conn, Event, Flushing, Hello, NetEvent, Shared, Waiting, stream, why};
 
@@ -207,11 +209,11 @@ async fn early_hello(
 ) -> First {
     let stream = shared.stream_id();
     let (answer, answered) = oneshot::channel();
-    let waiting = Waiting { answer, flushing };
+    let waiting = Waiting::Stream { answer, flushing };
     let event = Event::EarlyHello { stream, peer: who.id, bytes: bytes.clone(), waiting };
     let _ = shared.events.send(NetEvent(event)).await;
-    let events = shared.events.clone();
-    tokio::spawn(async move { stream::serve(&events, stream, send, answered).await });
+    let shared = shared.clone();
+    tokio::spawn(async move { stream::serve(&shared, stream, send, answered).await });
     First::Early(stream, bytes)
 }
 
@@ -233,15 +235,20 @@ async fn run(mut shared: Shared, ready: Ready, first: Option<First>) {
         Side::Dialer => {}
     }
     let conn = shared.conn_id();
+    shared.turn = Turn::default();
     let flight = Arc::new(Flight::default());
+    let pipe = Arc::new(Pipe::new(connection.clone(), who.id, Arc::clone(&flight), flushing.clone()));
     let addr = unmapped(connection.remote_address());
     let told = Event::Connected {
         input: Input::Connected { conn, peer: who.id, key: who.key, side, addr, dial, early, binding },
         conn,
         opened: Conn {
             connection: connection.clone(),
+            side,
             flight: Arc::clone(&flight),
             flushing: flushing.clone(),
+            turn: shared.turn.clone(),
+            pipe: Arc::clone(&pipe),
         },
         hello,
     };
@@ -271,7 +278,7 @@ async fn run(mut shared: Shared, ready: Ready, first: Option<First>) {
     let streams = async {
         tokio::join!(
             requests(&shared, conn, &connection, &slots[0], &flushing, stranger),
-            one_ways(&shared, conn, &connection, &slots[1]),
+            one_ways(&shared, conn, &connection, &slots[1], &pipe),
         );
         // What had come before the end still reaches the node before it hears of the end.
         for slots in &slots {
@@ -308,10 +315,16 @@ async fn requests(
     }
 }
 
-async fn one_ways(shared: &Shared, conn: ConnId, connection: &Connection, slots: &Arc<Semaphore>) {
+async fn one_ways(
+    shared: &Shared,
+    conn: ConnId,
+    connection: &Connection,
+    slots: &Arc<Semaphore>,
+    pipe: &Arc<Pipe>,
+) {
     while let Ok(slot) = Arc::clone(slots).acquire_owned().await {
         let Ok(recv) = connection.accept_uni().await else { return };
-        tokio::spawn(stream::one_way(shared.clone(), conn, recv, slot));
+        tokio::spawn(stream::one_way(shared.clone(), conn, recv, slot, Arc::clone(pipe)));
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::cert::Identity;
 use super::conn::{self, NOT_PINNED, Ready, VIOLATION};
 use super::endpoint::unmapped;
-use super::stream::Exchange;
+use super::stream::{Exchange, Turn};
 use super::trust::{Trust, other_end};
 use super::{Event, Flushing, Hello, NetEvent, Shared, why};
 
@@ -223,6 +223,6 @@ impl Attempt {
 async fn say_early(connection: &Connection, hello: &str) -> Option<Exchange> {
     let (send, recv) = connection.open_bi().await.ok()?;
     let mut exchange = Exchange::new(send, Some(recv));
-    exchange.say(hello).await.ok()?;
+    exchange.say(&Turn::default(), hello).await.ok()?;
     Some(exchange)
 }

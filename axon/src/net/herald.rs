@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::cert::Identity;
 use super::dial::{self, Attempt, Expected};
-use super::stream;
+use super::stream::{self, Route, Turn};
 
 /// Close code: all is done.
 const DONE: VarInt = VarInt::from_u32(0);
@@ -38,12 +38,13 @@ pub(super) async fn go(herald: Herald) -> Result<Vec<u8>, Lost> {
 }
 
 async fn say(connection: &Connection, hello: &str, message: &str) -> Result<Vec<u8>, Lost> {
-    let flight = Arc::default();
-    let answer = stream::ask(connection, &flight, hello).await?;
+    let connection = connection.clone();
+    let route = Route { connection, flight: Arc::default(), turn: Turn::default() };
+    let answer = stream::ask(&route, hello).await?;
     if !is_hello(&answer) {
         return Err(Lost::Connection("the peer did not take our hello".into()));
     }
-    stream::ask(connection, &flight, message).await
+    stream::ask(&route, message).await
 }
 
 fn is_hello(answer: &[u8]) -> bool {

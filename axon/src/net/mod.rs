@@ -10,6 +10,7 @@ mod dial;
 mod endpoint;
 mod herald;
 mod kx;
+mod pipe;
 mod silence;
 mod stream;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits::{MESSAGE_BYTES_MAX, STREAMS_MAX};
-use axon_proto::node::{ConnId, Effect, Input, Lost, StreamId, Token};
+use axon_proto::node::{ConnId, Effect, Input, Lost, Side, StreamId, Token};
 use quinn::{Connection, Endpoint, VarInt};
 use rustls::sign::CertifiedKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -36,8 +37,9 @@ use tokio::task::AbortHandle;
 use cert::Identity;
 use endpoint::Open;
 use herald::Herald;
+use pipe::Pipe;
 use silence::Flight;
-use stream::{Answer, Exchange};
+use stream::{Answer, Exchange, Route, Turn};
 use tickets::{Sessions, Tickets};
 use trust::Trust;
 
@@ -63,22 +65,87 @@ pub struct Net {
     streams: HashMap<StreamId, Waiting>,
     /// Messages of ours that await their end. One that goes out again does so under a new number, so that the
     /// end of an earlier attempt, told but not yet absorbed, is not taken for its own.
-    messages: HashMap<Token, (u64, AbortHandle)>,
+    messages: HashMap<Token, (u64, Way)>,
     attempts: u64,
     accepting: AbortHandle,
 }
 
-/// Something happened on the network. Give it to [`Net::absorb`].
+/// Something happened on the network. Give [each](NetEvent::each) to [`Net::absorb`].
 pub struct NetEvent(Event);
 
+impl NetEvent {
+    /// The events that came together, in their order. The node must have dealt with one, and its effects
+    /// must be carried out, before the next is absorbed.
+    pub fn each(self) -> impl Iterator<Item = Self> {
+        let (one, many) = match self.0 {
+            Event::Many(many) => (None, many),
+            one => (Some(one), Vec::new()),
+        };
+        one.into_iter().chain(many).map(Self)
+    }
+}
+
 enum Event {
-    Connected { input: Input, conn: ConnId, opened: Conn, hello: Option<Hello> },
-    Disconnected { conn: ConnId, why: String },
-    EarlyHello { stream: StreamId, peer: AgentId, bytes: Vec<u8>, waiting: Waiting },
-    Request { conn: ConnId, stream: StreamId, bytes: Vec<u8>, waiting: Option<Waiting> },
-    Gone { stream: StreamId, tell: bool },
-    Ended { token: Token, attempt: u64, input: Input },
+    Connected {
+        input: Input,
+        conn: ConnId,
+        opened: Conn,
+        hello: Option<Hello>,
+    },
+    Disconnected {
+        conn: ConnId,
+        why: String,
+    },
+    EarlyHello {
+        stream: StreamId,
+        peer: AgentId,
+        bytes: Vec<u8>,
+        waiting: Waiting,
+    },
+    Request {
+        conn: ConnId,
+        stream: StreamId,
+        bytes: Vec<u8>,
+        waiting: Option<Waiting>,
+    },
+    Gone {
+        stream: StreamId,
+        tell: bool,
+    },
+    /// Something of the peer's begins as a pipe does.
+    Piped {
+        conn: ConnId,
+        answer: oneshot::Sender<bool>,
+    },
+    Ended {
+        token: Token,
+        attempt: u64,
+        input: Input,
+    },
     Plain(Input),
+    /// Several that came together; none of them is one of these.
+    Many(Vec<Event>),
+}
+
+/// How a message of ours went out.
+enum Way {
+    /// On a stream of its own, by this task.
+    Stream(AbortHandle),
+    /// As this request on the pipe.
+    Asked(Arc<Pipe>, u32),
+    /// One-way on the pipe.
+    Told,
+}
+
+impl Way {
+    /// Nobody waits for its end any more.
+    fn abandon(self) {
+        match self {
+            Self::Stream(task) => task.abort(),
+            Self::Asked(pipe, number) => pipe.abandon(number),
+            Self::Told => {}
+        }
+    }
 }
 
 /// The hello of a dial.
@@ -92,8 +159,11 @@ struct Hello {
 /// One connection, as `Net` keeps it.
 struct Conn {
     connection: Connection,
+    side: Side,
     flight: Arc<Flight>,
     flushing: Flushing,
+    turn: Turn,
+    pipe: Arc<Pipe>,
 }
 
 /// Answers of one connection that the peer does not have yet: one permit is out for each.
@@ -121,9 +191,28 @@ impl Flushing {
 }
 
 /// An inbound request that awaits its answer.
-struct Waiting {
-    answer: oneshot::Sender<Answer>,
-    flushing: Flushing,
+enum Waiting {
+    /// On a stream of its own, by a task.
+    Stream { answer: oneshot::Sender<Answer>, flushing: Flushing },
+    /// On the pipe, under this number, which may be used again.
+    Pipe(Arc<Pipe>, u32, StreamId),
+}
+
+impl Waiting {
+    fn say(self, bytes: Arc<str>) {
+        match self {
+            // A task that has gone has told so.
+            Self::Stream { answer, flushing } => drop(answer.send(Answer::Say(bytes, flushing.begin()))),
+            Self::Pipe(pipe, number, stream) => pipe.answer(number, stream, Some(&bytes)),
+        }
+    }
+
+    fn reset(self) {
+        match self {
+            Self::Stream { answer, .. } => drop(answer.send(Answer::Reset)),
+            Self::Pipe(pipe, number, stream) => pipe.answer(number, stream, None),
+        }
+    }
 }
 
 /// What every task of the network needs.
@@ -138,6 +227,10 @@ struct Shared {
     read_timeout: Duration,
     stranger_guard: Duration,
     message_bytes_max: usize,
+    /// Whether a peer may open a pipe.
+    pipe: bool,
+    /// Each connection has its own.
+    turn: Turn,
 }
 
 /// Tells of certificates that the handshake has refused, as far as there is room: nothing ever waits for it.
@@ -210,6 +303,8 @@ impl Net {
             read_timeout: config.read_timeout,
             stranger_guard,
             message_bytes_max: MESSAGE_BYTES_MAX,
+            pipe: config.pipe,
+            turn: Turn::default(),
         };
         let accepting = tokio::spawn(conn::accept_all(endpoint.clone(), shared.clone())).abort_handle();
         Ok(Self {
@@ -256,7 +351,10 @@ impl Net {
                 Some(input)
             }
             Event::Disconnected { conn, why } => {
-                self.conns.remove(&conn)?;
+                let (tokens, streams) = self.conns.remove(&conn)?.pipe.over();
+                // The node has an end for all of them in the one input.
+                tokens.iter().for_each(|token| drop(self.messages.remove(token)));
+                streams.iter().for_each(|stream| drop(self.streams.remove(stream)));
                 Some(Input::Disconnected { conn, why })
             }
             Event::EarlyHello { stream, peer, bytes, waiting } => {
@@ -278,7 +376,13 @@ impl Net {
                 self.messages.remove(&token);
                 Some(input)
             }
+            Event::Piped { conn, answer } => {
+                let conn = self.conns.get(&conn)?;
+                conn.pipe.is_one(conn.side, answer);
+                None
+            }
             Event::Plain(input) => Some(input),
+            Event::Many(_) => None,
         }
     }
 
@@ -294,29 +398,25 @@ impl Net {
             }
             Effect::Close { conn, code, reason } => self.close_one(conn, code, reason),
             Effect::Request { conn, token, bytes } => self.request(conn, token, bytes, None),
-            Effect::OneWay { conn, token, bytes } => {
-                let at = self.at(conn);
-                self.send(token, async move {
-                    let outcome = match at {
-                        Some((connection, flight)) => stream::tell(&connection, &flight, &bytes).await,
-                        None => Err(no_connection()),
-                    };
-                    Input::Sent { token, outcome }
-                });
+            Effect::Up { conn, pipe } => {
+                if let Some(conn) = self.conns.get(&conn) {
+                    conn.pipe.agree(pipe);
+                }
             }
+            Effect::OneWay { conn, token, bytes } => self.one_way(conn, token, bytes),
             Effect::Abandon { token } => {
-                if let Some((_, message)) = self.messages.remove(&token) {
-                    message.abort();
+                if let Some((_, way)) = self.messages.remove(&token) {
+                    way.abandon();
                 }
             }
             Effect::Respond { stream, bytes } => {
-                if let Some(Waiting { answer, flushing }) = self.streams.remove(&stream) {
-                    let _ = answer.send(Answer::Say(bytes, flushing.begin()));
+                if let Some(waiting) = self.streams.remove(&stream) {
+                    waiting.say(bytes);
                 }
             }
             Effect::Reset { stream } => {
                 if let Some(waiting) = self.streams.remove(&stream) {
-                    let _ = waiting.answer.send(Answer::Reset);
+                    waiting.reset();
                 }
             }
             Effect::Pins(pins) => {
@@ -337,7 +437,8 @@ impl Net {
                     message,
                     timeout,
                 });
-                self.send(token, async move {
+                let attempt = self.attempt();
+                self.send(token, attempt, async move {
                     let outcome = match herald {
                         Ok(herald) => herald::go(herald).await,
                         Err(why) => Err(Lost::Connection(why)),
@@ -353,6 +454,7 @@ impl Net {
     /// peers know; a little over two seconds at most.
     pub async fn close(&mut self, code: u32, reason: &str) {
         self.accepting.abort();
+        self.conns.values().for_each(|conn| conn.pipe.close());
         let flushing: Vec<_> = self.conns.values().map(|conn| conn.flushing.clone()).collect();
         let all = async {
             for flushing in flushing {
@@ -364,8 +466,8 @@ impl Net {
         let _ = tokio::time::timeout(FLUSH, self.endpoint.wait_idle()).await;
         self.conns.clear();
         self.streams.clear();
-        for (_, (_, message)) in self.messages.drain() {
-            message.abort();
+        for (_, (_, way)) in self.messages.drain() {
+            way.abandon();
         }
     }
 
@@ -376,34 +478,66 @@ impl Net {
         endpoint::mute(&self.config, client)
     }
 
-    fn at(&self, conn: ConnId) -> Option<(Connection, Arc<Flight>)> {
-        self.conns.get(&conn).map(|conn| (conn.connection.clone(), Arc::clone(&conn.flight)))
+    fn at(&self, conn: ConnId) -> Option<Route> {
+        let Conn { connection, flight, turn, .. } = self.conns.get(&conn)?;
+        Some(Route { connection: connection.clone(), flight: Arc::clone(flight), turn: turn.clone() })
     }
 
     fn request(&mut self, conn: ConnId, token: Token, bytes: Arc<str>, early: Option<Exchange>) {
+        let attempt = self.attempt();
+        if early.is_none()
+            && let Some(conn) = self.conns.get(&conn)
+            && let Some(number) = conn.pipe.ask(token, attempt, &bytes)
+        {
+            let way = Way::Asked(Arc::clone(&conn.pipe), number);
+            self.messages.insert(token, (attempt, way));
+            return;
+        }
         let at = self.at(conn);
-        self.send(token, async move {
+        self.send(token, attempt, async move {
             let outcome = match (at, early) {
-                (Some((_, flight)), Some(exchange)) => stream::hear(exchange, &flight).await,
-                (Some((connection, flight)), None) => stream::ask(&connection, &flight, &bytes).await,
+                (Some(at), Some(exchange)) => stream::hear(exchange, &at.flight).await,
+                (Some(at), None) => stream::ask(&at, &bytes).await,
                 (None, _) => Err(no_connection()),
             };
             Input::Replied { token, outcome }
         });
     }
 
-    fn send(&mut self, token: Token, message: impl Future<Output = Input> + Send + 'static) {
+    fn one_way(&mut self, conn: ConnId, token: Token, bytes: Arc<str>) {
+        let attempt = self.attempt();
+        if self.conns.get(&conn).is_some_and(|conn| conn.pipe.tell(token, attempt, &bytes)) {
+            self.messages.insert(token, (attempt, Way::Told));
+            return;
+        }
+        let at = self.at(conn);
+        self.send(token, attempt, async move {
+            let outcome = match at {
+                Some(at) => stream::tell(&at, &bytes).await,
+                None => Err(no_connection()),
+            };
+            Input::Sent { token, outcome }
+        });
+    }
+
+    fn attempt(&mut self) -> u64 {
         self.attempts += 1;
-        let (events, attempt) = (self.shared.events.clone(), self.attempts);
+        self.attempts
+    }
+
+    /// Has a task send a message and report its end.
+    fn send(&mut self, token: Token, attempt: u64, message: impl Future<Output = Input> + Send + 'static) {
+        let events = self.shared.events.clone();
         let task = tokio::spawn(async move {
             let input = message.await;
             let _ = events.send(NetEvent(Event::Ended { token, attempt, input })).await;
         });
-        self.messages.insert(token, (attempt, task.abort_handle()));
+        self.messages.insert(token, (attempt, Way::Stream(task.abort_handle())));
     }
 
     fn close_one(&self, conn: ConnId, code: u32, reason: &'static str) {
-        let Some(Conn { connection, flushing, .. }) = self.conns.get(&conn) else { return };
+        let Some(Conn { connection, flushing, pipe, .. }) = self.conns.get(&conn) else { return };
+        pipe.close();
         let code = VarInt::from_u32(code);
         if flushing.is_done() {
             connection.close(code, reason.as_bytes());

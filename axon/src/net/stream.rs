@@ -1,15 +1,17 @@
 //! One message on one stream: reading a peer's, answering it, sending ours.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axon_proto::limits::MESSAGE_BYTES_MAX;
+use axon_proto::limits::{MESSAGE_BYTES_MAX, PIPE_MESSAGE_BYTES_MAX};
 use axon_proto::node::{ConnId, Input, Lost, StreamId};
 use quinn::{
     Connection, ReadError, ReadToEndError, RecvStream, SendStream, StoppedError, VarInt, WriteError,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::pipe::{self, Pipe};
 use super::silence::Flight;
 use super::{Event, Flushing, NetEvent, Shared, Waiting, why};
 
@@ -20,6 +22,33 @@ const BAD_MESSAGE: VarInt = VarInt::from_u32(4);
 
 /// How long an answer is awaited before it is looked whether the peer has given up.
 const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// Longer messages wait for their turn.
+const SHORT_BYTES: usize = PIPE_MESSAGE_BYTES_MAX;
+/// A long message that QUIC has not taken whole after this lets the next one begin.
+const TURN: Duration = Duration::from_secs(1);
+
+/// The long messages of one connection are given to QUIC one after another. Of many that wait for its window
+/// at once it lets some wait so long that the peer gives them up.
+#[derive(Clone, Default)]
+pub(super) struct Turn(Arc<Mutex<()>>);
+
+impl Turn {
+    async fn write(&self, send: &mut SendStream, bytes: &[u8]) -> Result<(), WriteError> {
+        if bytes.len() <= SHORT_BYTES {
+            return send.write_all(bytes).await;
+        }
+        let turn = self.0.lock().await;
+        let mut writing = pin!(send.write_all(bytes));
+        match tokio::time::timeout(TURN, writing.as_mut()).await {
+            Ok(written) => written,
+            Err(_) => {
+                drop(turn);
+                writing.await
+            }
+        }
+    }
+}
 
 /// What becomes of an inbound request.
 pub(super) enum Answer {
@@ -44,18 +73,40 @@ pub(super) async fn read(
     patience: Duration,
 ) -> Result<Vec<u8>, Unread> {
     let mut message = Vec::new();
-    let why = loop {
-        // One more byte than allowed shows that there are too many.
-        let room = bytes_max + 1 - message.len();
-        match tokio::time::timeout(patience, recv.read_chunk(room, true)).await {
-            Ok(Ok(Some(chunk))) => message.extend_from_slice(&chunk.bytes),
-            Ok(Ok(None)) => return Ok(message),
-            Ok(Err(_)) => return Err(Unread::Gone),
-            Err(_) => break "the message did not end in time",
+    read_rest(recv, &mut message, bytes_max, patience).await?;
+    Ok(message)
+}
+
+async fn read_rest(
+    recv: &mut RecvStream,
+    message: &mut Vec<u8>,
+    bytes_max: usize,
+    patience: Duration,
+) -> Result<(), Unread> {
+    while read_some(recv, message, bytes_max, patience).await? {}
+    Ok(())
+}
+
+/// Reads what comes next; false at the end.
+async fn read_some(
+    recv: &mut RecvStream,
+    message: &mut Vec<u8>,
+    bytes_max: usize,
+    patience: Duration,
+) -> Result<bool, Unread> {
+    // One more byte than allowed shows that there are too many.
+    let room = bytes_max + 1 - message.len();
+    let why = match tokio::time::timeout(patience, recv.read_chunk(room, true)).await {
+        Ok(Ok(Some(chunk))) => {
+            message.extend_from_slice(&chunk.bytes);
+            if message.len() <= bytes_max {
+                return Ok(true);
+            }
+            "the message is too long"
         }
-        if message.len() > bytes_max {
-            break "the message is too long";
-        }
+        Ok(Ok(None)) => return Ok(false),
+        Ok(Err(_)) => return Err(Unread::Gone),
+        Err(_) => "the message did not end in time",
     };
     let _ = recv.stop(BAD_MESSAGE);
     Err(Unread::Bad(why))
@@ -88,12 +139,12 @@ pub(super) async fn request_read(
         Ok(bytes) => {
             let stream = shared.stream_id();
             let (answer, answered) = oneshot::channel();
-            let waiting = Some(Waiting { answer, flushing });
+            let waiting = Some(Waiting::Stream { answer, flushing });
             let event = Event::Request { conn, stream, bytes, waiting };
             if shared.events.send(NetEvent(event)).await.is_err() {
                 return;
             }
-            serve(&shared.events, stream, send, answered).await;
+            serve(&shared, stream, send, answered).await;
         }
         Err(unread) => {
             let _ = send.reset(BAD_MESSAGE);
@@ -104,15 +155,42 @@ pub(super) async fn request_read(
     drop(slot);
 }
 
-/// One unidirectional stream of a peer.
-pub(super) async fn one_way(shared: Shared, conn: ConnId, mut recv: RecvStream, slot: OwnedSemaphorePermit) {
-    match read(&mut recv, shared.message_bytes_max, shared.read_timeout).await {
-        Ok(bytes) => {
-            let _ = shared.events.send(NetEvent(Event::Plain(Input::OneWay { conn, bytes }))).await;
+/// One unidirectional stream of a peer: one message, or its pipe.
+pub(super) async fn one_way(
+    shared: Shared,
+    conn: ConnId,
+    mut recv: RecvStream,
+    slot: OwnedSemaphorePermit,
+    pipe: Arc<Pipe>,
+) {
+    let mut message = Vec::new();
+    let (bytes_max, patience) = (shared.message_bytes_max, shared.read_timeout);
+    let read = match read_some(&mut recv, &mut message, bytes_max, patience).await {
+        Ok(true) if message.first() == Some(&pipe::FIRST) && is_pipe(&shared, conn).await => {
+            pipe.read(shared, conn, recv, message).await;
+            drop(slot);
+            return;
+        }
+        Ok(true) => read_rest(&mut recv, &mut message, bytes_max, patience).await,
+        Ok(false) => Ok(()),
+        Err(unread) => Err(unread),
+    };
+    match read {
+        Ok(()) => {
+            let input = Input::OneWay { conn, bytes: message };
+            let _ = shared.events.send(NetEvent(Event::Plain(input))).await;
         }
         Err(unread) => bad(&shared.events, conn, unread).await,
     }
     drop(slot);
+}
+
+/// Whether a stream that begins as a pipe does is one. The driver knows, after all that came before it.
+async fn is_pipe(shared: &Shared, conn: ConnId) -> bool {
+    let (answer, answered) = oneshot::channel();
+    shared.pipe
+        && shared.events.send(NetEvent(Event::Piped { conn, answer })).await.is_ok()
+        && answered.await.unwrap_or(false)
 }
 
 async fn bad(events: &mpsc::Sender<NetEvent>, conn: ConnId, unread: Unread) {
@@ -123,7 +201,7 @@ async fn bad(events: &mpsc::Sender<NetEvent>, conn: ConnId, unread: Unread) {
 
 /// Awaits the node's answer and sends it, unless the peer gives up first.
 pub(super) async fn serve(
-    events: &mpsc::Sender<NetEvent>,
+    shared: &Shared,
     stream: StreamId,
     mut send: SendStream,
     mut answered: oneshot::Receiver<Answer>,
@@ -141,13 +219,13 @@ pub(super) async fn serve(
             let _ = send.reset(CANCELLED);
             // A lost connection is told once for all its streams.
             let tell = end.is_ok();
-            let _ = events.send(NetEvent(Event::Gone { stream, tell })).await;
+            let _ = shared.events.send(NetEvent(Event::Gone { stream, tell })).await;
             return;
         }
     };
     match answer {
         Ok(Answer::Say(bytes, flushing)) => {
-            if send.write_all(bytes.as_bytes()).await.is_ok() && send.finish().is_ok() {
+            if shared.turn.write(&mut send, bytes.as_bytes()).await.is_ok() && send.finish().is_ok() {
                 drop(bytes);
                 let _ = stopped.await;
             }
@@ -159,13 +237,21 @@ pub(super) async fn serve(
     }
 }
 
+/// Where messages of ours go.
+pub(super) struct Route {
+    pub(super) connection: Connection,
+    pub(super) flight: Arc<Flight>,
+    pub(super) turn: Turn,
+}
+
 /// Sends a request and awaits the whole answer.
-pub(super) async fn ask(connection: &Connection, flight: &Arc<Flight>, bytes: &str) -> Result<Vec<u8>, Lost> {
+pub(super) async fn ask(at: &Route, bytes: &str) -> Result<Vec<u8>, Lost> {
+    let Route { connection, flight, turn } = at;
     let _flying = flight.begin();
     let (send, recv) = connection.open_bi().await.map_err(|error| Lost::Connection(why::ended(&error)))?;
     let mut exchange = Exchange::new(send, Some(recv));
     flight.sent(connection);
-    exchange.say(bytes).await?;
+    exchange.say(turn, bytes).await?;
     exchange.hear().await
 }
 
@@ -176,12 +262,13 @@ pub(super) async fn hear(mut exchange: Exchange, flight: &Arc<Flight>) -> Result
 }
 
 /// Sends a message and awaits the peer's acknowledgement of its last byte.
-pub(super) async fn tell(connection: &Connection, flight: &Arc<Flight>, bytes: &str) -> Result<(), Lost> {
+pub(super) async fn tell(at: &Route, bytes: &str) -> Result<(), Lost> {
+    let Route { connection, flight, turn } = at;
     let _flying = flight.begin();
     let send = connection.open_uni().await.map_err(|error| Lost::Connection(why::ended(&error)))?;
     let mut exchange = Exchange::new(send, None);
     flight.sent(connection);
-    exchange.say(bytes).await?;
+    exchange.say(turn, bytes).await?;
     match exchange.send.stopped().await {
         Ok(None) => {
             exchange.done = true;
@@ -205,8 +292,8 @@ impl Exchange {
         Self { send, recv, done: false }
     }
 
-    pub(super) async fn say(&mut self, bytes: &str) -> Result<(), Lost> {
-        match self.send.write_all(bytes.as_bytes()).await {
+    pub(super) async fn say(&mut self, turn: &Turn, bytes: &str) -> Result<(), Lost> {
+        match turn.write(&mut self.send, bytes.as_bytes()).await {
             Ok(()) => {
                 let _ = self.send.finish();
                 Ok(())

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stderr, reason = "a skipped test says so by name")]
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::AtomicBool;
 
@@ -13,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::*;
 
 mod herald;
+mod pipe;
 mod strangers;
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -28,6 +30,7 @@ fn config(port: u16) -> NetConfig {
         idle_timeout: Duration::from_secs(60),
         handshake_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_secs(5),
+        pipe: true,
     }
 }
 
@@ -40,6 +43,8 @@ struct Peer {
     events: Receiver<NetEvent>,
     id: AgentId,
     last: u64,
+    /// Of those that came together, the ones that have not been absorbed.
+    more: VecDeque<NetEvent>,
 }
 
 impl Peer {
@@ -58,7 +63,7 @@ impl Peer {
     }
 
     fn of(net: Net, events: Receiver<NetEvent>) -> Self {
-        Self { id: net.public_key().agent_id(), net, events, last: 0 }
+        Self { id: net.public_key().agent_id(), net, events, last: 0, more: VecDeque::new() }
     }
 
     fn pin(&mut self, keys: &[PublicKey]) {
@@ -98,7 +103,11 @@ impl Peer {
 
     async fn next(&mut self) -> Input {
         loop {
-            let event = timeout(PATIENCE, self.events.recv()).await.expect("an event in time").unwrap();
+            if self.more.is_empty() {
+                let events = timeout(PATIENCE, self.events.recv()).await.expect("an event in time").unwrap();
+                self.more.extend(events.each());
+            }
+            let Some(event) = self.more.pop_front() else { continue };
             if let Some(input) = self.net.absorb(event) {
                 return input;
             }
@@ -116,7 +125,7 @@ impl Peer {
 
     /// Whether nothing has been reported.
     fn is_quiet(&mut self) -> bool {
-        self.events.try_recv().is_err()
+        self.more.is_empty() && self.events.try_recv().is_err()
     }
 
     async fn connected(&mut self) -> (ConnId, bool, SocketAddr) {

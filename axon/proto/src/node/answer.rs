@@ -14,7 +14,7 @@ pub(super) fn peer_refusal(answer: &Envelope) -> Option<(Option<PeerCode>, Strin
         reason: Option<String>,
     }
     let said: Option<Said> = serde_json::from_str(answer.payload()).ok();
-    if &*answer.kind == "error" {
+    if answer.kind() == "error" {
         let code = said.as_ref().and_then(|said| said.code.clone()).unwrap_or_default();
         let message = said.and_then(|said| said.message).unwrap_or_default();
         return Some((PeerCode::parse(&code), brief(&format!("the peer says {code}: {message}"))));

@@ -2,7 +2,7 @@
 //!
 //! Source: `spec/IPC.md`, "The inbox", and `spec/WIRE_FORMAT.md`, "Receipts".
 
-use super::storing::{After, row_of};
+use super::storing::After;
 use super::{Effect, Node, Now, Seen, StreamId};
 use crate::error::{PeerCode, Refusal};
 use crate::family::{Admit, Inbound, Input as FamilyInput, Kind, Pattern};
@@ -220,19 +220,18 @@ impl Node {
         let (from, id) = (arrival.message.envelope.from, arrival.message.envelope.id);
         let seq = self.mailbox.number();
         let low = self.is_low(now, from) && self.settings.buffer_size > 0;
-        let message = &mut arrival.message;
-        message.seq = Some(seq);
-        let mut writes = Vec::new();
+        arrival.message.seq = Some(seq);
+        let message = &arrival.message;
+        let mut writes = Vec::with_capacity(arrival.writes.len() + 4);
         if self.settings.buffer_size > 0 {
             // First, because it decides whether there is room.
-            writes.push(Write::Row { row: row_of(message), firm: arrival.firm });
+            writes.push(Write::Row { row: self.row_of(message, seq), firm: arrival.firm });
         }
         if low {
             let row = LowRow { at_ms: message.at_ms, bytes: message.envelope.raw().len() };
             self.low_rows.insert(seq, row);
             writes.push(Write::put(format!("{LOW}{seq}"), serde_json::to_vec(&row).unwrap_or_default()));
         }
-        let message = &arrival.message;
         writes.extend_from_slice(&arrival.writes);
         writes.push(Write::Seen(arrival.seen));
         if arrival.known.is_some_and(|(_, kind)| kind.is_request()) {
@@ -378,7 +377,8 @@ impl Node {
 
     /// A row is visible from now on, or never.
     pub(super) fn decide(&mut self, seq: u64, row: Option<crate::mailbox::Shown>) {
-        for shown in self.mailbox.decide(seq, row) {
+        self.mailbox.decide(seq, row);
+        while let Some(shown) = self.mailbox.next_shown() {
             self.show(&shown.row, shown.from, shown.except);
         }
     }

@@ -8,7 +8,7 @@ use crate::error::Refusal;
 use crate::family::Kind;
 use crate::id::AgentId;
 use crate::trust::{Asked, Decision, Level, Ruling, check, judge};
-use crate::wire::Envelope;
+use crate::wire::{Envelope, may_have};
 
 impl Node {
     /// Notes what was decided about a peer.
@@ -49,15 +49,19 @@ impl Node {
         envelope: &Envelope,
         kind: Option<&'static Kind>,
     ) -> Result<(), Refusal> {
-        let domain = kind.filter(|kind| kind.has_domain).map(|_| domain_of(envelope.payload()));
         let request = kind.is_some_and(Kind::is_request);
         let level = self.peers.level(envelope.from, now.wall_ms).unwrap_or(Level::Blocked);
-        let most = self.settings.policies.of(level).map_or(0, |policy| policy.in_flight_max);
+        let policy = self.settings.policies.of(level);
+        let most = policy.map_or(0, |policy| policy.in_flight_max);
+        // It is looked for only where there is a rule about it.
+        let ruled =
+            kind.is_some_and(|kind| kind.has_domain) && policy.is_some_and(|policy| policy.domains.is_some());
+        let domain = ruled.then(|| domain_of(envelope.payload()));
         let in_flight = request.then(|| self.agents.in_flight(envelope.from, most));
         let asked = Asked {
             peer: envelope.from,
             level,
-            kind: &envelope.kind,
+            kind: envelope.kind(),
             needs: kind.map_or(Level::Known, |kind| kind.needs),
             domain: domain.as_ref().map(Option::as_deref),
             payload_bytes: envelope.payload().len(),
@@ -98,7 +102,7 @@ impl Node {
 
     /// What a policy says of a message of this kind, that nobody has sent.
     pub(super) fn ruling(&mut self, now: Now, peer: AgentId, kind: &str, domain: Option<&str>) -> Ruling {
-        let known = self.kinds.get(kind).map(|(_, kind)| *kind);
+        let known = self.kinds.get(kind).map(|(_, kind)| kind);
         let level = self.peers.level(peer, now.wall_ms);
         let asked = Asked {
             peer,
@@ -124,6 +128,9 @@ pub(super) fn domain_of(payload: &str) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Domain {
         domain: Option<String>,
+    }
+    if !may_have(payload, &["domain"]) {
+        return None;
     }
     serde_json::from_str::<Domain>(payload).ok()?.domain
 }

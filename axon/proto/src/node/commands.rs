@@ -10,7 +10,7 @@ use super::{ClientId, ConnId, Effect, Node, Now, Of};
 use crate::agents::{Client, Speaks, Wants};
 use crate::error::{IpcCode, IpcError};
 use crate::family::Input as FamilyInput;
-use crate::id::AgentId;
+use crate::id::{AgentId, MsgId};
 use crate::ipc::{Command, Line, error_line};
 use crate::limits::{CONSUMER_BYTES_MAX, IPC_VERSION, LINE_BYTES_MAX};
 use crate::mailbox::SCOPED;
@@ -44,7 +44,9 @@ impl Node {
             // A socket that is being taken away: whoever comes by it may do nothing.
             scope.unwrap_or_else(|| Arc::new(Scope::nothing(&name)))
         });
-        self.agents.clients.insert(client, Client { scope, ..Client::new(trusted) });
+        let mut state = Client::new(trusted);
+        state.scope = scope;
+        self.agents.attach(client, state);
     }
 
     pub(super) fn client_gone(&mut self, now: Now, client: ClientId) {
@@ -72,7 +74,7 @@ impl Node {
     pub(super) fn client_eof(&mut self, now: Now, client: ClientId) {
         let Some(state) = self.agents.clients.get_mut(&client) else { return };
         state.leaving = true;
-        let listens = state.answers.is_some() || state.wants != Wants::Nothing;
+        let listens = state.answers().is_some() || *state.wants() != Wants::Nothing;
         let waits = state.pending > 0 || state.storing > 0 || state.reading;
         if !waits || (listens && !state.reading) {
             self.out.push(Effect::CloseClient { client });
@@ -83,7 +85,7 @@ impl Node {
     /// An event did not fit into the client's queue.
     pub(super) fn lagged(&mut self, client: ClientId, seq: u64) {
         let Some(state) = self.agents.clients.get_mut(&client) else { return };
-        if state.speaks != Speaks::V2 {
+        if state.speaks() != Speaks::V2 {
             // A v1 client has no inbox to read on from: losing its connection is what it can notice.
             let message =
                 "you did not read fast enough and messages would be lost: connect again, with IPC version 2";
@@ -99,7 +101,7 @@ impl Node {
     }
 
     pub(super) fn line_too_long(&mut self, client: ClientId) {
-        let v1 = self.agents.clients.get(&client).is_some_and(|client| client.speaks != Speaks::V2);
+        let v1 = self.agents.clients.get(&client).is_some_and(|client| client.speaks() != Speaks::V2);
         let code = if v1 { IpcCode::InvalidCommand } else { IpcCode::CommandTooLarge };
         let message =
             format!("a command is at most {LINE_BYTES_MAX} bytes long: shorten it, or send it in parts");
@@ -135,6 +137,11 @@ impl Node {
         }
     }
 
+    /// `{"ok":true,…}` with the id of the message that a command led to.
+    pub(super) fn ok_line(&mut self, req_id: &str, id: &MsgId) -> Arc<str> {
+        Line::ok_in(self.scratch.take(), req_id).id("msg_id", id).end_in(&mut self.scratch)
+    }
+
     /// Answers a client's command.
     pub(super) fn answer_line(&mut self, client: ClientId, req_id: &str, answer: Answer) {
         self.answer_of(client, req_id, answer, Of::Us);
@@ -157,7 +164,7 @@ impl Node {
     ) -> Result<Option<Arc<str>>, IpcError> {
         let name = command.name()?;
         let Some(state) = self.agents.clients.get(&client) else { return Ok(None) };
-        let (speaks, trusted) = (state.speaks, state.trusted);
+        let (speaks, trusted) = (state.speaks(), state.trusted);
         match &*name {
             "auth" if self.scope_of(client).is_none() => return self.auth(client, command).map(Some),
             "hello" => return self.client_hello(client, command).map(Some),
@@ -173,8 +180,8 @@ impl Node {
                 let message = "begin with {\"cmd\":\"hello\",\"req_id\":\"1\",\"version\":2}";
                 return Err(IpcError::new(IpcCode::HelloRequired, message));
             }
-            if let Some(state) = self.agents.clients.get_mut(&client) {
-                state.speaks = Speaks::V1;
+            if speaks != Speaks::V1 {
+                self.agents.set_speaks(client, Speaks::V1);
             }
         } else if command.req_id().is_empty() && (is_v2(&name) || V1_COMMANDS.contains(&&*name)) {
             let message =
@@ -188,7 +195,7 @@ impl Node {
         match &*name {
             "send" => self.send(now, client, command, speaks != Speaks::V2).map(|()| None),
             "peers" => {
-                let (req_id, conns) = (command.req_id().to_owned(), self.sessions.keys().copied().collect());
+                let (req_id, conns) = (command.req_id().to_owned(), self.sessions.conns().collect());
                 self.out.push(Effect::Measure { client, req_id, conns });
                 Ok(None)
             }
@@ -324,8 +331,8 @@ impl Node {
             self.agents.clients.values().map(|client| client.consumer.clone()).collect();
         let (acked, gone) = self.mailbox.open(&consumer, |name| names.iter().any(|used| &**used == name));
         self.note(gone);
+        self.agents.set_speaks(client, if version >= 2 { Speaks::V2 } else { Speaks::V1 });
         if let Some(state) = self.agents.clients.get_mut(&client) {
-            state.speaks = if version >= 2 { Speaks::V2 } else { Speaks::V1 };
             state.consumer = consumer.into();
             state.shown = acked;
         }
@@ -363,7 +370,7 @@ impl Node {
 
     pub(super) fn status(&self, now: Now, unread: u64, req_id: &str) -> Arc<str> {
         let mut up: Vec<AgentId> =
-            self.sessions.values().filter(|s| s.phase == Phase::Up).map(|session| session.peer).collect();
+            self.sessions.iter().filter(|s| s.phase == Phase::Up).map(|session| session.peer).collect();
         up.sort_unstable();
         up.dedup();
         Line::ok(req_id)
@@ -382,7 +389,7 @@ impl Node {
             .field("set_aside", &self.aside_count())
             .field("knocks", &self.pairing.knocks.iter().count())
             .field("invites", &self.pairing.invites.iter().count())
-            .field("strangers", &self.sessions.values().filter(|session| session.is_stranger).count())
+            .field("strangers", &self.sessions.iter().filter(|session| session.is_stranger).count())
             .field("dropped", &self.dropped)
             .end()
     }
@@ -399,7 +406,7 @@ impl Node {
 
     fn peer_row(&self, peer: &crate::peers::Peer, rtts: &[(ConnId, u64)]) -> String {
         let conn = self.best_session(peer.id);
-        let session = conn.and_then(|conn| self.sessions.get(&conn));
+        let session = conn.and_then(|conn| self.sessions.get(conn));
         let status = match (session, peer.dial) {
             (Some(_), _) => "connected",
             (None, Dial::Under { .. }) => "connecting",

@@ -329,7 +329,7 @@ impl Node {
         command: &Command<'_>,
     ) -> Result<std::sync::Arc<str>, IpcError> {
         let peer = self.peer_meant(command)?;
-        let kind = command.kind::<String>()?.ok_or_else(|| missing("kind", "a kind"))?;
+        let kind = command.kind()?.ok_or_else(|| missing("kind", "a kind"))?;
         let domain = command.domain::<String>()?;
         let out = match command.direction::<String>()?.as_deref() {
             None | Some("in") => false,
@@ -339,7 +339,7 @@ impl Node {
         let mut ruling = self.ruling(now, peer, &kind, domain.as_deref());
         if !out && ruling.decision == Decision::Allow && self.peers.is_paused(peer) {
             // What is told is kept meanwhile; what is asked is turned away.
-            let request = self.kinds.get(&*kind).is_some_and(|(_, kind)| kind.is_request());
+            let request = self.kinds.get(&kind).is_some_and(|(_, kind)| kind.is_request());
             ruling.message = format!("{peer} is paused here: `axon resume` lets what it sends in");
             ruling.rule = "contacts.paused".into();
             if request {

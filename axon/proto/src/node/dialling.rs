@@ -33,9 +33,8 @@ impl Node {
     /// Connections to and attempts at found peers.
     fn found_dials(&self) -> usize {
         let found = self.peers.iter().filter(|peer| peer.is_found());
-        let busy = found.filter(|peer| {
-            matches!(peer.dial, Dial::Under { .. }) || self.sessions.values().any(|s| s.peer == peer.id)
-        });
+        let busy = found
+            .filter(|peer| matches!(peer.dial, Dial::Under { .. }) || !self.sessions.of(peer.id).is_empty());
         busy.count()
     }
 
@@ -49,7 +48,9 @@ impl Node {
 
     /// Whether a connection of this peer is about to come up: what waits for the peer waits for it.
     fn is_greeting(&self, id: AgentId) -> bool {
-        self.sessions.values().any(|session| session.peer == id && session.phase == Phase::Greeting)
+        let greets =
+            |conn: &ConnId| self.sessions.get(*conn).is_some_and(|session| session.phase == Phase::Greeting);
+        self.sessions.of(id).iter().any(greets)
     }
 
     fn dial(&mut self, now: Now, id: AgentId, timeout_ms: u64) {
@@ -97,7 +98,7 @@ impl Node {
         }
         // A doubted connection that nothing came on while the attempt failed is dead.
         for conn in self.conns_of(id) {
-            if self.sessions.get(&conn).is_some_and(|session| session.silent) {
+            if self.sessions.get(conn).is_some_and(|session| session.silent) {
                 self.give_up_on(now, conn, why);
             }
         }
@@ -151,7 +152,7 @@ impl Node {
 
     /// Something of ours is in flight and nothing comes: dial beside, and see.
     pub(super) fn silent(&mut self, now: Now, conn: ConnId) {
-        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        let Some(session) = self.sessions.get_mut(conn) else { return };
         session.silent = true;
         let peer = session.peer;
         if self.peers.get(peer).is_some_and(|peer| matches!(peer.dial, Dial::Idle { .. })) && !self.stopping {
@@ -162,7 +163,7 @@ impl Node {
 
     pub(super) fn found(&mut self, now: Now, id: AgentId, key: PublicKey, addrs: &[SocketAddr]) {
         let sessions = &self.sessions;
-        let connected = |id: AgentId| sessions.values().any(|session| session.peer == id);
+        let connected = |id: AgentId| !sessions.of(id).is_empty();
         if self.peers.found(id, key, addrs, now.mono_ms, connected) {
             self.publish_pins();
         }

@@ -48,7 +48,7 @@ impl Node {
         let ToHold { envelope, hold_ms, consumer, waiter, ends, mut writes } = to_hold;
         let bytes = envelope.raw().len();
         // Work that is done is held also where nothing else is.
-        let result = &*envelope.kind == "result";
+        let result = envelope.kind() == "result";
         // What peers make this daemon hold leaves a quarter to what its own clients send.
         let mut bounds = self.settings.outbox;
         if waiter.is_none() {
@@ -71,7 +71,7 @@ impl Node {
             let message = "too much waits for the disk: try again in a moment";
             return Err(IpcError::new(IpcCode::Overloaded, message));
         }
-        if let Some((index, _)) = self.kinds.get(&*envelope.kind).copied() {
+        if let Some((index, _)) = self.kinds.get(envelope.kind()) {
             writes.extend(self.sending(now, index, &envelope, true));
         }
         if let Some((client, _)) = &waiter
@@ -85,7 +85,7 @@ impl Node {
             n,
             id: envelope.id,
             to: envelope.to,
-            kind: envelope.kind.clone(),
+            kind: envelope.kind().into(),
             state: State::Held,
             since_ms: now.wall_ms,
             expires_ms: now.wall_ms.saturating_add(hold_ms),
@@ -128,7 +128,7 @@ impl Node {
             let kind = held.kind.clone();
             let envelope = held.envelope.take();
             self.outbox.remove(n);
-            if let (Some((index, _)), Some(envelope)) = (self.kinds.get(&*kind).copied(), envelope) {
+            if let (Some((index, _)), Some(envelope)) = (self.kinds.get(&kind), envelope) {
                 let reply = FamilyInput::PeerReply { request: &envelope, answer: Err(NoAnswer::NotSent) };
                 self.tell_family(now, index, reply);
             }
@@ -196,7 +196,7 @@ impl Node {
     fn is_too_late_for_v1(&mut self, now: Now, n: u64, peer: AgentId) -> bool {
         let plain = self
             .best_session(peer)
-            .and_then(|conn| self.sessions.get(&conn))
+            .and_then(|conn| self.sessions.get(conn))
             .is_some_and(|session| !session.offers("receipt"));
         let Some(held) = self.outbox.get(n) else { return false };
         let left = held.left_ms.is_some_and(|at| at.saturating_add(REPLAY_TTL_MS / 2) <= now.wall_ms);
@@ -205,7 +205,7 @@ impl Node {
         }
         let id = held.id;
         let why = "it left, the connection was lost, and the peer gives no receipts: it may have it or not";
-        let request = self.kinds.get(&*held.kind).is_some_and(|(_, kind)| kind.is_request());
+        let request = self.kinds.get(&held.kind).is_some_and(|(_, kind)| kind.is_request());
         let state = if request { State::Refused } else { State::Sent };
         self.say_held(now, n);
         self.outbox_change(now, n, state, Some(why.into()), None);
@@ -248,7 +248,7 @@ impl Node {
 
     fn send_held(&mut self, now: Now, n: u64, envelope: Arc<Envelope>) {
         let envelope = self.readdressed(n, envelope);
-        let Some((_, kind)) = self.kinds.get(&*envelope.kind).copied() else {
+        let Some((_, kind)) = self.kinds.get(envelope.kind()) else {
             let why = "this version does not know its kind";
             let peer = envelope.to;
             self.outbox_change(now, n, State::Refused, Some(why.into()), None);
@@ -434,7 +434,7 @@ impl Node {
         let sender = held.client.filter(|client| self.agents.clients.contains_key(client));
         for (client, state) in &self.agents.clients {
             let told = sender.map_or(*state.consumer == **consumer, |sender| sender == *client);
-            if told && state.speaks == Speaks::V2 && except != Some(*client) {
+            if told && state.speaks() == Speaks::V2 && except != Some(*client) {
                 self.out.push(Effect::Line { client: *client, line: line.clone(), of });
             }
         }
@@ -487,7 +487,7 @@ impl Node {
             n: self.outbox.next_n(),
             id: envelope.id,
             to: envelope.to,
-            kind: envelope.kind.clone(),
+            kind: envelope.kind().into(),
             state: State::Delivered,
             since_ms: now.wall_ms,
             expires_ms: now.wall_ms,
@@ -550,7 +550,7 @@ impl Node {
         }
         let limit = usize::try_from(limit).unwrap_or(1);
         let id = parse("id", command.id::<String>()?)?;
-        let to = command.to::<String>()?.map(|to| self.peer_for(now, client, &to)).transpose()?;
+        let to = command.to()?.map(|to| self.peer_for(now, client, &to)).transpose()?;
         let state = command.state::<String>()?;
         let state = state.map(|text| State::parse(&text).ok_or(text)).transpose().map_err(|text| {
             let text: String = text.chars().take(20).collect();

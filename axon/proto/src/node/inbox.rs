@@ -21,6 +21,7 @@ use crate::limits::{
     KIND_BYTES_MAX, REPLAY_EVENTS_MAX, SUBSCRIPTION_NAMES_MAX,
 };
 use crate::mailbox::SCOPED;
+use crate::peers::Peers;
 use crate::store::{CommitError, Read, Row, Rows, Write};
 use crate::trust::Level;
 use crate::wire::sender;
@@ -128,42 +129,43 @@ impl Node {
         }
         let mut line: Option<Arc<str>> = None;
         let v1_too = self.settings.allow_v1;
+        let mut audience = std::mem::take(&mut self.audience);
+        self.agents.may_be_shown(&row.kind, &mut audience);
         let mut clients = std::mem::take(&mut self.agents.clients);
-        for (client, state) in &mut clients {
-            match state.speaks {
+        for client in audience.drain(..) {
+            let Some(state) = clients.get_mut(&client) else { continue };
+            match state.speaks() {
                 // A v1 client says no hello: one that only listens has said nothing at all.
                 Speaks::V1 | Speaks::Unknown if v1_too && state.trusted && state.scope.is_none() => {
                     let line = v1_line(&row.raw);
-                    self.out.push(Effect::Event { client: *client, seq: row.seq, of: from, line });
+                    self.out.push(Effect::Event { client, seq: row.seq, of: from, line });
                 }
                 Speaks::V2
-                    if state.wants.wants(&row.kind)
+                    if state.wants().wants(&row.kind)
                         && !state.lagging
-                        && except != Some(*client)
+                        && except != Some(client)
                         && self.sees_row(state, from, row) =>
                 {
-                    let made = || inbound_line(row, self.sender_at(from), false);
+                    let (scratch, sender) = (&mut self.scratch, sender_of(&self.peers, from));
+                    let made = || inbound_line(scratch, row, sender, false);
                     let line = line.get_or_insert_with(made).clone();
                     state.shown = row.seq;
                     if let Some(scope) = state.scope.clone() {
                         self.note_given(&scope, row.seq);
                     }
                     self.mailbox.note_delivered(&state.consumer, row.seq);
-                    self.out.push(Effect::Event { client: *client, seq: row.seq, of: from, line });
+                    self.out.push(Effect::Event { client, seq: row.seq, of: from, line });
                 }
                 Speaks::V1 | Speaks::V2 | Speaks::Unknown => {}
             }
         }
         self.agents.clients = clients;
+        self.audience = audience;
     }
 
     /// Whose a message is, as clients are told it.
     pub(super) fn sender_at(&self, from: AgentId) -> Sender<'_> {
-        match self.peers.get(from) {
-            Some(peer) => Sender { trust: peer.level, called: peer.called() },
-            // One that was found and has gone: nobody has said more of it.
-            None => Sender { trust: Level::Unknown, called: None },
-        }
+        sender_of(&self.peers, from)
     }
 
     /// Which of these rows a client sees, and whose they are.
@@ -205,9 +207,9 @@ impl Node {
             (None, Some(_)) => Wants::Nothing,
             (None, None) => Wants::All,
         };
-        let Some(state) = self.agents.clients.get_mut(&client) else { return Ok(()) };
         // Until it has been shown what it has not read, nothing new is shown to it.
-        state.wants = Wants::Nothing;
+        self.agents.set_wants(client, Wants::Nothing);
+        let Some(state) = self.agents.clients.get(&client) else { return Ok(()) };
         let acked = self.mailbox.acked(&state.consumer);
         let replaying = Replaying {
             client,
@@ -267,7 +269,7 @@ impl Node {
                 rest = Some(row.seq);
                 break;
             }
-            let line = inbound_line(&row, self.sender_at(from), true);
+            let line = inbound_line(&mut self.scratch, &row, sender_of(&self.peers, from), true);
             self.out.push(Effect::Line { client, line, of: Of::Peer(from) });
             scope.iter().for_each(|scope| self.note_given(scope, row.seq));
             replaying.replayed += 1;
@@ -291,9 +293,9 @@ impl Node {
     fn subscribed(&mut self, now: Now, replaying: Replaying, rest: Option<u64>) {
         let Replaying { client, req_id, answers, wants, replayed, replayed_to, lost_before, .. } = replaying;
         let newest = self.mailbox.visible();
+        self.agents.set_answers(client, answers);
+        self.agents.set_wants(client, wants);
         let Some(state) = self.agents.clients.get_mut(&client) else { return };
-        state.answers = answers;
-        state.wants = wants;
         state.lagging = rest.is_some();
         state.shown = if rest.is_some() { replayed_to } else { newest };
         if replayed > 0 {
@@ -509,7 +511,7 @@ impl Node {
         let line = Line::ok(command.req_id()).field("advertised", &true).end();
         if !command.persist::<bool>()?.unwrap_or(false) {
             for index in 0..self.families.len() {
-                let advert = FamilyInput::Advert { client, capabilities: Some(&capabilities) };
+                let advert = FamilyInput::Advert { client, capabilities: Some(capabilities) };
                 self.tell_family(now, index, advert);
             }
             self.out.push(Effect::Line { client, line, of: Of::Us });
@@ -519,14 +521,14 @@ impl Node {
             self.agents.clients.get(&client).map(|client| client.consumer.clone()).unwrap_or_default();
         let mut writes = Vec::new();
         for family in &self.families {
-            writes.extend(family.lasting_advert(&consumer, &capabilities)?);
+            writes.extend(family.lasting_advert(&consumer, capabilities)?);
         }
         self.begin_reading(client);
         let advert = Advertising {
             client,
             req_id: command.req_id().to_owned(),
             consumer,
-            capabilities: capabilities.into_owned(),
+            capabilities: capabilities.to_owned(),
             line,
         };
         self.commit(writes, After::Advert(Box::new(advert)));
@@ -546,6 +548,15 @@ impl Node {
         }
         self.answer_line(client, &req_id, outcome.map(|()| line).map_err(|error| disk_error(&error)));
         self.resume(now, client);
+    }
+}
+
+/// Whose a message is, as clients are told it.
+pub(super) fn sender_of(peers: &Peers, from: AgentId) -> Sender<'_> {
+    match peers.get(from) {
+        Some(peer) => Sender { trust: peer.level, called: peer.called() },
+        // One that was found and has gone: nobody has said more of it.
+        None => Sender { trust: Level::Unknown, called: None },
     }
 }
 

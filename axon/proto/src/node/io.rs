@@ -318,7 +318,14 @@ pub enum Effect {
         /// For the other side's log.
         reason: &'static str,
     },
-    /// Send on a new bidirectional stream and await the answer.
+    /// Hello is done on a connection.
+    Up {
+        /// Which.
+        conn: ConnId,
+        /// Whether both sides offer the feature `pipe`: messages may travel on it from now on.
+        pipe: bool,
+    },
+    /// Send on a new bidirectional stream, or on the pipe, and await the answer.
     Request {
         /// Where.
         conn: ConnId,
@@ -327,7 +334,8 @@ pub enum Effect {
         /// The envelope.
         bytes: Arc<str>,
     },
-    /// Send on a new unidirectional stream and await the transport's acknowledgement.
+    /// Send on a new unidirectional stream and await the transport's acknowledgement, or on the pipe and
+    /// await that the peer has taken it over.
     OneWay {
         /// Where.
         conn: ConnId,
@@ -336,7 +344,7 @@ pub enum Effect {
         /// The envelope.
         bytes: Arc<str>,
     },
-    /// Nobody waits for this answer any more: reset the stream, tell nothing.
+    /// Nobody waits for this answer any more: reset the stream or say so on the pipe, tell nothing.
     Abandon {
         /// Which.
         token: Token,

@@ -25,7 +25,7 @@ const FULL_MS: u64 = 60_000;
 impl Node {
     /// Whether one more stranger may be heard, from this address.
     pub(super) fn may_hear(&self, addr: IpAddr) -> bool {
-        let strangers = self.sessions.values().filter(|session| session.is_stranger);
+        let strangers = self.sessions.iter().filter(|session| session.is_stranger);
         let near = strangers.clone().filter(|session| site(session.addr.ip()) == site(addr)).count();
         strangers.count() < STRANGERS_MAX && near < STRANGERS_PER_ADDR_MAX
     }
@@ -39,8 +39,8 @@ impl Node {
         envelope: Envelope,
     ) {
         let from = envelope.from;
-        let ours = self.sessions.get(&conn).is_some_and(|session| !session.is_stranger);
-        if ours || &*envelope.kind != "knock" || stream.is_none() {
+        let ours = self.sessions.get(conn).is_some_and(|session| !session.is_stranger);
+        if ours || envelope.kind() != "knock" || stream.is_none() {
             self.dropped.not_authorized += 1;
             let why = "you are not known here: only hello and knock are taken, until the owner lets you in";
             let refusal = Refusal::new(PeerCode::NotAuthorized, why);
@@ -63,7 +63,7 @@ impl Node {
 
     /// Somebody wants in.
     pub(super) fn knock(&mut self, now: Now, message: &Inbound, knock: &Knock) {
-        let Some(session) = self.sessions.get(&message.conn) else { return };
+        let Some(session) = self.sessions.get(message.conn) else { return };
         let (peer, key, addr, binding) = (session.peer, session.key, session.addr, session.binding);
         let Some(stream) = message.stream else { return };
         let to = Answered { stream, peer, reference: message.envelope.id };
@@ -320,7 +320,7 @@ impl Node {
     /// A stranger has been heard for as long as it may.
     pub(super) fn stranger_due(&mut self, now: Now, conn: ConnId) {
         let heard = |session: &Session| session.is_stranger || session.phase == Phase::Stranger;
-        if self.sessions.get(&conn).is_some_and(heard) {
+        if self.sessions.get(conn).is_some_and(heard) {
             self.close(now, conn, 4, "strangers are heard briefly");
         }
     }

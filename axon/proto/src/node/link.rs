@@ -59,7 +59,7 @@ impl Node {
         }
         let found =
             |session: &Session| self.peers.get(session.peer).is_some_and(crate::peers::Peer::is_found);
-        let found_connections = self.sessions.values().filter(|session| found(session)).count();
+        let found_connections = self.sessions.iter().filter(|session| found(session)).count();
         let over = self.sessions.len() >= self.settings.max_connections
             || (is_found && found_connections >= FOUND_CONNECTIONS_MAX);
         let of_peer: Vec<ConnId> = self.conns_of(peer);
@@ -108,11 +108,11 @@ impl Node {
 
     /// Connections of a peer, oldest first.
     pub(super) fn conns_of(&self, peer: AgentId) -> Vec<ConnId> {
-        self.sessions.iter().filter(|(_, session)| session.peer == peer).map(|(conn, _)| *conn).collect()
+        self.sessions.of(peer).to_vec()
     }
 
     pub(super) fn hello_due(&mut self, now: Now, conn: ConnId) {
-        if self.sessions.get(&conn).is_some_and(|session| session.phase == Phase::Greeting) {
+        if self.sessions.get(conn).is_some_and(|session| session.phase == Phase::Greeting) {
             self.early.remove(&conn);
             self.close(now, conn, 4, "no hello in time");
         }
@@ -121,7 +121,7 @@ impl Node {
     /// Answers a hello that came in 0-RTT. Whoever repeats it gets the same again and has changed nothing.
     pub(super) fn early_hello(&mut self, now: Now, stream: StreamId, peer: AgentId, bytes: Vec<u8>) {
         let Ok(envelope) = decode(bytes) else { return };
-        let fits = envelope.from == peer && envelope.to == self.me && &*envelope.kind == "hello";
+        let fits = envelope.from == peer && envelope.to == self.me && envelope.kind() == "hello";
         if fits && self.peers.get(peer).is_some() && !self.stopping && self.read_hello(&envelope).is_ok() {
             self.answer_hello(now, stream, &envelope, false);
         }
@@ -129,7 +129,7 @@ impl Node {
 
     /// One message of a peer, on a bidirectional stream or without one.
     pub(super) fn inbound(&mut self, now: Now, conn: ConnId, stream: Option<StreamId>, bytes: Vec<u8>) {
-        let Some(session) = self.sessions.get_mut(&conn) else {
+        let Some(session) = self.sessions.get_mut(conn) else {
             return stream.into_iter().for_each(|stream| self.out.push(Effect::Reset { stream }));
         };
         if session.phase == Phase::Draining {
@@ -149,9 +149,9 @@ impl Node {
 
     fn gate(&mut self, now: Now, conn: ConnId, stream: Option<StreamId>, envelope: Envelope) {
         let me = self.me;
-        let Some(session) = self.sessions.get(&conn) else { return };
+        let Some(session) = self.sessions.get(conn) else { return };
         let (peer, phase, side) = (session.peer, session.phase, session.side);
-        let hello = &*envelope.kind == "hello";
+        let hello = envelope.kind() == "hello";
         if let Err(refusal) = session.gate(me, &envelope) {
             if refusal.code == PeerCode::NotAuthorized {
                 self.dropped.not_authorized += 1;
@@ -184,7 +184,7 @@ impl Node {
                 self.refuse(now, stream, peer, Some(envelope.id), &before_hello());
             }
             (_, Some(stream)) if hello => {
-                let stranger = self.sessions.get(&conn).is_some_and(|session| session.is_stranger);
+                let stranger = self.sessions.get(conn).is_some_and(|session| session.is_stranger);
                 self.answer_hello(now, stream, &envelope, stranger);
             }
             (Phase::Stranger, _) => self.stranger_says(now, conn, stream, envelope),
@@ -197,7 +197,7 @@ impl Node {
         self.received += 1;
         // A kind whose feature this daemon has not offered is unknown to it.
         let offered = |kind: &Kind| kind.feature.is_none_or(|feature| self.features.contains(&feature));
-        let known = self.kinds.get(&*envelope.kind).copied().filter(|(_, kind)| offered(kind));
+        let known = self.kinds.get(envelope.kind()).filter(|(_, kind)| offered(kind));
         let refusal = match (known, stream) {
             (Some((_, kind)), Some(_)) if matches!(kind.pattern, Pattern::Reply) => {
                 let what =
@@ -363,7 +363,7 @@ impl Node {
     fn hello(&mut self, now: Now, conn: ConnId, stream: StreamId, envelope: &Envelope) {
         match self.read_hello(envelope) {
             Ok(hello) => {
-                let stranger = self.sessions.get(&conn).is_some_and(|session| session.is_stranger);
+                let stranger = self.sessions.get(conn).is_some_and(|session| session.is_stranger);
                 self.answer_hello(now, stream, envelope, stranger);
                 if stranger { self.stranger_up(now, conn) } else { self.session_up(now, conn, hello) }
             }
@@ -379,7 +379,7 @@ impl Node {
         let Some(peer) = self.dialled_with(token) else { return false };
         let greeting = |session: &Session| session.side == Side::Dialer && session.phase == Phase::Greeting;
         let conn =
-            self.conns_of(peer).into_iter().rev().find(|conn| self.sessions.get(conn).is_some_and(greeting));
+            self.conns_of(peer).into_iter().rev().find(|conn| self.sessions.get(*conn).is_some_and(greeting));
         let hello = match outcome {
             Ok(bytes) => self.read_hello_reply(peer, bytes.clone()),
             Err(Lost::Connection(why)) => Err(why.clone()),
@@ -399,7 +399,7 @@ impl Node {
                 }
                 self.dial_ended(now, peer, None);
                 self.stranger_up(now, conn);
-                if let Some(session) = self.sessions.get_mut(&conn) {
+                if let Some(session) = self.sessions.get_mut(conn) {
                     session.features = hello.features;
                 }
                 self.join_up(now, peer, conn);
@@ -434,7 +434,7 @@ impl Node {
         if envelope.from != peer || envelope.to != self.me {
             return Err("its hello names another sender or receiver".into());
         }
-        match &*envelope.kind {
+        match envelope.kind() {
             "hello" => {
                 let hello = Hello::parse(envelope.payload()).map_err(|refusal| refusal.message)?;
                 match hello.selected_version {
@@ -450,10 +450,10 @@ impl Node {
     fn stranger_up(&mut self, now: Now, conn: ConnId) {
         self.timers.clear(Key::Hello(conn));
         // Of one that dialled us the time runs since it connected.
-        if self.sessions.get(&conn).is_some_and(|session| !session.is_stranger) {
+        if self.sessions.get(conn).is_some_and(|session| !session.is_stranger) {
             self.timers.set(Key::Stranger(conn), now.mono_ms + STRANGER_MS);
         }
-        if let Some(session) = self.sessions.get_mut(&conn) {
+        if let Some(session) = self.sessions.get_mut(conn) {
             session.phase = Phase::Stranger;
             session.since_ms = now.mono_ms;
         }
@@ -464,7 +464,7 @@ impl Node {
         self.timers.clear(Key::Hello(conn));
         self.sessions_made += 1;
         let order = self.sessions_made;
-        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        let Some(session) = self.sessions.get_mut(conn) else { return };
         let peer = session.peer;
         session.phase = Phase::Up;
         session.order = order;
@@ -478,7 +478,7 @@ impl Node {
             .conns_of(peer)
             .into_iter()
             .filter(|other| *other != conn)
-            .filter_map(|other| Some((other, self.sessions.get(&other)?.clone())))
+            .filter_map(|other| Some((other, self.sessions.get(other)?.clone())))
             .filter(|(_, session)| matches!(session.phase, Phase::Up | Phase::Draining))
             .collect();
         for (other, older) in others {
@@ -507,6 +507,8 @@ impl Node {
         let how = if early { ", hello in 0-RTT" } else { "" };
         let who = if side == Side::Dialer { "dialled" } else { "accepted" };
         self.info(format!("connected to {peer} at {addr} ({who}{how})"));
+        let pipe = self.features.contains(&"pipe") && newer.offers("pipe");
+        self.out.push(Effect::Up { conn, pipe });
         self.flush_pending(now, peer);
         self.outbox.hurry(peer);
         self.pump(now, peer);
@@ -518,7 +520,7 @@ impl Node {
 
     /// No new streams of ours on this connection; it closes once nothing is open on it.
     fn drain(&mut self, now: Now, conn: ConnId) {
-        if let Some(session) = self.sessions.get_mut(&conn) {
+        if let Some(session) = self.sessions.get_mut(conn) {
             session.phase = Phase::Draining;
             session.since_ms = now.mono_ms;
             self.timers.set(Key::Drain(conn), now.mono_ms + DRAIN_MS);
@@ -526,8 +528,7 @@ impl Node {
     }
 
     pub(super) fn drain_due(&mut self, now: Now, conn: ConnId) {
-        let Some(session) = self.sessions.get(&conn).filter(|session| session.phase == Phase::Draining)
-        else {
+        let Some(session) = self.sessions.get(conn).filter(|session| session.phase == Phase::Draining) else {
             return;
         };
         let quiet = session.since_ms + DRAIN_MS <= now.mono_ms;
@@ -554,7 +555,7 @@ impl Node {
 
     /// Forgets a connection; what was sent on it and is unanswered goes out again on another.
     pub(super) fn session_over(&mut self, now: Now, conn: ConnId, why: &str) {
-        let Some(session) = self.sessions.remove(&conn) else { return };
+        let Some(session) = self.sessions.remove(conn) else { return };
         // They came because the peer has taken our hello, and it knows that they arrived. Requests it sends
         // again.
         let early = self.early.remove(&conn).unwrap_or_default();

@@ -24,20 +24,23 @@ mod rekey;
 mod requests;
 mod scopes;
 mod send;
+mod sessions;
 mod settings;
 mod storing;
 mod timers;
 mod view;
+mod vocabulary;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use serde_json::value::RawValue;
 
 use crate::agents::Agents;
 use crate::audit::Audit;
 use crate::contacts::{Contacts, ContactsFile};
-use crate::family::{Act, Cx, Family, Input as FamilyInput, Kind, Pattern};
+use crate::family::{Act, Cx, Family, Input as FamilyInput, Kind, Open, Pattern};
 use crate::id::{AgentId, MsgId, PublicKey};
 use crate::limits::{REPLAY_FLUSH_MS, SAVE_INTERVAL_MS, SHUTDOWN_MS, SWEEP_INTERVAL_MS};
 use crate::mailbox::Mailbox;
@@ -45,19 +48,20 @@ use crate::outbox::Outbox;
 use crate::peers::Peers;
 use crate::replay::Replay;
 use crate::scope::Scope;
-use crate::session::{Phase, Session};
 use crate::store::Commit;
 use crate::trust::Rates;
-use crate::wire::{Envelope, Header, TooLarge, encode};
+use crate::wire::{Envelope, Header, Scratch, TooLarge, encode_in};
 
 pub use io::{
     ClientId, CommitId, ConnId, DialId, Effect, Input, JobId, KEY_REFUSED, KnownPeer, LogLevel, Lost, Now,
     Of, OldKey, Pins, ReadId, Seen, Side, StreamId, TOO_MANY_STRANGERS, Token, Verify,
 };
 use outgoing::Pending;
+use sessions::Sessions;
 pub use settings::{KnockSettings, OutboxSettings, Settings, StaticPeer};
 use storing::{After, Reading, Unread};
 use timers::{Key, Timers};
+use vocabulary::Kinds;
 
 /// Where random bytes come from; an argument, so that a run can be repeated.
 pub trait Entropy: Send {
@@ -131,10 +135,10 @@ pub struct Node {
     settings: Settings,
     entropy: Box<dyn Entropy>,
     families: Vec<Box<dyn Family>>,
-    kinds: HashMap<&'static str, (usize, &'static Kind)>,
+    kinds: Kinds,
     features: Vec<&'static str>,
 
-    sessions: BTreeMap<ConnId, Session>,
+    sessions: Sessions,
     /// Messages that overtook the hello reply, on connections that this daemon dialled.
     early: HashMap<ConnId, Vec<(Option<StreamId>, Envelope)>>,
     sessions_made: u64,
@@ -198,6 +202,12 @@ pub struct Node {
     sent: u64,
     received: u64,
     dropped: Dropped,
+    /// Where texts are built.
+    scratch: Scratch,
+    /// Where families say what they decide, empty between two of them.
+    acts: VecDeque<Act>,
+    /// Clients that a row is shown to, empty between two rows.
+    audience: Vec<ClientId>,
     out: Vec<Effect>,
 }
 
@@ -210,17 +220,17 @@ impl Node {
         let (contacts, mut entropy) = (birth.contacts, entropy);
         let me = key.agent_id();
         let families = crate::kinds::all();
-        let mut kinds = HashMap::new();
+        let kinds = Kinds::of(&families);
         let mut features = Vec::new();
-        for (index, family) in families.iter().enumerate() {
-            for kind in family.vocabulary().kinds {
-                kinds.insert(kind.name, (index, kind));
-                features.extend(kind.feature.filter(|feature| !features.contains(feature)));
-            }
+        for kind in families.iter().flat_map(|family| family.vocabulary().kinds) {
+            features.extend(kind.feature.filter(|feature| !features.contains(feature)));
         }
         // Without a disk under it, nobody can promise that a message will be there tomorrow.
         if !settings.durable || settings.buffer_size == 0 {
             features.retain(|feature| *feature != "receipt");
+        }
+        if settings.pipe {
+            features.push("pipe");
         }
         let mut random = [0; 16];
         entropy.fill(&mut random);
@@ -240,8 +250,8 @@ impl Node {
             commits: BTreeMap::new(),
             commit_bytes: 0,
             next_commit: 1,
-            arriving: HashMap::new(),
-            arriving_bytes: HashMap::new(),
+            arriving: HashMap::default(),
+            arriving_bytes: HashMap::default(),
             ended_rows: BTreeSet::new(),
             via: None,
             reply_hold_ms: None,
@@ -257,8 +267,8 @@ impl Node {
             families,
             kinds,
             features,
-            sessions: BTreeMap::new(),
-            early: HashMap::new(),
+            sessions: Sessions::default(),
+            early: HashMap::default(),
             sessions_made: 0,
             peers,
             pins: Arc::default(),
@@ -270,7 +280,7 @@ impl Node {
             jobs: BTreeMap::new(),
             next_job: 1,
             scopes: scopes::Scopes::new(scopes),
-            shut: HashMap::new(),
+            shut: HashMap::default(),
             purges: BTreeMap::new(),
             set_aside: paused::SetAside::default(),
             low_rows: BTreeMap::new(),
@@ -281,7 +291,7 @@ impl Node {
             next_token: 1,
             next_dial: 1,
             agents: Agents::default(),
-            streams: HashMap::new(),
+            streams: HashMap::default(),
             timers: Timers::default(),
             started: None,
             stopping: false,
@@ -289,6 +299,9 @@ impl Node {
             sent: 0,
             received: 0,
             dropped: Dropped::default(),
+            scratch: Scratch::default(),
+            acts: VecDeque::new(),
+            audience: Vec::new(),
             out: Vec::new(),
         };
         node.timers.set(Key::Sweep, now.mono_ms + SWEEP_INTERVAL_MS);
@@ -356,7 +369,7 @@ impl Node {
             Input::Sent { token, outcome } => self.sent(now, token, outcome),
             Input::Silent { conn } => self.silent(now, conn),
             Input::Alive { conn } => {
-                if let Some(session) = self.sessions.get_mut(&conn) {
+                if let Some(session) = self.sessions.get_mut(conn) {
                     session.silent = false;
                 }
             }
@@ -403,11 +416,11 @@ impl Node {
         settings.peers.retain(|peer| !gone.contains(&peer.agent_id));
         let out = self.peers.configure(&settings.peers, now.wall_ms);
         // Whether receipts are given was said in hello, and holds until the end.
-        let durable = self.settings.durable;
+        let (durable, pipe) = (self.settings.durable, self.settings.pipe);
         if self.settings.policies != settings.policies || self.settings.knock != settings.knock {
             self.audit(now, crate::audit::Event::Policy, None, "settings");
         }
-        self.settings = Settings { durable, ..settings };
+        self.settings = Settings { durable, pipe, ..settings };
         self.out.push(Effect::Evict(self.keep()));
         self.publish_pins();
         if !out.is_empty() {
@@ -488,7 +501,7 @@ impl Node {
         }
         self.replay.sweep(now.wall_ms);
         let sessions = &self.sessions;
-        let gone = self.peers.sweep(now.mono_ms, |id| sessions.values().any(|session| session.peer == id));
+        let gone = self.peers.sweep(now.mono_ms, |id| !sessions.of(id).is_empty());
         if !gone.is_empty() {
             gone.iter().for_each(|id| self.timers.clear(Key::Dial(*id)));
             self.publish_pins();
@@ -594,18 +607,19 @@ impl Node {
     ) -> Result<Envelope, TooLarge> {
         let (id, from, ts) = (self.random_id(), self.me, now.wall_ms.max(1));
         let resend_until = hold_ms.map(|ms| held::resend_until(now, ms));
-        encode(Header { id, from, to, ts, kind, reference, resend_until, read_receipt: false }, payload)
+        let read_receipt = false;
+        let header = Header { id, from, to, ts, kind, reference, resend_until, read_receipt };
+        encode_in(&mut self.scratch, header, payload)
     }
 
     /// The connection to use for a peer: up, not draining, the newest if there were two.
     fn best_session(&self, peer: AgentId) -> Option<ConnId> {
-        let up = self.sessions.iter().filter(|(_, s)| s.peer == peer && s.phase == Phase::Up);
-        up.max_by_key(|(_, session)| session.order).map(|(conn, _)| *conn)
+        self.sessions.best(peer).map(|(conn, _)| conn)
     }
 
     /// Lets a family handle an input, then carries out what it decided, and what follows from that.
     fn tell_family(&mut self, now: Now, index: usize, input: FamilyInput<'_>) -> bool {
-        let mut acts = VecDeque::new();
+        let mut acts = std::mem::take(&mut self.acts);
         self.ask_family(now, index, input, &mut acts);
         let decided = !acts.is_empty();
         self.carry_out_all(now, acts);
@@ -614,14 +628,38 @@ impl Node {
 
     /// Lets a family handle an input; what it decides is appended to `acts`.
     fn ask_family(&mut self, now: Now, index: usize, input: FamilyInput<'_>, acts: &mut VecDeque<Act>) {
-        self.borrow_family(now, index, acts, |family, cx| family.handle(input, cx));
+        self.borrow_family(now, index, acts, |family, _, cx| family.handle(input, cx));
     }
 
     /// Lets a family do something else than handle an input, and carries out what it decided.
-    fn with_family(&mut self, now: Now, index: usize, work: impl FnOnce(&mut Box<dyn Family>, &mut Cx<'_>)) {
-        let mut acts = VecDeque::new();
-        self.borrow_family(now, index, &mut acts, work);
+    fn with_family(&mut self, now: Now, index: usize, work: impl FnOnce(&mut dyn Family, &mut Cx<'_>)) {
+        let mut acts = std::mem::take(&mut self.acts);
+        self.borrow_family(now, index, &mut acts, |family, _, cx| work(family, cx));
         self.carry_out_all(now, acts);
+    }
+
+    /// Lets the family of an open request do something about it.
+    fn with_open(&mut self, now: Now, id: MsgId, work: impl FnOnce(&mut dyn Family, &Open, &mut Cx<'_>)) {
+        let mut acts = std::mem::take(&mut self.acts);
+        self.ask_about(now, id, &mut acts, work);
+        self.carry_out_all(now, acts);
+    }
+
+    /// The same; what it decides is appended to `acts`.
+    fn ask_about(
+        &mut self,
+        now: Now,
+        id: MsgId,
+        acts: &mut VecDeque<Act>,
+        work: impl FnOnce(&mut dyn Family, &Open, &mut Cx<'_>),
+    ) {
+        let open = self.agents.get(id);
+        let Some((index, _)) = open.and_then(|open| self.kinds.get(open.kind.name)) else { return };
+        self.borrow_family(now, index, acts, |family, agents, cx| {
+            if let Some(open) = agents.get(id) {
+                work(family, open, cx);
+            }
+        });
     }
 
     fn borrow_family(
@@ -629,14 +667,15 @@ impl Node {
         now: Now,
         index: usize,
         acts: &mut VecDeque<Act>,
-        work: impl FnOnce(&mut Box<dyn Family>, &mut Cx<'_>),
+        work: impl FnOnce(&mut dyn Family, &Agents, &mut Cx<'_>),
     ) {
         // The families are taken out while one of them looks at the rest of the node.
         let mut families = std::mem::take(&mut self.families);
         if let Some(family) = families.get_mut(index) {
             let uptime_ms = self.started.map_or(0, |started| now.mono_ms.saturating_sub(started.mono_ms));
             let view = view::NodeView { node: self, uptime_secs: uptime_ms / 1_000 };
-            work(family, &mut Cx { now, me: self.me, view: &view, via: self.via.clone(), acts });
+            let cx = &mut Cx { now, me: self.me, view: &view, via: self.via.clone(), acts };
+            work(&mut **family, &self.agents, cx);
         }
         self.families = families;
     }

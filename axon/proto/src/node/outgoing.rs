@@ -183,9 +183,7 @@ impl Node {
             return;
         };
         let peer = pending.envelope.to;
-        let up = self.sessions.iter().filter(|(_, s)| s.peer == peer && s.phase == Phase::Up);
-        let Some((conn, session)) = up.max_by_key(|(_, session)| session.order) else { return };
-        let conn = *conn;
+        let Some((conn, session)) = self.sessions.best(peer) else { return };
         // Between daemons that both offer receipts, a one-way message is answered when it is on disk.
         let receipted = session.offers("receipt") && self.features.contains(&"receipt");
         let work = is_work(pending.kind, receipted);
@@ -208,13 +206,14 @@ impl Node {
             Effect::OneWay { conn, token, bytes }
         });
         self.sent += 1;
-        if let Some(session) = self.sessions.get_mut(&conn).filter(|_| work) {
+        if let Some(session) = self.sessions.get_mut(conn).filter(|_| work) {
             session.work += 1;
         }
         let Origin::Command { client, req_id, v1: true } = &pending.origin else { return };
         // A v1 client learns now that its request is on its way; the answer comes as a line of its own.
         if pending.kind.is_request() && pending.sends == 1 {
-            let line = Line::ok(req_id).field("msg_id", &pending.envelope.id).end();
+            let line = Line::ok_in(self.scratch.take(), req_id).id("msg_id", &pending.envelope.id);
+            let line = line.end_in(&mut self.scratch);
             self.out.push(Effect::Line { client: *client, line, of: Of::Us });
         }
     }
@@ -378,10 +377,10 @@ impl Node {
             self.dropped.not_authorized += 1;
             return Err("its answer names another sender, receiver or request".into());
         }
-        let known = self.kinds.contains_key(&*answer.kind);
-        if known && !Self::answers(kind, &answer.kind) {
+        let known = self.kinds.get(answer.kind()).is_some();
+        if known && !Self::answers(kind, answer.kind()) {
             self.dropped.not_authorized += 1;
-            return Err(format!("it answered a {} with a {}", kind.name, answer.kind));
+            return Err(format!("it answered a {} with a {}", kind.name, answer.kind()));
         }
         Ok(answer)
     }
@@ -393,7 +392,7 @@ impl Node {
         if let Some(client) = pending.client().and_then(|client| self.agents.clients.get_mut(&client)) {
             client.pending = client.pending.saturating_sub(1);
         }
-        if let Some((index, _)) = self.kinds.get(pending.kind.name).copied() {
+        if let Some((index, _)) = self.kinds.get(pending.kind.name) {
             let held = matches!(pending.origin, Origin::Held { .. });
             let answer = match &fate {
                 // It stays held and is sent again.
@@ -417,8 +416,9 @@ impl Node {
             (Origin::Command { client, req_id, v1: false }, fate) => {
                 let line = match fate {
                     Fate::Answered(answer) => {
-                        let line = Line::ok(req_id).field("msg_id", &pending.envelope.id);
-                        let line = line.raw("response", answer.raw()).end();
+                        let line = Line::ok_in(self.scratch.take(), req_id);
+                        let line = line.id("msg_id", &pending.envelope.id).raw("response", answer.raw());
+                        let line = line.end_in(&mut self.scratch);
                         let of = Of::Peer(answer.from);
                         if self.agents.clients.contains_key(client) {
                             self.out.push(Effect::Line { client: *client, line, of });
@@ -431,8 +431,9 @@ impl Node {
                             self.await_read(now, *client, &pending.envelope);
                         }
                         let state = if delivered { "delivered" } else { "sent" };
-                        let line = Line::ok(req_id).field("msg_id", &pending.envelope.id);
-                        Some(Ok(line.field("state", state).end()))
+                        let line = Line::ok_in(self.scratch.take(), req_id);
+                        let line = line.id("msg_id", &pending.envelope.id).word("state", state);
+                        Some(Ok(line.end_in(&mut self.scratch)))
                     }
                     Fate::Refused(error) | Fate::Failed(error) => Some(Err(error)),
                 };
@@ -450,7 +451,7 @@ impl Node {
                     Fate::Answered(_) | Fate::Delivered | Fate::Arrived => None,
                 };
                 if let Some((client, req_id)) = command {
-                    let line = failed.map_or_else(|| Ok(Line::ok(req_id).field("msg_id", &id).end()), Err);
+                    let line = failed.map_or_else(|| Ok(self.ok_line(req_id, &id)), Err);
                     self.answer_of(*client, req_id, line, Of::Peer(pending.envelope.to));
                 } else if let Some(error) = failed {
                     let text =
@@ -478,7 +479,7 @@ impl Node {
 
     /// A query or delegation is no longer under way: another that waited for that may leave.
     fn work_done(&mut self, now: Now, pending: &Pending) {
-        let session = pending.conn.filter(|_| pending.work).and_then(|conn| self.sessions.get_mut(&conn));
+        let session = pending.conn.filter(|_| pending.work).and_then(|conn| self.sessions.get_mut(conn));
         let Some(session) = session else { return };
         let was_full = session.work >= WORK_TO_PEER_MAX;
         session.work = session.work.saturating_sub(1);
@@ -498,11 +499,8 @@ impl Node {
                 });
             }
             Fate::Delivered | Fate::Arrived => {
-                self.out.push(Effect::Line {
-                    client,
-                    line: Line::ok(req_id).field("msg_id", &id).end(),
-                    of: Of::Us,
-                });
+                let line = self.ok_line(req_id, &id);
+                self.out.push(Effect::Line { client, line, of: Of::Us });
             }
             Fate::Refused(error) => self.answer_of(client, req_id, Err(error), Of::Peer(pending.envelope.to)),
             Fate::Failed(error) if pending.sends == 0 || !pending.kind.is_request() => {
@@ -539,7 +537,7 @@ impl Node {
         // An answer on a connection that drains needs its time to arrive before that is closed.
         if let Some(id) = self.streams.remove(&stream)
             && let Some(open) = self.agents.get(id)
-            && let Some(session) = self.sessions.get_mut(&open.inbound.conn)
+            && let Some(session) = self.sessions.get_mut(open.inbound.conn)
             && session.phase == Phase::Draining
         {
             session.since_ms = now.mono_ms;

@@ -288,7 +288,7 @@ impl Node {
 
     /// A connection of a peer that is being joined is up, as a peer's or as a stranger's.
     pub(super) fn join_up(&mut self, now: Now, peer: AgentId, conn: ConnId) {
-        let Some(session) = self.sessions.get(&conn) else { return };
+        let Some(session) = self.sessions.get(conn) else { return };
         let (phase, binding) = (session.phase, session.binding);
         let knocks = session.offers("knock");
         let (host, me) = (self.peers.get(peer).map(|peer| peer.key), self.key);
@@ -321,7 +321,7 @@ impl Node {
     }
 
     fn send_knock(&mut self, now: Now, peer: AgentId, conn: ConnId, knock: &Knock) {
-        let Some((_, kind)) = self.kinds.get("knock").copied() else { return };
+        let Some((_, kind)) = self.kinds.get("knock") else { return };
         let Ok(envelope) = self.envelope(now, peer, "knock", None, &to_raw(knock)) else {
             return self.join_fails(
                 now,
@@ -338,7 +338,7 @@ impl Node {
         let Some(joining) = self.pairing.joining.get_mut(&peer) else { return };
         let invited = joining.secret.is_some();
         let admission = match answer {
-            Ok(answer) if &*answer.kind == "admission" => Admission::parse(answer.payload()),
+            Ok(answer) if answer.kind() == "admission" => Admission::parse(answer.payload()),
             Ok(answer) => Err(super::answer::peer_refusal(&answer).map_or_else(String::new, |(_, why)| why)),
             Err(error) if invited => return self.join_fails(now, peer, error),
             Err(error) => Err(error.message),
@@ -354,7 +354,7 @@ impl Node {
                 joining.stage = Stage::Paired(Box::new(admission.clone()));
                 // What the peer let in is dialled anew, as a peer.
                 for conn in self.conns_of(peer) {
-                    if self.sessions.get(&conn).is_some_and(|session| session.phase == Phase::Stranger) {
+                    if self.sessions.get(conn).is_some_and(|session| session.phase == Phase::Stranger) {
                         self.close(now, conn, 0, "paired");
                     }
                 }
@@ -600,7 +600,7 @@ impl Node {
         self.audit(now, Event::Paired, Some(id), level.as_str());
         // What it has as a stranger makes room for what it has as a peer.
         for conn in self.conns_of(id) {
-            if self.sessions.get(&conn).is_some_and(|session| session.phase == Phase::Stranger) {
+            if self.sessions.get(conn).is_some_and(|session| session.phase == Phase::Stranger) {
                 self.close(now, conn, 0, "paired");
             }
         }
@@ -634,7 +634,7 @@ impl Node {
         let rest = row.get().strip_prefix('{').unwrap_or("}");
         let line: Arc<str> = format!("{{\"event\":\"knock\",{rest}").into();
         for (client, state) in &self.agents.clients {
-            if state.scope.is_none() && state.trusted && state.wants.wants("knock") {
+            if state.scope.is_none() && state.trusted && state.wants().wants("knock") {
                 let of = super::Of::Peer(waiting.agent_id);
                 self.out.push(Effect::Line { client: *client, line: line.clone(), of });
             }

@@ -159,7 +159,7 @@ impl Node {
             self.note(no_longer_aside(n));
             return self.aside_done(now);
         };
-        let known = self.kinds.get(&*envelope.kind).copied();
+        let known = self.kinds.get(envelope.kind());
         // Both may have another key since it came.
         let envelope = std::sync::Arc::new(envelope).readdressed(waits.from, self.me);
         let message =

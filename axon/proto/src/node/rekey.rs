@@ -155,7 +155,7 @@ impl Node {
     pub(super) fn heralded(&mut self, now: Now, token: Token, outcome: &Result<Vec<u8>, Lost>) -> bool {
         let Some(pair) = self.heralds.under_way.remove(&token) else { return false };
         let answer = outcome.as_ref().ok().and_then(|bytes| decode(bytes.clone()).ok());
-        let kind = answer.as_ref().map(|answer| &*answer.kind);
+        let kind = answer.as_ref().map(|answer| answer.kind());
         // One that takes no new keys will not take this one tomorrow either.
         let refused = answer.as_ref().and_then(super::answer::peer_refusal).and_then(|(code, _)| code);
         if kind == Some("ack") || matches!(refused, Some(PeerCode::UnknownKind | PeerCode::NotAuthorized)) {
@@ -181,7 +181,7 @@ impl Node {
 
     /// A peer says that it has a new key.
     pub(super) fn peer_rekey(&mut self, now: Now, message: &Inbound, rekey: &Rekey) {
-        let Some(session) = self.sessions.get(&message.conn) else { return };
+        let Some(session) = self.sessions.get(message.conn) else { return };
         let (old, old_key) = (session.peer, session.key);
         let Some(stream) = message.stream else { return };
         let new = rekey.new_key.agent_id();

@@ -6,8 +6,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::held::ToHold;
+use super::inbox::sender_of;
 use super::outgoing::Origin;
-use super::storing::{Reading, row_of};
+use super::storing::Reading;
 use super::timers::Key;
 use super::{ClientId, ConnId, Effect, Node, Now, Of, StreamId};
 use crate::agents::{Client, Work};
@@ -23,6 +24,8 @@ use crate::scope::Right;
 use crate::store::{Read, Write};
 use crate::wire::{Envelope, decode, to_raw};
 
+/// What a list of what families decide may keep of its room between two uses.
+const ACTS_KEPT_MAX: usize = 64;
 /// How the keys of open requests begin that are open again after a restart.
 const OPEN: &str = "open/";
 /// How long this daemon waits before it tries again to keep a word of its own.
@@ -75,6 +78,10 @@ impl Node {
         while let Some(act) = acts.pop_front() {
             self.carry_out(now, act, &mut acts);
         }
+        // The room is used again.
+        if (self.acts.capacity()..=ACTS_KEPT_MAX).contains(&acts.capacity()) {
+            self.acts = acts;
+        }
     }
 
     /// Does one thing that a family decided; what the family decides in turn is appended to `acts`.
@@ -83,7 +90,7 @@ impl Node {
             Act::Reply { stream, to, reference, kind, payload, command } => {
                 let id = self.respond(now, stream, to, reference, kind, &payload);
                 if let Some((client, req_id)) = command {
-                    let line = Line::ok(&req_id).field("msg_id", &id).end();
+                    let line = self.ok_line(&req_id, &id);
                     self.answer_line(client, &req_id, Ok(line));
                 }
             }
@@ -98,8 +105,8 @@ impl Node {
                 self.hand(now, id, client, lease);
             }
             Act::Answered { id, payload, taken, due_ms } => {
+                self.agents.answered(id, payload);
                 if let Some(open) = self.agents.get_mut(id) {
-                    open.answered = Some(payload);
                     open.taken |= taken;
                     open.due_ms = due_ms;
                     self.timers.clear(Key::Due(id));
@@ -140,13 +147,13 @@ impl Node {
             }
             Act::Again { message } => {
                 self.replay.forget(message.envelope.from, message.envelope.id);
-                let known = self.kinds.get(&*message.envelope.kind).copied();
+                let known = self.kinds.get(message.envelope.kind());
                 self.arrive(now, message, known);
             }
             Act::End { id, ended, by } => self.end(now, id, ended, by),
             Act::Deliver { message } => self.deliver(now, &message),
             Act::Send { to, kind, reference, payload, command, ends, held } => {
-                let Some((_, kind)) = self.kinds.get(kind).copied() else { return };
+                let Some((_, kind)) = self.kinds.get(kind) else { return };
                 let mut finishing = false;
                 let hold_ms = held.is_some().then(|| self.result_hold_ms());
                 let sent = match self.made(now, to, kind.name, (reference, &payload), hold_ms) {
@@ -224,7 +231,7 @@ impl Node {
             Act::Knock { message, knock } => self.knock(now, &message, &knock),
             Act::Rekey { message, rekey } => self.peer_rekey(now, &message, &rekey),
             Act::Answer { client, req_id, result } => {
-                let line = result.map(|id| Line::ok(&req_id).field("msg_id", &id).end());
+                let line = result.map(|id| self.ok_line(&req_id, &id));
                 self.answer_line(client, &req_id, line);
             }
             Act::Drop { message, refusal } => {
@@ -240,7 +247,8 @@ impl Node {
                     let from = message.envelope.from;
                     self.debug(format!(
                         "a {} of {from} was dropped: {}",
-                        message.envelope.kind, refusal.message
+                        message.envelope.kind(),
+                        refusal.message
                     ));
                 }
             }
@@ -252,7 +260,8 @@ impl Node {
     /// Shows a one-way message that is in the inbox, and receipts it where that was asked for.
     pub(super) fn deliver(&mut self, now: Now, message: &Inbound) {
         if let Some(seq) = message.seq {
-            self.decide(seq, Some(Shown { row: row_of(message), from: message.envelope.from, except: None }));
+            let row = self.row_of(message, seq);
+            self.decide(seq, Some(Shown { row, from: message.envelope.from, except: None }));
         }
         self.receipt(now, message);
     }
@@ -289,7 +298,7 @@ impl Node {
             None => 0,
         };
         if taken {
-            let row = row_of(&Inbound { seq: Some(seq), ..message.clone() });
+            let row = self.row_of(&message, seq);
             if message.seq.is_none() {
                 self.mailbox.hold(row.clone());
             }
@@ -342,15 +351,14 @@ impl Node {
     }
 
     fn unclaimed(&mut self, now: Now, id: MsgId, why: Unclaimed, acts: &mut VecDeque<Act>) {
-        let Some(open) = self.agents.get(id).cloned() else { return };
-        if let Some((index, _)) = self.kinds.get(open.kind.name).copied() {
-            self.ask_family(now, index, FamilyInput::Unclaimed { open: &open, why }, acts);
-        }
+        self.ask_about(now, id, acts, |family, open, cx| {
+            family.handle(FamilyInput::Unclaimed { open, why }, cx);
+        });
     }
 
     fn lease_of(&self, client: ClientId) -> bool {
         let client = self.agents.clients.get(&client);
-        client.and_then(|client| client.answers.as_ref()).is_some_and(|answers| answers.lease)
+        client.and_then(|client| client.answers()).is_some_and(|answers| answers.lease)
     }
 
     /// Hands a request to a client.
@@ -359,7 +367,7 @@ impl Node {
         if let Some(open) = self.agents.get(id).filter(|_| self.agents.clients.contains_key(&client)) {
             let left_ms = open.due_ms.map(|due| due.saturating_sub(now.mono_ms));
             let from = open.inbound.envelope.from;
-            let line = offered_line(open, self.sender_at(from), left_ms);
+            let line = offered_line(&mut self.scratch, open, sender_of(&self.peers, from), left_ms);
             self.out.push(Effect::Line { client, line, of: Of::Peer(from) });
         }
         let socket = self.scope_of(client).map(|scope| scope.name.clone());
@@ -400,7 +408,7 @@ impl Node {
         } else {
             self.mailbox.release(open.seq);
         }
-        if let Some((index, _)) = self.kinds.get(open.kind.name).copied() {
+        if let Some((index, _)) = self.kinds.get(open.kind.name) {
             self.tell_family(now, index, FamilyInput::Ended { open: &open, ended });
         }
         if let OpenState::Held { client, .. } = open.state
@@ -431,12 +439,10 @@ impl Node {
             return self.say_again(now, id);
         }
         // Whoever said it has gone since, and cannot say it again.
-        let open = open.clone();
         if let OpenState::Held { client, lease: false } = open.state
             && !self.agents.clients.contains_key(&client)
-            && let Some((index, _)) = self.kinds.get(open.kind.name).copied()
         {
-            self.tell_family(now, index, FamilyInput::Abandoned { open: &open });
+            self.with_open(now, id, |family, open, cx| family.handle(FamilyInput::Abandoned { open }, cx));
         }
     }
 
@@ -447,9 +453,8 @@ impl Node {
 
     pub(super) fn due(&mut self, now: Now, id: MsgId) {
         // One whose last word is being stored has been in time.
-        let Some(open) = self.agents.get(id).filter(|open| !open.finishing).cloned() else { return };
-        if let Some((index, _)) = self.kinds.get(open.kind.name).copied() {
-            self.tell_family(now, index, FamilyInput::Due { open: &open });
+        if self.agents.get(id).is_some_and(|open| !open.finishing) {
+            self.with_open(now, id, |family, open, cx| family.handle(FamilyInput::Due { open }, cx));
         }
     }
 
@@ -467,11 +472,13 @@ impl Node {
         let mut acts = VecDeque::new();
         for id in self.agents.detach(client) {
             // One whose last word is on its way is done with, if that arrives.
-            let Some(open) = self.agents.get(id).filter(|open| !open.finishing).cloned() else { continue };
+            let Some(open) = self.agents.get(id).filter(|open| !open.finishing) else { continue };
             if open.answered.is_none() && !open.targeted {
                 self.offer(now, id, &mut acts);
-            } else if let Some((index, _)) = self.kinds.get(open.kind.name).copied() {
-                self.ask_family(now, index, FamilyInput::Abandoned { open: &open }, &mut acts);
+            } else {
+                self.ask_about(now, id, &mut acts, |family, open, cx| {
+                    family.handle(FamilyInput::Abandoned { open }, cx);
+                });
             }
             // What becomes of one may end another.
             self.carry_out_all(now, std::mem::take(&mut acts));
@@ -550,7 +557,7 @@ impl Node {
         let mut restored = std::mem::take(&mut self.restored);
         restored.sort_by_key(|one| one.kept.seq);
         for Restored { kept, envelope } in restored {
-            let Some((index, kind)) = self.kinds.get(&*envelope.kind).copied() else { continue };
+            let Some((_, kind)) = self.kinds.get(envelope.kind()) else { continue };
             let id = envelope.id;
             // Its sender may have been taken out of the configuration meanwhile.
             let known = self.peers.get(envelope.from).is_some();
@@ -581,8 +588,8 @@ impl Node {
             due_ms.into_iter().for_each(|at| self.timers.set(Key::Due(id), at));
             if !known {
                 self.end(now, id, Ended::PeerGone, None);
-            } else if let Some(open) = self.agents.get(id).cloned() {
-                self.tell_family(now, index, FamilyInput::Restored { open: &open });
+            } else {
+                self.with_open(now, id, |family, open, cx| family.handle(FamilyInput::Restored { open }, cx));
             }
         }
     }
@@ -608,8 +615,8 @@ impl Node {
             // It is on disk and goes on after the next start. Its sender hears that it is kept.
             let queued = to_raw(&serde_json::json!({ "accepted": true, "state": "queued" }));
             let unanswered = open.answered.is_none();
-            if let Some(open) = self.agents.get_mut(id).filter(|_| unanswered) {
-                open.answered = Some(queued.get().into());
+            if unanswered {
+                self.agents.answered(id, queued.get().into());
                 self.note_open(now, id);
             }
             if let Some(stream) = stream.filter(|_| unanswered) {

@@ -224,7 +224,7 @@ impl Node {
         if !scope.may(Right::Inbox) || !scope.sees_peer(from) || !scope.sees_kind(&row.kind) {
             return false;
         }
-        let has_domain = self.kinds.get(&*row.kind).is_some_and(|(_, kind)| kind.has_domain);
+        let has_domain = self.kinds.get(&row.kind).is_some_and(|(_, kind)| kind.has_domain);
         if scope.domains.is_none() || !has_domain {
             return true;
         }

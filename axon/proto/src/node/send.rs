@@ -2,6 +2,8 @@
 //!
 //! Source: `spec/IPC.md`, "send" and "reply".
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -19,7 +21,7 @@ use crate::ipc::{Command, Line};
 use crate::kinds::core::wait_ms;
 use crate::limits::{CLIENT_PENDING_MAX, KIND_BYTES_MAX, PENDING_MAX, REPLY_GRACE_MS, REQUEST_TIMEOUT_MS};
 use crate::store::{CommitError, Write};
-use crate::wire::{Envelope, Header, encode, raw_json, to_raw};
+use crate::wire::{Envelope, Header, encode_in, may_have, raw_json, to_raw};
 
 impl Node {
     pub(super) fn send(
@@ -29,21 +31,19 @@ impl Node {
         command: &Command<'_>,
         v1: bool,
     ) -> Result<(), IpcError> {
-        let name = required("kind", command.kind::<String>()?)?;
-        let Some((index, kind)) =
-            self.kinds.get(&*name).copied().filter(|(_, k)| k.sendable == Sendable::Yes)
-        else {
+        let name = required("kind", command.kind()?)?;
+        let Some((index, kind)) = self.kinds.get(&name).filter(|(_, k)| k.sendable == Sendable::Yes) else {
             return Err(self.not_sendable(&name));
         };
-        let reference = msg_id("ref", command.reference::<String>()?)?;
+        let reference = msg_id("ref", command.reference()?)?;
         if kind.name == "cancel" && reference.is_none() {
             return Err(IpcError::invalid(
                 "the field `ref` is missing: give the id of the delegation to cancel",
             ));
         }
-        let to = match (command.to::<String>()?, reference) {
+        let to = match (command.to()?, reference) {
             (Some(to), _) => self.peer_for(now, client, &to).map_err(|error| {
-                let own = self.settings.name.as_ref() == Some(&to) && error.code == IpcCode::PeerNotFound;
+                let own = self.settings.name.as_deref() == Some(&*to) && error.code == IpcCode::PeerNotFound;
                 let message =
                     "this is your own agent's name: send to another, `axon peers` lists those known";
                 if own { IpcError::new(IpcCode::SelfSend, message) } else { error }
@@ -104,7 +104,7 @@ impl Node {
             resend_until: hold_ms.map(|ms| resend_until(now, ms)),
             read_receipt,
         };
-        let envelope = encode(header, &payload)
+        let envelope = encode_in(&mut self.scratch, header, &payload)
             .map_err(|error| IpcError::new(IpcCode::MessageTooLarge, error.to_string()))?;
         let req_id = command.req_id().to_owned();
         self.via = self.scope_of(client).map(|scope| scope.name.as_str().into());
@@ -186,7 +186,7 @@ impl Node {
         let kinds = self.families.iter().flat_map(|family| family.vocabulary().kinds);
         let sendable: Vec<&str> =
             kinds.filter(|kind| kind.sendable == Sendable::Yes).map(|kind| kind.name).collect();
-        let known = self.kinds.contains_key(name);
+        let known = self.kinds.get(name).is_some();
         let what = if known { "is never begun by `send`: answers go by `reply`" } else { "is not known" };
         let name: String = name.chars().take(KIND_BYTES_MAX).collect();
         IpcError::invalid(format!("the kind \"{name}\" {what}; kinds to send: {}", sendable.join(", ")))
@@ -198,12 +198,12 @@ impl Node {
         client: ClientId,
         command: &Command<'_>,
     ) -> Result<(), IpcError> {
-        let id = msg_id("ref", command.reference::<String>()?)?;
+        let id = msg_id("ref", command.reference()?)?;
         let id =
             id.ok_or_else(|| IpcError::invalid("the field `ref` is missing: give the id of the request"))?;
-        let kind = required("kind", command.kind::<String>()?)?;
+        let kind = required("kind", command.kind()?)?;
         let payload = command.payload()?;
-        let Some(open) = self.agents.get(id).cloned() else {
+        let Some(open) = self.agents.get(id) else {
             if self.scope_of(client).is_some() {
                 let message = "no request of that id is open here: check the id";
                 return Err(IpcError::new(IpcCode::NotFound, message));
@@ -223,21 +223,22 @@ impl Node {
                 None => IpcError::new(IpcCode::NotFound, "no request of that id is open here: check the id"),
             });
         };
+        let (request, to, finishing) = (open.kind, open.inbound.envelope.from, open.finishing);
         // A scoped socket answers what it was offered, and knows of nothing else.
         let scope = self.scope_of(client);
         if scope.as_ref().is_some_and(|scope| open.offered_to.as_ref() != Some(&scope.name)) {
             return Err(IpcError::new(IpcCode::NotFound, "no request of that id is open here: check the id"));
         }
-        let Pattern::Request { replies, later } = open.kind.pattern else {
+        let Pattern::Request { replies, later } = request.pattern else {
             return Err(IpcError::invalid("that message takes no reply"));
         };
         if !replies.contains(&&*kind) && !later.contains(&&*kind) {
             let allowed: Vec<&str> = replies.iter().chain(later).copied().collect();
             let message =
-                format!("a {} is answered by {}, not by \"{kind}\"", open.kind.name, allowed.join(", "));
+                format!("a {} is answered by {}, not by \"{kind}\"", request.name, allowed.join(", "));
             return Err(IpcError::invalid(message));
         }
-        if open.finishing {
+        if finishing {
             let message = "the last word on this request is on its way: nothing is left to do";
             return Err(IpcError::new(IpcCode::AlreadyAnswered, message));
         }
@@ -250,26 +251,34 @@ impl Node {
             None => None,
         };
         if let Some(scope) = scope {
-            let (to, kind) =
-                (open.inbound.envelope.from, kind.chars().take(KIND_BYTES_MAX).collect::<String>());
+            let kind = kind.chars().take(KIND_BYTES_MAX).collect::<String>();
             self.audit_for(now, Event::Sent, Some(to), Some(&scope.name), &kind);
         }
         self.room_for_pending(client)?;
-        let payload = complete(&kind, &payload);
-        if let Some((_, spec)) = self.kinds.get(&*kind) {
-            (spec.check)(payload.get()).map_err(IpcError::invalid)?;
-        }
-        let from = open.inbound.envelope.from;
-        self.envelope(now, from, &kind, Some(id), &payload)
+        let payload = match self.kinds.get(&kind) {
+            Some((_, spec)) => checked(spec, payload)?,
+            None => payload,
+        };
+        let answer = Header {
+            // It gets an id of its own when it leaves; all are of one length.
+            id,
+            from: self.me,
+            to,
+            ts: now.wall_ms.max(1),
+            kind: &kind,
+            reference: Some(id),
+            resend_until: None,
+            read_receipt: false,
+        };
+        answer
+            .fits(&mut self.scratch, payload.get().len())
             .map_err(|error| IpcError::new(IpcCode::MessageTooLarge, error.to_string()))?;
-        if let Some((index, _)) = self.kinds.get(open.kind.name).copied() {
-            let req_id = command.req_id();
-            self.reply_hold_ms = hold_ms;
-            let said =
-                FamilyInput::AgentReply { client, req_id, open: &open, kind: &kind, payload: &payload };
-            self.tell_family(now, index, said);
-            self.reply_hold_ms = None;
-        }
+        let (req_id, kind, payload) = (command.req_id(), &*kind, &*payload);
+        self.reply_hold_ms = hold_ms;
+        self.with_open(now, id, |family, open, cx| {
+            family.handle(FamilyInput::AgentReply { client, req_id, open, kind, payload }, cx);
+        });
+        self.reply_hold_ms = None;
         Ok(())
     }
 }
@@ -278,7 +287,7 @@ fn required<T>(name: &str, value: Option<T>) -> Result<T, IpcError> {
     value.ok_or_else(|| IpcError::invalid(format!("the field `{name}` is missing")))
 }
 
-fn msg_id(name: &str, text: Option<String>) -> Result<Option<MsgId>, IpcError> {
+fn msg_id(name: &str, text: Option<Cow<'_, str>>) -> Result<Option<MsgId>, IpcError> {
     let parsed = text.map(|text| text.parse::<MsgId>()).transpose();
     parsed.map_err(|error| IpcError::invalid(format!("the field `{name}` is wrong: {error}")))
 }
@@ -289,18 +298,33 @@ fn payload_deadline(payload: &str) -> Option<u64> {
     struct Deadline {
         deadline_ms: Option<u64>,
     }
+    if !may_have(payload, &["deadline_ms"]) {
+        return None;
+    }
     serde_json::from_str::<Deadline>(payload).ok()?.deadline_ms.filter(|ms| *ms > 0)
 }
 
-/// A response's `data` is required on the wire; an agent that has only text need not write it.
-fn complete(kind: &str, payload: &RawValue) -> Box<RawValue> {
-    if kind == "response"
-        && let Ok(mut map) =
-            serde_json::from_str::<std::collections::BTreeMap<String, Box<RawValue>>>(payload.get())
-        && !map.contains_key("data")
-    {
-        map.insert("data".into(), raw_json("null".into()));
-        return to_raw(&map);
+/// An agent's payload, if it passes its kind's check.
+fn checked<'a>(kind: &Kind, payload: Cow<'a, RawValue>) -> Result<Cow<'a, RawValue>, IpcError> {
+    match (kind.check)(payload.get()) {
+        Ok(()) => Ok(payload),
+        Err(what) if kind.name != "response" => Err(IpcError::invalid(what)),
+        // Perhaps for want of `data`.
+        Err(_) => {
+            let payload = complete(payload);
+            (kind.check)(payload.get()).map_err(IpcError::invalid)?;
+            Ok(payload)
+        }
     }
-    payload.to_owned()
+}
+
+/// A response's `data` is required on the wire; an agent that has only text need not write it.
+fn complete(payload: Cow<'_, RawValue>) -> Cow<'_, RawValue> {
+    match serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(payload.get()) {
+        Ok(mut map) if !map.contains_key("data") => {
+            map.insert("data".into(), raw_json("null".into()));
+            Cow::Owned(to_raw(&map))
+        }
+        _ => payload,
+    }
 }

@@ -88,6 +88,8 @@ pub struct Settings {
     pub buffer_byte_cap: usize,
     /// `ipc.durable`: whether the store outlives the daemon, so that receipts may be given.
     pub durable: bool,
+    /// Whether the feature `pipe` is offered; what it is at the start counts.
+    pub pipe: bool,
     /// `ipc.read_receipts`: whether senders that ask are told when a message was read.
     pub read_receipts: bool,
     /// `[outbox]`.
@@ -116,6 +118,7 @@ impl Default for Settings {
             buffer_ttl_secs: 86_400,
             buffer_byte_cap: 4_194_304,
             durable: true,
+            pipe: true,
             read_receipts: true,
             outbox: OutboxSettings::default(),
             agent: None,

@@ -346,6 +346,12 @@ impl Node {
         }
     }
 
+    /// The row of a message that has this number.
+    pub(super) fn row_of(&self, message: &Inbound, seq: u64) -> Row {
+        let (kind, raw) = (self.kinds.row_name(message.envelope.kind()), message.envelope.raw().clone());
+        Row { seq, at_ms: message.at_ms, kind, raw }
+    }
+
     // --- readings ---
 
     pub(super) fn read(&mut self, read: Read, reading: Reading) {
@@ -416,16 +422,6 @@ impl Node {
         };
         let message = format!("what is kept cannot be read from the disk ({why}): see `axon doctor`");
         self.answer_line(client, &req_id, Err(IpcError::new(IpcCode::InternalError, message)));
-    }
-}
-
-/// The row of a message that has its number.
-pub(super) fn row_of(message: &Inbound) -> Row {
-    Row {
-        seq: message.seq.unwrap_or(0),
-        at_ms: message.at_ms,
-        kind: (&*message.envelope.kind).into(),
-        raw: message.envelope.raw().clone(),
     }
 }
 

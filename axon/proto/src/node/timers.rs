@@ -1,6 +1,8 @@
 //! What is due when. A timer that no longer matters is taken out, so that none are heaped up.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use foldhash::HashMap;
 
 use super::{ConnId, Token};
 use crate::id::{AgentId, MsgId};

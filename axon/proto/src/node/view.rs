@@ -40,11 +40,11 @@ impl View for NodeView<'_> {
     }
     fn serves(&self, client: ClientId, kind: &str) -> bool {
         let client = self.node.agents.clients.get(&client);
-        let answers = client.and_then(|client| client.answers.as_ref());
+        let answers = client.and_then(|client| client.answers());
         answers.is_some_and(|answers| answers.kinds.iter().any(|served| served == kind))
     }
     fn offers(&self, peer: AgentId, feature: &str) -> bool {
-        let session = self.node.best_session(peer).and_then(|conn| self.node.sessions.get(&conn));
+        let session = self.node.best_session(peer).and_then(|conn| self.node.sessions.get(conn));
         session.is_some_and(|session| session.offers(feature))
     }
     fn is_targeted(&self, id: MsgId) -> bool {

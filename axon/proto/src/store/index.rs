@@ -29,7 +29,7 @@ pub(super) struct Entry {
 const ENTRY_BYTES: usize = 32;
 const BLOCK_ENTRIES: usize = 1024;
 const BLOCK_BYTES: usize = ENTRY_BYTES * BLOCK_ENTRIES;
-/// Blocks in memory: the last, and one that is being looked at.
+/// Blocks in memory: the last, and the oldest or one that is being looked at.
 const LOADED_MAX: usize = 2;
 /// Blocks that may be mostly dead before the rest is written together.
 const SLACK_BLOCKS: usize = 8;
@@ -117,6 +117,8 @@ pub(super) struct Index {
     /// All entries of this slot's block before this one are dead.
     head: (u32, usize),
     changes: Vec<Change>,
+    /// A block has no live message any more, or may have none: looked at in [`Index::settle`].
+    emptied: bool,
 }
 
 impl Index {
@@ -201,7 +203,7 @@ impl Index {
     /// The changes since the last time are for good: hands them over and lets go of memory.
     pub fn settle(&mut self, files: &mut dyn Files) -> Vec<Change> {
         let changes = std::mem::take(&mut self.changes);
-        if changes.iter().any(|change| matches!(change, Change::Removed(_))) {
+        if std::mem::take(&mut self.emptied) {
             let (loaded, free_slots) = (&mut self.loaded, &mut self.free_slots);
             self.blocks.retain(|block| {
                 if block.live == 0 {
@@ -211,7 +213,9 @@ impl Index {
                 block.live > 0
             });
         }
-        self.trim(files, None);
+        // A full inbox takes a message out of its oldest block for each that comes.
+        let oldest = self.blocks.iter().find(|block| block.live > 0).map(|block| block.slot);
+        self.trim(files, oldest);
         if self.blocks.len() > SLACK_BLOCKS + self.rows as usize * 4 / BLOCK_ENTRIES {
             // It is no harm if there is no room for the new file: the old one stays.
             self.pack(files).ok();
@@ -395,6 +399,7 @@ impl Index {
         if let Some(block) = self.blocks.get_mut(at) {
             block.live -= 1;
             block.loose -= u32::from(!entry.firm);
+            self.emptied |= block.live == 0;
         }
     }
 

@@ -399,6 +399,8 @@ impl World {
             }
             Effect::Respond { stream, bytes } => self.respond(at, stream, Some(bytes)),
             Effect::Reset { stream } => self.respond(at, stream, None),
+            // How messages travel is nothing to this network.
+            Effect::Up { .. } => {}
             Effect::Pins(pins) => self.hosts[at].pins = pins,
             Effect::Line { client, line, .. } | Effect::Event { client, line, .. } => {
                 self.line(at, client, &line)

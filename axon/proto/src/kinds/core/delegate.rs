@@ -481,7 +481,7 @@ fn send_ending(
 
 /// One of a client's messages is about to leave: what must be on disk before.
 pub fn sending(envelope: &Envelope, held: bool, ledger: &mut Ledger, cx: &Cx<'_>) -> Vec<Write> {
-    if &*envelope.kind != "delegate" {
+    if envelope.kind() != "delegate" {
         return Vec::new();
     }
     let terms = terms_of(envelope);
@@ -496,7 +496,7 @@ pub fn peer_reply(
     ledger: &mut Ledger,
     cx: &mut Cx<'_>,
 ) {
-    match (&*request.kind, answer) {
+    match (request.kind(), answer) {
         ("delegate", Ok(answer)) => {
             let (state, why) = answered(answer);
             // Progress, or the result itself, may have come before the answer on the stream.
@@ -521,7 +521,7 @@ pub fn peer_reply(
             let under_way = |id: &MsgId| {
                 ledger.get(Direction::Out, *id).is_some_and(|entry| !entry.state.is_over() && !entry.closing)
             };
-            let accepted = &*answer.kind == "ack" && accepted;
+            let accepted = answer.kind() == "ack" && accepted;
             if let Some(id) = request.reference.filter(|_| accepted).filter(under_way) {
                 let why = Some("you cancelled it".to_owned());
                 ledger.set(Direction::Out, id, State::Cancelled, why, cx);
@@ -532,7 +532,7 @@ pub fn peer_reply(
 }
 
 fn answered(answer: &Envelope) -> (State, Option<String>) {
-    if &*answer.kind == "error" {
+    if answer.kind() == "error" {
         let said = parse::<super::payload::Failure>("error", answer.payload());
         let why = said.map_or_else(|error| error, |said| format!("{}: {}", said.code, said.message));
         return (State::Refused, Some(why));
@@ -571,7 +571,7 @@ pub fn admit_report(message: &Inbound, ledger: &mut Ledger, cx: &Cx<'_>) -> Admi
         return Admit::Refuse(not_theirs());
     }
     let id = entry.id;
-    if &*envelope.kind != "result" {
+    if envelope.kind() != "result" {
         return Admit::Take(Vec::new());
     }
     let payload = envelope.payload();
@@ -584,7 +584,7 @@ pub fn admit_report(message: &Inbound, ledger: &mut Ledger, cx: &Cx<'_>) -> Admi
 pub fn report(message: &Inbound, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     let envelope = &message.envelope;
     let Some(id) = envelope.reference else { return };
-    if &*envelope.kind == "result" {
+    if envelope.kind() == "result" {
         let outcome = parse::<Outcome>("result", envelope.payload());
         let state = outcome.map_or(State::Completed, |outcome| State::of_status(&outcome.status));
         ledger.result(id, state, envelope.id, envelope.payload(), cx);
@@ -600,7 +600,7 @@ pub fn report(message: &Inbound, ledger: &mut Ledger, cx: &mut Cx<'_>) {
 /// A delegation or result that was admitted could not be stored.
 pub fn not_stored(message: &Inbound, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     let envelope = &message.envelope;
-    match (&*envelope.kind, envelope.reference) {
+    match (envelope.kind(), envelope.reference) {
         ("delegate", _) => {
             // An earlier one of this id may be on disk.
             for write in ledger.forget(Direction::In, envelope.id) {

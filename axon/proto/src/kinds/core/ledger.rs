@@ -4,9 +4,10 @@
 //! store and are read when somebody asks. Ended ones go first when there are too many, of the peer that has
 //! most.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -624,7 +625,7 @@ impl Half {
     /// The oldest that has ended, of the peer whose ended ones take most places, or most bytes; with none
     /// ended the oldest of all.
     fn victim(&self, by_bytes: bool) -> Option<MsgId> {
-        let mut ended: HashMap<AgentId, usize> = HashMap::new();
+        let mut ended: HashMap<AgentId, usize> = HashMap::default();
         for entry in self.rows.values().filter(|entry| entry.is_done()) {
             *ended.entry(entry.peer).or_default() += if by_bytes { entry.bytes } else { 1 };
         }
@@ -637,7 +638,7 @@ impl Half {
 
     /// With none ended: the oldest of the socket that has given most.
     fn running_victim(&self) -> Option<MsgId> {
-        let mut given: HashMap<Option<&str>, usize> = HashMap::new();
+        let mut given: HashMap<Option<&str>, usize> = HashMap::default();
         self.rows.values().for_each(|entry| *given.entry(entry.via.as_deref()).or_default() += 1);
         let (via, _) = given.into_iter().max_by_key(|(via, count)| (*count, *via))?;
         let goes = |id: &&MsgId| self.rows.get(*id).is_some_and(|entry| entry.via.as_deref() == via);

@@ -20,7 +20,7 @@ use crate::node::ClientId;
 use crate::store::Write;
 use crate::trust::Level;
 use crate::wire::{Envelope, to_raw};
-use payload::{Pong, Query};
+use payload::Pong;
 use serde_json::value::RawValue;
 
 const fn request(
@@ -143,7 +143,7 @@ impl Family for Core {
         match input {
             Input::Message { message, kind } => self.message(message, kind, cx),
             Input::Repeated { message } => {
-                if &*message.envelope.kind == "delegate" {
+                if message.envelope.kind() == "delegate" {
                     delegate::repeated(message, &self.ledger, cx);
                 }
             }
@@ -241,9 +241,7 @@ impl Core {
             "ping" => cx.reply(message, "pong", to_raw(&pong(cx))),
             "discover" => cx.reply(message, "capabilities", self.adverts.merged(cx)),
             "query" => {
-                let query: Option<Query> = payload::parse("query", message.envelope.payload()).ok();
-                let (domain, deadline_ms) =
-                    query.map_or((None, None), |query| (query.domain, query.deadline_ms));
+                let payload::Terms { domain, deadline_ms } = payload::terms(message.envelope.payload());
                 let due_ms = Some(cx.now.mono_ms.saturating_add(wait_ms(deadline_ms)));
                 cx.act(Act::Offer { message: message.clone(), kind, domain, due_ms, parkable: false });
             }

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::limits::DOMAIN_BYTES_MAX;
-use crate::wire::plain;
+use crate::wire::{may_have, plain};
 
 /// `pong`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,12 +182,87 @@ pub struct Receipt {
     pub state: String,
 }
 
+/// A text that is checked and not looked into.
+struct AnyText;
+
+impl<'de> Deserialize<'de> for AnyText {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl Visitor<'_> for Any {
+            type Value = AnyText;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<AnyText, E> {
+                Ok(AnyText)
+            }
+        }
+        d.deserialize_str(Any)
+    }
+}
+
+/// What is checked of a [`Query`].
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "that they are there and of their type is all that is checked")]
+struct CheckedQuery {
+    question: AnyText,
+    #[serde(default)]
+    domain: Option<String>,
+    #[serde(default)]
+    max_tokens: Option<u64>,
+    #[serde(default)]
+    deadline_ms: Option<u64>,
+}
+
+/// What is checked of a [`Response`].
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "that they are there and of their type is all that is checked")]
+struct CheckedResponse<'a> {
+    #[serde(borrow)]
+    data: &'a RawValue,
+    summary: AnyText,
+    #[serde(default)]
+    tokens_used: Option<u64>,
+    #[serde(default)]
+    truncated: Option<bool>,
+}
+
+/// What is checked of a [`Notify`].
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "that they are there and of their type is all that is checked")]
+struct CheckedNotify<'a> {
+    topic: AnyText,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(default)]
+    importance: Option<AnyText>,
+}
+
 /// Reads a payload as its type; the sentence names the field that is missing or wrong.
 pub fn parse<'a, T: Deserialize<'a>>(kind: &str, payload: &'a str) -> Result<T, String> {
     serde_json::from_str(payload).map_err(|error| match field_at(payload, error.column()) {
         Some(field) => format!("payload of {kind}: field `{field}`: {}", plain(&error)),
         None => format!("payload of {kind}: {}", plain(&error)),
     })
+}
+
+/// What a query asks of whoever hands it on.
+#[derive(Debug, Default, Deserialize)]
+pub struct Terms {
+    /// Its domain.
+    #[serde(default)]
+    pub domain: Option<String>,
+    /// When its answer is due.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+}
+
+/// The terms of a query that has passed its check.
+pub fn terms(query: &str) -> Terms {
+    if !may_have(query, &["domain", "deadline_ms"]) {
+        return Terms::default();
+    }
+    serde_json::from_str(query).unwrap_or_default()
 }
 
 /// The field in whose value this column stands, counted from 1.
@@ -205,7 +281,7 @@ pub fn check_any(_payload: &str) -> Result<(), String> {
 }
 /// See [`Query`].
 pub fn check_query(payload: &str) -> Result<(), String> {
-    let query: Query = parse("query", payload)?;
+    let query: CheckedQuery = parse("query", payload)?;
     if query.domain.is_some_and(|domain| domain.len() > DOMAIN_BYTES_MAX) {
         return Err(format!("payload of query: `domain` is longer than {DOMAIN_BYTES_MAX} bytes"));
     }
@@ -223,7 +299,7 @@ checks! {
     /// See [`Pong`].
     check_pong = "pong" Pong;
     /// See [`Response`].
-    check_response = "response" Response;
+    check_response = "response" CheckedResponse<'_>;
     /// See [`Delegate`].
     check_delegate = "delegate" Delegate;
     /// See [`Ack`].
@@ -233,7 +309,7 @@ checks! {
     /// See [`Outcome`].
     check_result = "result" Outcome;
     /// See [`Notify`].
-    check_notify = "notify" Notify;
+    check_notify = "notify" CheckedNotify<'_>;
     /// See [`Cancel`].
     check_cancel = "cancel" Cancel;
     /// See [`Capabilities`].

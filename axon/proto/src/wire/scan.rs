@@ -1,0 +1,279 @@
+//! Reads JSON of the form that axon itself writes in one pass, without white space, escapes and fractions
+//! between the fields' values that it looks into.
+//!
+//! It takes a part of what serde_json takes and reads that part as serde_json does; it never says that
+//! anything is wrong. Whatever has another form is `None` here and left to serde_json, which alone decides
+//! what is refused, and why. The tests compare the two.
+
+use serde_json::value::RawValue;
+
+use super::{Envelope, KindText, Parts};
+use crate::limits::KIND_BYTES_MAX;
+
+/// Which bytes stand for themselves in a text.
+static IS_PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let mut byte = 0;
+    while byte < b' ' as usize {
+        plain[byte] = false;
+        byte += 1;
+    }
+    plain[b'"' as usize] = false;
+    plain[b'\\' as usize] = false;
+    plain
+};
+
+/// The rest of an object, before a field or the end.
+pub struct Fields<'a> {
+    rest: &'a str,
+    begun: bool,
+}
+
+/// What comes next in an object.
+pub enum Next<'a> {
+    /// A field's name; its value is to be read.
+    Field(&'a str),
+    /// The object and the text end here.
+    End,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of an object.
+    pub fn of(json: &'a str) -> Option<Self> {
+        Some(Self { rest: json.strip_prefix('{')?, begun: false })
+    }
+
+    /// The next field, or the end of the text.
+    pub fn next(&mut self) -> Option<Next<'a>> {
+        if self.rest == "}" {
+            return Some(Next::End);
+        }
+        if std::mem::replace(&mut self.begun, true) {
+            self.rest = self.rest.strip_prefix(',')?;
+        }
+        let name = self.text()?;
+        self.rest = self.rest.strip_prefix(':')?;
+        Some(Next::Field(name))
+    }
+
+    /// A text without escapes.
+    pub fn text(&mut self) -> Option<&'a str> {
+        let rest = self.rest.strip_prefix('"')?;
+        let end = rest.bytes().position(|byte| !IS_PLAIN[usize::from(byte)])?;
+        let (text, rest) = rest.split_at_checked(end)?;
+        self.rest = rest.strip_prefix('"')?;
+        Some(text)
+    }
+
+    /// A text of exactly so many bytes, of whatever kind: whoever parses it takes plain characters only.
+    fn text_of(&mut self, bytes: usize) -> Option<&'a str> {
+        let (text, rest) = self.rest.strip_prefix('"')?.split_at_checked(bytes)?;
+        self.rest = rest.strip_prefix('"')?;
+        Some(text)
+    }
+
+    /// A number without sign, fraction and exponent.
+    fn number(&mut self) -> Option<u64> {
+        let end = self.rest.bytes().position(|byte| !byte.is_ascii_digit())?;
+        let (digits, rest) = self.rest.split_at_checked(end)?;
+        if digits.len() > 1 && digits.starts_with('0') {
+            return None;
+        }
+        self.rest = rest;
+        digits.parse().ok()
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        let (value, rest) = match self.rest.strip_prefix("true") {
+            Some(rest) => (true, rest),
+            None => (false, self.rest.strip_prefix("false")?),
+        };
+        self.rest = rest;
+        Some(value)
+    }
+
+    /// An object, as it stands there. What is in it may have any form.
+    pub fn object(&mut self) -> Option<&'a RawValue> {
+        if !self.rest.starts_with('{') {
+            return None;
+        }
+        let mut values = serde_json::Deserializer::from_str(self.rest).into_iter::<&RawValue>();
+        let raw = values.next()?.ok()?;
+        self.rest = self.rest.get(raw.get().len()..)?;
+        Some(raw)
+    }
+
+    /// Any value, as it stands there.
+    pub fn raw(&mut self) -> Option<&'a str> {
+        let before = self.rest;
+        match before.as_bytes().first()? {
+            b'"' => drop(self.text()?),
+            b'0'..=b'9' => drop(self.number()?),
+            b'{' => drop(self.object()?),
+            b't' | b'f' => drop(self.flag()?),
+            b'n' => self.rest = before.strip_prefix("null")?,
+            _ => return None,
+        }
+        before.get(..before.len() - self.rest.len())
+    }
+}
+
+/// An envelope whose fields all have the form in which axon writes them, in any order.
+pub fn envelope(json: &str) -> Option<Parts> {
+    let (mut v, mut id, mut from, mut to, mut ts) = (None, None, None, None, None);
+    let (mut kind, mut reference, mut payload) = (None, None, None);
+    let (mut resend_until, mut read_receipt) = (None, None);
+    let place = |text: &str| Envelope::place(json, text);
+    let mut fields = Fields::of(json)?;
+    while let Next::Field(name) = fields.next()? {
+        let again = match name {
+            "v" => v.replace(u32::try_from(fields.number()?).ok().filter(|v| *v > 0)?).is_some(),
+            "id" => id.replace(fields.text_of(36)?.parse().ok()?).is_some(),
+            "from" => from.replace(fields.text_of(40)?.parse().ok()?).is_some(),
+            "to" => to.replace(fields.text_of(40)?.parse().ok()?).is_some(),
+            "ts" => ts.replace(Some(fields.number()?).filter(|ts| *ts > 0)?).is_some(),
+            "kind" => {
+                let text = fields.text()?;
+                let fits = (1..=KIND_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control);
+                kind.replace(Some(KindText::InRaw(place(text))).filter(|_| fits)?).is_some()
+            }
+            "ref" => reference.replace(fields.text_of(36)?.parse().ok()?).is_some(),
+            "resend_until" => resend_until.replace(fields.number()?).is_some(),
+            "read_receipt" => read_receipt.replace(fields.flag()?).is_some(),
+            "payload" => payload.replace(place(fields.object()?.get())).is_some(),
+            _ => return None,
+        };
+        if again {
+            return None;
+        }
+    }
+    let read_receipt = read_receipt.unwrap_or(false);
+    let (kind, payload) = (kind?, payload?);
+    let (v, id, from, to, ts) = (v?, id?, from?, to?, ts?);
+    Some(Parts { v, id, from, to, ts, kind, reference, resend_until, read_receipt, payload })
+}
+
+/// Texts that are nearly right, for comparing what reads them.
+#[cfg(test)]
+pub(crate) mod nearly {
+    /// What matters in JSON, and what does not belong there.
+    const PIECES: [&str; 38] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"",
+        "\\",
+        "\\n",
+        "\\u0061",
+        "\\ud800",
+        "\\x",
+        "/",
+        " ",
+        "\n",
+        "\t",
+        "\u{1}",
+        "\u{7f}",
+        "\u{85}",
+        "ü",
+        "\u{2028}",
+        "0",
+        "1",
+        "00",
+        "-",
+        "-1",
+        "+",
+        ".5",
+        "e3",
+        "E",
+        "18446744073709551616",
+        "true",
+        "false",
+        "null",
+        "\"v\":1,",
+        "\"kind\":\"x\",",
+        "\"payload\":{},",
+        ",\"future\":[{}]",
+    ];
+
+    /// splitmix64.
+    fn next(state: &mut u64) -> u64 {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// So many texts, each made from one of these by up to three changes.
+    pub(crate) fn texts(of: &[&str], count: u64) -> impl Iterator<Item = String> {
+        (0..count).map(move |seed| {
+            let mut state = seed;
+            let mut below = |n: usize| (next(&mut state) % (n as u64)) as usize;
+            let mut text: Vec<char> = of[below(of.len())].chars().collect();
+            for _ in 0..=below(3) {
+                let at = below(text.len() + 1);
+                let end = (at + below(4)).min(text.len());
+                let piece = match below(4) {
+                    0 => String::new(),
+                    // A part of it once more, which also makes a field come twice.
+                    1 => text[below(text.len() + 1)..].iter().take(below(60)).collect(),
+                    _ => PIECES[below(PIECES.len())].to_owned(),
+                };
+                text.splice(at..end, piece.chars());
+            }
+            text.into_iter().collect()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read;
+    use super::*;
+
+    const PLAIN: &[&str] = &[
+        concat!(
+            r#"{"v":1,"id":"ffffffff-ffff-4fff-bfff-ffffffffffff","#,
+            r#""from":"ed25519.00000000000000000000000000000001","#,
+            r#""to":"ed25519.00000000000000000000000000000002","ts":1800000000000,"kind":"query","#,
+            r#""payload":{"question":"a\"b","x":[1.5,null]}}"#,
+        ),
+        concat!(
+            r#"{"payload":{ },"read_receipt":true,"resend_until":0,"#,
+            r#""ref":"00000000-0000-4000-8000-000000000000","kind":"x.y","ts":1,"#,
+            r#""to":"ED25519.ABCDEF00000000000000000000000002","#,
+            r#""from":"ed25519.00000000000000000000000000000001","#,
+            r#""id":"ffffffff-ffff-4fff-bfff-ffffffffffff","v":2}"#,
+        ),
+    ];
+
+    fn parts(json: &str, parts: Parts) -> impl PartialEq + std::fmt::Debug + use<> {
+        let Parts { v, id, from, to, ts, kind, reference, resend_until, read_receipt, payload } = parts;
+        let kind = match kind {
+            KindText::InRaw(place) => json[place].to_owned(),
+            KindText::Own(kind) => kind.into(),
+        };
+        let payload = json[payload].to_owned();
+        (v, id, from, to, (ts, kind, reference, resend_until, read_receipt, payload))
+    }
+
+    #[test]
+    fn what_is_scanned_is_what_serde_reads() {
+        for plain in PLAIN {
+            assert!(envelope(plain).is_some(), "{plain}");
+        }
+        let (mut scanned, mut refused) = (0, 0);
+        for text in nearly::texts(PLAIN, 50_000) {
+            let read = read(&text);
+            refused += u32::from(read.is_err());
+            if let Some(found) = envelope(&text) {
+                scanned += 1;
+                let read = read.unwrap_or_else(|error| panic!("{text}\n{error:?}"));
+                assert_eq!(parts(&text, found), parts(&text, read), "{text}");
+            }
+        }
+        assert!(scanned > 500 && refused > 500, "{scanned} were scanned, {refused} refused");
+    }
+}
