@@ -314,8 +314,8 @@ fn whoever_does_not_read_is_the_only_one_to_feel_it() {
     let before = rss_kib(daemon.pid());
     let new = || peer.dial_narrow(&daemon, 16_384).piping(&[]);
     let too_many = |(said, end): (u32, Fault)| {
-        // UDP may lose the packet that says why, when the flood has filled a buffer just then: the next ones are
-        // answered by a stateless reset.
+        // UDP may lose the packet that says why, when the flood has filled a buffer just then: the next ones
+        // are answered by a stateless reset.
         let reset = Fault::Refused("reset by peer".to_owned());
         assert!(matches!(end, Fault::Closed(4, _)) || end == reset, "{end:?} after {said}");
         said
