@@ -550,8 +550,9 @@ impl Net {
         let Some(Conn { connection, flushing, pipe, .. }) = self.conns.get(&conn) else { return };
         let mut flushing = vec![flushing.clone()];
         // To a peer that is out, or gone, what waits for the pipe does not go any more.
-        if matches!(code, DUPLICATE | SHUTTING_DOWN) {
-            flushing.push(pipe.close());
+        match code {
+            DUPLICATE | SHUTTING_DOWN => flushing.push(pipe.close()),
+            _ => pipe.cut(),
         }
         let code = VarInt::from_u32(code);
         if flushing.iter().all(Flushing::is_done) {

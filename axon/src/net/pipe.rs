@@ -213,6 +213,13 @@ impl Pipe {
         self.unwritten.clone()
     }
 
+    /// Nothing more is written.
+    pub(super) fn cut(&self) {
+        let mut state = self.state();
+        state.closing = true;
+        state.out = Unwritten::default();
+    }
+
     /// Waits for the end of the connection.
     pub(super) async fn closed(&self) {
         self.connection.closed().await;

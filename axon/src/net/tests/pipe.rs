@@ -417,6 +417,7 @@ async fn a_pipe_does_not_hold_up_the_close_of_a_peer_that_is_out() {
     let (stream, _) = b.requested().await;
     b.respond(stream, "an answer");
     assert_eq!(a.replied(token).await, Ok("an answer".into()));
+    b.request(at_b, "words that do not go any more");
     b.net.carry_out(Effect::Close { conn: at_b, code: 0, reason: "out" });
     assert!(b.net.conns[&at_b].connection.close_reason().is_some());
     assert_eq!(a.disconnected().await, "the peer closed the connection (out)");
