@@ -189,9 +189,9 @@ impl Link {
         wait(&self.runtime, ended).expect("an end")
     }
 
-    /// Waits until it is cut off, in a flood: quinn holds the closing packet back while more is under way than
-    /// the congestion window takes, and then forgets it; UDP may also lose it. The next packets of ours are
-    /// answered by a stateless reset.
+    /// Waits until it is cut off, in a flood: quinn holds the closing packet back while more is under way
+    /// than the congestion window takes, and then forgets it; UDP may also lose it. The next packets of ours
+    /// are answered by a stateless reset.
     pub fn cut_off(&self, why: &str) {
         let end = self.end();
         let reset = ConnectionError::Reset.to_string();
