@@ -16,6 +16,7 @@ use crate::limits::{
     CLOSED_REQUESTS_MAX, OPEN_PER_PEER_MAX, OPEN_REQUESTS_MAX, QUEUED_PER_PEER_MAX, QUEUED_REQUESTS_MAX,
 };
 use crate::node::ClientId;
+use crate::recent::Recent;
 use crate::scope::{Right, Scope};
 use crate::trust::covers;
 use crate::wire::Envelope;
@@ -212,8 +213,7 @@ pub struct Agents {
     /// When a request of a peer that waited was last handed over, by turns.
     served: HashMap<AgentId, u64>,
     turns: u64,
-    closed: HashMap<MsgId, Closed>,
-    closed_order: VecDeque<MsgId>,
+    closed: Recent<Closed>,
 }
 
 impl Agents {
@@ -460,27 +460,24 @@ impl Agents {
             counts.open -= 1;
             counts.unanswered -= unanswered;
         });
-        if self.closed_order.len() >= CLOSED_REQUESTS_MAX
-            && let Some(oldest) = self.closed_order.pop_front()
-        {
-            self.closed.remove(&oldest);
+        let closed = Closed { id, from, kind: open.kind.name, ended, answered: open.answered.clone() };
+        // It has ended again: its last end counts.
+        self.closed.remove(id);
+        if self.closed.len() >= CLOSED_REQUESTS_MAX {
+            self.closed.pop();
         }
-        let (from, kind) = (open.inbound.envelope.from, open.kind.name);
-        self.closed.insert(id, Closed { from, kind, ended, answered: open.answered.clone() });
-        self.closed_order.push_back(id);
+        self.closed.push(closed);
         Some(open)
     }
 
     /// A request that has ended.
     pub fn closed(&self, id: MsgId) -> Option<&Closed> {
-        self.closed.get(&id)
+        self.closed.get(id)
     }
 
     /// Forgets how a request ended: it may come again.
     pub fn forget_closed(&mut self, id: MsgId) {
-        if self.closed.remove(&id).is_some() {
-            self.closed_order.retain(|closed| *closed != id);
-        }
+        self.closed.remove(id);
     }
 
     /// A client has come.

@@ -19,6 +19,7 @@ pub mod open;
 pub mod outbox;
 pub mod pairing;
 pub mod peers;
+pub mod recent;
 pub mod replay;
 pub mod scope;
 pub mod session;

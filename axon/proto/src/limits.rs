@@ -59,6 +59,8 @@ pub const REPLAY_TTL_MS: u64 = 300_000;
 pub const REPLAY_IDS_MAX: usize = 100_000;
 /// Seen ids are written to disk together, this far apart at most.
 pub const REPLAY_FLUSH_MS: u64 = 1_000;
+/// When so many wait, they are written at once.
+pub const REPLAY_UNWRITTEN_MAX: usize = 2_048;
 
 /// Peers in the peer table from `[[peers]]`.
 pub const STATIC_PEERS_MAX: usize = 1_024;

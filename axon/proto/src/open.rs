@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use crate::family::{Inbound, Kind};
-use crate::id::AgentId;
+use crate::id::{AgentId, MsgId};
 use crate::node::ClientId;
+use crate::recent::Identified;
 
 /// A peer's request that is open here: offered to agents, not yet done with.
 #[derive(Debug, Clone)]
@@ -95,6 +96,8 @@ impl Ended {
 /// A request that has ended.
 #[derive(Debug, Clone)]
 pub struct Closed {
+    /// Its id.
+    pub id: MsgId,
     /// Who asked.
     pub from: AgentId,
     /// What.
@@ -103,4 +106,10 @@ pub struct Closed {
     pub ended: Ended,
     /// The answer on the stream, for kinds that are answered again when repeated.
     pub answered: Option<Arc<str>>,
+}
+
+impl Identified for Closed {
+    fn id(&self) -> MsgId {
+        self.id
+    }
 }

@@ -5,13 +5,15 @@
 
 use std::collections::VecDeque;
 
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 
 use crate::id::{AgentId, MsgId};
 use crate::limits::{
-    LONG_IDS_PER_PEER_MAX, LONG_IDS_RESTORED_MAX, REPLAY_IDS_MAX, REPLAY_TTL_MS, RESEND_MS_MAX,
+    LONG_IDS_PER_PEER_MAX, LONG_IDS_RESTORED_MAX, REPLAY_IDS_MAX, REPLAY_TTL_MS, REPLAY_UNWRITTEN_MAX,
+    RESEND_MS_MAX,
 };
 use crate::node::Seen;
+use crate::recent::{Identified, Recent};
 
 /// The ids seen, by sender, and those not yet written to disk.
 ///
@@ -20,7 +22,8 @@ use crate::node::Seen;
 /// that they have arrived, and their ids are kept for the usual time only.
 #[derive(Debug)]
 pub struct Replay {
-    senders: HashMap<AgentId, Sender>,
+    /// By sender. What came first expires first: all are kept equally long.
+    senders: HashMap<AgentId, Recent<Short>>,
     count: usize,
     count_max: usize,
     /// By sender, oldest first.
@@ -28,11 +31,30 @@ pub struct Replay {
     unwritten: Vec<Seen>,
 }
 
-#[derive(Debug, Default)]
-struct Sender {
-    seen: HashSet<MsgId>,
-    /// By arrival, which is also by expiry: all are kept equally long.
-    order: VecDeque<(u64, MsgId)>,
+/// An id that is kept for the usual time.
+#[derive(Debug, Clone, Copy)]
+struct Short {
+    id: MsgId,
+    /// Unix milliseconds, little endian: enough for as long as years have four digits.
+    until_ms: [u8; 6],
+}
+
+impl Short {
+    fn new(id: MsgId, until_ms: u64) -> Self {
+        let [a, b, c, d, e, f, ..] = until_ms.min((1 << 48) - 1).to_le_bytes();
+        Self { id, until_ms: [a, b, c, d, e, f] }
+    }
+
+    fn until_ms(&self) -> u64 {
+        let [a, b, c, d, e, f] = self.until_ms;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+}
+
+impl Identified for Short {
+    fn id(&self) -> MsgId {
+        self.id
+    }
 }
 
 impl Replay {
@@ -56,7 +78,7 @@ impl Replay {
     /// Whether an id was seen and is still remembered.
     pub fn knows(&mut self, from: AgentId, id: MsgId, wall_ms: u64) -> bool {
         self.forget_expired(from, wall_ms);
-        self.senders.get(&from).is_some_and(|sender| sender.seen.contains(&id))
+        self.senders.get(&from).is_some_and(|ids| ids.get(id).is_some())
             || self
                 .long
                 .get(&from)
@@ -83,13 +105,7 @@ impl Replay {
 
     /// Forgets an id whose message was refused before it was taken: it may come again.
     pub fn forget(&mut self, from: AgentId, id: MsgId) {
-        if let Some(sender) = self.senders.get_mut(&from)
-            && sender.seen.remove(&id)
-        {
-            // The newest are at the end, and it is most likely one of them.
-            if let Some(at) = sender.order.iter().rposition(|(_, of)| *of == id) {
-                sender.order.remove(at);
-            }
+        if self.senders.get_mut(&from).is_some_and(|ids| ids.remove(id)) {
             self.count -= 1;
         }
         if let Some(ids) = self.long.get_mut(&from) {
@@ -101,16 +117,12 @@ impl Replay {
     ///
     /// In memory: after a restart the old id is remembered as it was written.
     pub fn succeed(&mut self, old: AgentId, new: AgentId) {
-        if let Some(seen) = self.senders.remove(&old) {
+        if let Some(ids) = self.senders.remove(&old) {
             let of_new = self.senders.entry(new).or_default();
-            for (until_ms, id) in seen.order {
-                if of_new.seen.insert(id) {
-                    of_new.order.push_front((until_ms, id));
-                } else {
-                    self.count = self.count.saturating_sub(1);
-                }
-            }
-            of_new.order.make_contiguous().sort_unstable();
+            let mut all: Vec<Short> =
+                [ids, std::mem::take(of_new)].iter_mut().flat_map(Recent::take_all).collect();
+            all.sort_by_key(Short::until_ms);
+            self.count -= all.into_iter().filter(|one| !of_new.push(*one)).count();
         }
         if let Some(long) = self.long.remove(&old) {
             self.long.entry(new).or_default().extend(long);
@@ -120,6 +132,11 @@ impl Replay {
     /// What is to be appended to the record on disk.
     pub fn take_unwritten(&mut self) -> Vec<Seen> {
         std::mem::take(&mut self.unwritten)
+    }
+
+    /// Whether so many are unwritten that the next batch is not to be waited for.
+    pub fn has_many_unwritten(&self) -> bool {
+        self.unwritten.len() >= REPLAY_UNWRITTEN_MAX
     }
 
     /// Whether `take_unwritten` would give anything.
@@ -133,6 +150,7 @@ impl Replay {
         for sender in senders {
             self.forget_expired(sender, wall_ms);
         }
+        self.senders.values_mut().for_each(Recent::shrink);
         self.long.retain(|_, ids| {
             ids.retain(|(_, until_ms)| *until_ms > wall_ms);
             !ids.is_empty()
@@ -153,29 +171,24 @@ impl Replay {
     }
 
     fn insert_short(&mut self, seen: Seen) {
-        let sender = self.senders.entry(seen.from).or_default();
-        if !sender.seen.insert(seen.id) {
+        if !self.senders.entry(seen.from).or_default().push(Short::new(seen.id, seen.until_ms)) {
             return;
         }
-        sender.order.push_back((seen.until_ms, seen.id));
         self.count += 1;
         if self.count > self.count_max
-            && let Some(fullest) = self.senders.values_mut().max_by_key(|sender| sender.order.len())
-            && let Some((_, id)) = fullest.order.pop_front()
+            && let Some(fullest) = self.senders.values_mut().max_by_key(|ids| ids.len())
+            && fullest.pop().is_some()
         {
-            fullest.seen.remove(&id);
             self.count -= 1;
         }
     }
 
     fn forget_expired(&mut self, from: AgentId, wall_ms: u64) {
-        let Some(sender) = self.senders.get_mut(&from) else { return };
-        while let Some((_, id)) = sender.order.front().copied().filter(|(until_ms, _)| *until_ms <= wall_ms) {
-            sender.order.pop_front();
-            sender.seen.remove(&id);
+        let Some(ids) = self.senders.get_mut(&from) else { return };
+        while ids.pop_if(|one| one.until_ms() <= wall_ms).is_some() {
             self.count -= 1;
         }
-        if sender.order.is_empty() {
+        if ids.is_empty() {
             self.senders.remove(&from);
         }
     }

@@ -50,7 +50,16 @@ impl DiskError {
 /// Writes a whole file in its place: after a crash there is the old one or the new one. A link there is
 /// replaced.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DiskError> {
-    let temp = write_beside(path, bytes, mode)?;
+    write_atomic_by(path, mode, |file| file.write_all(bytes))
+}
+
+/// Like [`write_atomic`], for what is not in memory all at once.
+pub fn write_atomic_by(
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), DiskError> {
+    let temp = write_beside(path, mode, write)?;
     let renamed = fs::rename(&temp, path);
     if let Err(error) = renamed {
         fs::remove_file(&temp).ok();
@@ -61,7 +70,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DiskErro
 
 /// Like [`write_atomic`], but never replaces anything. False: somebody else was first, and theirs stands.
 pub fn create_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, DiskError> {
-    let temp = write_beside(path, bytes, mode)?;
+    let temp = write_beside(path, mode, |file| file.write_all(bytes))?;
     let linked = fs::hard_link(&temp, path);
     fs::remove_file(&temp).ok();
     match linked {
@@ -160,7 +169,11 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], DiskError> {
 }
 
 /// Writes a new file with a name of its own in the same directory, down to the disk.
-fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf, DiskError> {
+fn write_beside(
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<PathBuf, DiskError> {
     let fail = |error: io::Error| DiskError::io("write", path, error);
     let name = path.file_name().ok_or_else(|| fail(io::ErrorKind::InvalidInput.into()))?;
     let mut beside = std::ffi::OsString::from(".");
@@ -172,8 +185,7 @@ fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf, DiskErr
     let fd = rustix::fs::open(&temp, flags, Mode::RUSR | Mode::WUSR).map_err(|error| fail(error.into()))?;
     let mut file = File::from(fd);
     // The mode is set on the open file, because the umask had its say in `open`.
-    let written = file
-        .write_all(bytes)
+    let written = write(&mut file)
         .and_then(|()| file.set_permissions(Permissions::from_mode(mode)))
         .and_then(|()| file.sync_all());
     if let Err(error) = written {

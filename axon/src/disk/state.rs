@@ -30,6 +30,8 @@ const REPLAY_SLACK_RECORDS: usize = 4_096;
 /// Records that one reading keeps; ids with a long hold come on top of those the node bounds.
 const REPLAY_RECORDS_MAX: usize = 4 * limits::REPLAY_IDS_MAX;
 const READ_CHUNK_BYTES: usize = 65_536;
+/// Records that are written at once.
+const WRITE_RECORDS: usize = 1_024;
 
 #[derive(Serialize)]
 struct PeersFileRef<'a> {
@@ -112,7 +114,7 @@ impl ReplayLog {
         }
         let bloated = scan.records > rewrite_above(scan.live.len());
         let (file, bytes, records) = if scan.missing || scan.fault.is_some() || bloated {
-            rewrite(path, &scan.live)?
+            rewrite(path, |out| scan.live.iter().try_for_each(|one| out.put(one)))?
         } else {
             let file = open_to_append(path)?;
             // A tail that was torn by a crash would make the next record unreadable.
@@ -134,17 +136,18 @@ impl ReplayLog {
         if seen.is_empty() {
             return Ok(());
         }
-        let mut buffer = Vec::with_capacity(seen.len() * RECORD_BYTES);
-        for one in seen {
-            encode(one, &mut buffer);
+        let mut buffer = Vec::new();
+        for some in seen.chunks(WRITE_RECORDS) {
+            buffer.clear();
+            some.iter().for_each(|one| encode(one, &mut buffer));
+            if let Err(error) = self.file.write_all(&buffer) {
+                // Half a record, on a full disk for one, must not stand before the next.
+                self.file.set_len(self.bytes).ok();
+                return Err(DiskError::io("write", &self.path, error));
+            }
+            self.bytes += buffer.len() as u64;
+            self.records += some.len();
         }
-        if let Err(error) = self.file.write_all(&buffer) {
-            // Half a record, on a full disk for one, must not stand before the next.
-            self.file.set_len(self.bytes).ok();
-            return Err(DiskError::io("write", &self.path, error));
-        }
-        self.bytes += buffer.len() as u64;
-        self.records += seen.len();
         if self.records > self.rewrite_above { self.compact(now_ms) } else { Ok(()) }
     }
 
@@ -154,11 +157,20 @@ impl ReplayLog {
     }
 
     fn compact(&mut self, now_ms: u64) -> Result<(), DiskError> {
-        let scan = scan(&self.path, now_ms).map_err(|error| DiskError::io("read", &self.path, error))?;
         // If this fails, the old file goes on; the next try is not at once.
-        self.rewrite_above = rewrite_above(scan.live.len()).max(self.records + REPLAY_SLACK_RECORDS);
-        (self.file, self.bytes, self.records) = rewrite(&self.path, &scan.live)?;
-        self.rewrite_above = rewrite_above(scan.live.len());
+        self.rewrite_above = self.records + REPLAY_SLACK_RECORDS;
+        let path = &self.path;
+        // From file to file, so that it costs the same memory however many there are.
+        (self.file, self.bytes, self.records) = rewrite(path, |out| {
+            let mut written = Ok(());
+            scan_each(path, now_ms, |seen| {
+                if written.is_ok() {
+                    written = out.put(&seen);
+                }
+            })?;
+            written
+        })?;
+        self.rewrite_above = rewrite_above(self.records);
         Ok(())
     }
 }
@@ -185,11 +197,19 @@ struct Scan {
     fault: Option<String>,
 }
 
-/// Reads all records that are whole, in constant memory but for those that are kept.
+/// Reads all records that are whole.
+fn scan(path: &Path, now_ms: u64) -> io::Result<Scan> {
+    let mut live = Vec::new();
+    let scan = scan_each(path, now_ms, |seen| live.push(seen))?;
+    Ok(Scan { live, ..scan })
+}
+
+/// Reads all records that are whole, in constant memory, and gives `keep` those that have not expired.
 ///
 /// Between damaged bytes the reading goes on one byte at a time, so that lost or added bytes cost only what
 /// they hit.
-fn scan(path: &Path, now_ms: u64) -> io::Result<Scan> {
+fn scan_each(path: &Path, now_ms: u64, mut keep: impl FnMut(Seen)) -> io::Result<Scan> {
+    let mut kept = 0;
     let mut file = match open(path, OFlags::RDONLY) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -235,8 +255,9 @@ fn scan(path: &Path, now_ms: u64) -> io::Result<Scan> {
             at += RECORD_BYTES;
             scan.records += 1;
             scan.whole_bytes += RECORD_BYTES as u64;
-            if seen.until_ms > now_ms && scan.live.len() < REPLAY_RECORDS_MAX {
-                scan.live.push(seen);
+            if seen.until_ms > now_ms && kept < REPLAY_RECORDS_MAX {
+                kept += 1;
+                keep(seen);
             }
         }
         buffer.drain(..at);
@@ -249,14 +270,43 @@ fn scan(path: &Path, now_ms: u64) -> io::Result<Scan> {
     Ok(scan)
 }
 
-fn rewrite(path: &Path, live: &[Seen]) -> Result<(File, u64, usize), DiskError> {
-    let mut buffer = Vec::with_capacity(REPLAY_MAGIC.len() + live.len() * RECORD_BYTES);
-    buffer.extend_from_slice(REPLAY_MAGIC);
-    for one in live {
-        encode(one, &mut buffer);
+/// Writes the file anew; yields it open to append to, with its length and the number of its records.
+fn rewrite(
+    path: &Path,
+    write: impl FnOnce(&mut Records<'_>) -> io::Result<()>,
+) -> Result<(File, u64, usize), DiskError> {
+    let (mut bytes, mut records) = (0, 0);
+    files::write_atomic_by(path, MODE_PRIVATE, |file| {
+        let mut out = Records { file, buffer: REPLAY_MAGIC.to_vec(), bytes: 0, records: 0 };
+        write(&mut out)?;
+        out.flush()?;
+        (bytes, records) = (out.bytes, out.records);
+        Ok(())
+    })?;
+    Ok((open_to_append(path)?, bytes, records))
+}
+
+/// Records on their way into a file, many at once.
+struct Records<'a> {
+    file: &'a mut File,
+    buffer: Vec<u8>,
+    bytes: u64,
+    records: usize,
+}
+
+impl Records<'_> {
+    fn put(&mut self, seen: &Seen) -> io::Result<()> {
+        encode(seen, &mut self.buffer);
+        self.records += 1;
+        if self.records.is_multiple_of(WRITE_RECORDS) { self.flush() } else { Ok(()) }
     }
-    files::write_atomic(path, &buffer, MODE_PRIVATE)?;
-    Ok((open_to_append(path)?, buffer.len() as u64, live.len()))
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.buffer)?;
+        self.bytes += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
 }
 
 fn rewrite_above(live: usize) -> usize {

@@ -11,11 +11,11 @@ use axon_proto::limits::{
     STRANGERS_MAX, STREAMS_MAX,
 };
 use axon_proto::node::{ConnId, DialId, Input, Side, StreamId};
-use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
+use quinn::{Connection, Dir, Endpoint, Incoming, RecvStream, SendStream, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::cert::Identity;
-use super::endpoint::{self, unmapped};
+use super::endpoint::{self, STREAMS_FEW, unmapped};
 use super::pipe::Pipe;
 use super::silence::{self, Flight};
 use super::stream::Turn;
@@ -92,7 +92,8 @@ async fn accept(incoming: Incoming, shared: Shared, handshake: Handshake) {
     match tokio::time::timeout(shared.handshake_timeout, shake(incoming, &shared)).await {
         Ok(Ok((ready, first))) => {
             drop(handshake);
-            run(shared, ready, first).await;
+            // A task of its own: what the handshake needed does not stay as long as the connection.
+            tokio::spawn(run(shared, ready, first));
         }
         Ok(Err(why)) => tracing::debug!(%addr, why, "a handshake failed"),
         Err(_) => tracing::debug!(%addr, "a handshake did not end in time"),
@@ -217,12 +218,15 @@ async fn early_hello(
     First::Early(stream, bytes)
 }
 
-/// Tells the node of a connection, carries its streams, and tells of its end.
-pub(super) async fn connected(shared: Shared, ready: Ready) {
-    run(shared, ready, None).await;
+/// Has a task tell the node of a connection, carry its streams, and tell of its end.
+pub(super) fn connected(shared: Shared, ready: Ready) {
+    tokio::spawn(run(shared, ready, None));
 }
 
-async fn run(mut shared: Shared, ready: Ready, first: Option<First>) {
+/// Tells the node of a connection, carries its streams, and tells of its end.
+///
+/// The future lasts as long as the connection, and so nothing is in it that is only needed at the beginning.
+fn run(mut shared: Shared, ready: Ready, first: Option<First>) -> impl Future<Output = ()> + Send {
     let Ready { connection, who, side, stranger: place, binding, early, dial, hello, flushing } = ready;
     let stranger = place.is_some();
     let places = if stranger { STRANGER_STREAMS_MAX } else { SLOTS };
@@ -239,7 +243,7 @@ async fn run(mut shared: Shared, ready: Ready, first: Option<First>) {
     let flight = Arc::new(Flight::default());
     let pipe = Arc::new(Pipe::new(connection.clone(), who.id, Arc::clone(&flight)));
     let addr = unmapped(connection.remote_address());
-    let told = Event::Connected {
+    let told = Box::new(NetEvent(Event::Connected {
         input: Input::Connected { conn, peer: who.id, key: who.key, side, addr, dial, early, binding },
         conn,
         opened: Conn {
@@ -251,50 +255,61 @@ async fn run(mut shared: Shared, ready: Ready, first: Option<First>) {
             pipe: Arc::clone(&pipe),
         },
         hello,
-    };
-    if shared.events.send(NetEvent(told)).await.is_err() {
-        return;
-    }
-
-    // As many messages as the peer may have streams are read, or wait for the node or its answer; then no
-    // more are taken.
-    let slots = [(); 2].map(|()| Arc::new(Semaphore::new(places as usize)));
-    match first {
-        Some(First::Early(stream, bytes)) => {
-            let event = Event::Request { conn, stream, bytes, waiting: None };
-            let _ = shared.events.send(NetEvent(event)).await;
-        }
-        Some(First::Later(opening)) => {
-            let (shared, slots, flushing) = (shared.clone(), Arc::clone(&slots[0]), flushing.clone());
-            tokio::spawn(async move {
-                if let (Some(opened), Ok(slot)) = (opening.await, slots.acquire_owned().await) {
-                    opened.carry_on(shared, conn, slot, flushing).await;
+    }));
+    let peer = who.id;
+    async move {
+        let _place = place;
+        // A room in the channel first, here and below: an event that waits for one is a part of this future.
+        let Ok(room) = shared.events.reserve().await else { return };
+        room.send(*told);
+        // As many messages as the peer may have streams are read, or wait for the node or its answer; then no
+        // more are taken.
+        let slots = [(); 2].map(|()| Arc::new(Semaphore::new(places as usize)));
+        match first {
+            Some(First::Early(stream, bytes)) => {
+                if let Ok(room) = shared.events.reserve().await {
+                    room.send(NetEvent(Event::Request { conn, stream, bytes, waiting: None }));
                 }
-            });
+            }
+            Some(First::Later(opening)) => {
+                let (shared, slots, flushing) = (shared.clone(), Arc::clone(&slots[0]), flushing.clone());
+                tokio::spawn(async move {
+                    if let (Some(opened), Ok(slot)) = (opening.await, slots.acquire_owned().await) {
+                        opened.carry_on(shared, conn, slot, flushing).await;
+                    }
+                });
+            }
+            None => {}
         }
-        None => {}
+        let streams = async {
+            tokio::join!(
+                requests(&shared, conn, &connection, &slots[0], &flushing, stranger),
+                one_ways(&shared, conn, &connection, &slots[1], &pipe, stranger),
+            );
+            // What had come before the end still reaches the node before it hears of the end.
+            for slots in &slots {
+                let _ = slots.acquire_many(places).await;
+            }
+        };
+        let watch = async {
+            if stranger {
+                tokio::time::sleep(shared.stranger_guard).await;
+                connection.close(VIOLATION, b"strangers are heard briefly");
+            } else {
+                silence::watch(&connection, conn, &flight, &shared.events).await;
+            }
+        };
+        tokio::select! {
+            () = streams => {}
+            () = watch => {}
+        }
+        let why =
+            connection.close_reason().map_or_else(|| "the connection has ended".into(), |e| why::ended(&e));
+        tracing::debug!(conn = conn.0, %peer, why, "disconnected");
+        if let Ok(room) = shared.events.reserve().await {
+            room.send(NetEvent(Event::Disconnected { conn, why }));
+        }
     }
-    let guard = shared.stranger_guard;
-    let streams = async {
-        tokio::join!(
-            requests(&shared, conn, &connection, &slots[0], &flushing, stranger),
-            one_ways(&shared, conn, &connection, &slots[1], &pipe),
-        );
-        // What had come before the end still reaches the node before it hears of the end.
-        for slots in &slots {
-            let _ = slots.acquire_many(places).await;
-        }
-    };
-    tokio::select! {
-        () = streams => {}
-        () = silence::watch(connection.clone(), conn, flight, shared.events.clone()), if !stranger => {}
-        () = tokio::time::sleep(guard), if stranger => {
-            connection.close(VIOLATION, b"strangers are heard briefly");
-        }
-    }
-    let why = connection.close_reason().map_or_else(|| "the connection has ended".into(), |e| why::ended(&e));
-    tracing::debug!(conn = conn.0, peer = %who.id, why, "disconnected");
-    let _ = shared.events.send(NetEvent(Event::Disconnected { conn, why })).await;
 }
 
 async fn requests(
@@ -305,12 +320,14 @@ async fn requests(
     flushing: &Flushing,
     stranger: bool,
 ) {
+    let mut few = !stranger;
     while let Ok(slot) = Arc::clone(slots).acquire_owned().await {
         let Ok((send, recv)) = connection.accept_bi().await else { return };
         if stranger && recv.is_0rtt() {
             // Both halves are given up.
             continue;
         }
+        widen(connection, Dir::Bi, slots, &mut few);
         tokio::spawn(stream::request(shared.clone(), conn, send, recv, slot, flushing.clone()));
     }
 }
@@ -321,10 +338,22 @@ async fn one_ways(
     connection: &Connection,
     slots: &Arc<Semaphore>,
     pipe: &Arc<Pipe>,
+    stranger: bool,
 ) {
+    let mut few = !stranger;
     while let Ok(slot) = Arc::clone(slots).acquire_owned().await {
         let Ok(recv) = connection.accept_uni().await else { return };
+        widen(connection, Dir::Uni, slots, &mut few);
         tokio::spawn(stream::one_way(shared.clone(), conn, recv, slot, Arc::clone(pipe)));
+    }
+}
+
+/// Lets the peer have more streams when it has come to use several at a time; this is done once.
+fn widen(connection: &Connection, dir: Dir, slots: &Semaphore, few: &mut bool) {
+    let used = (SLOTS as usize).saturating_sub(slots.available_permits());
+    if *few && used >= STREAMS_FEW as usize {
+        *few = false;
+        endpoint::widen(connection, dir);
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Dial {
     pub(super) timeout: Duration,
 }
 
-/// Dials, and then carries the connection to its end.
+/// Dials, and leaves the connection to a task of its own.
 pub(super) async fn dial(shared: Shared, endpoint: Endpoint, client: ClientConfig, dial: Dial) {
     let id = dial.id;
     let expected = Expected::Pinned(Arc::clone(&shared.trust));
@@ -57,7 +57,7 @@ pub(super) async fn dial(shared: Shared, endpoint: Endpoint, client: ClientConfi
         hello: Some(Hello { early, ..dial.hello }),
         flushing: Flushing::new(),
     };
-    conn::connected(shared, ready).await;
+    conn::connected(shared, ready);
 }
 
 /// A connection whose other end is the peer we meant.

@@ -10,7 +10,7 @@ use axon_proto::limits::{
 };
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AckFrequencyConfig, ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, ServerConfig,
+    AckFrequencyConfig, ClientConfig, Connection, Dir, Endpoint, EndpointConfig, IdleTimeout, ServerConfig,
     TokioRuntime, TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
@@ -136,9 +136,17 @@ pub(super) fn mute(config: &NetConfig, client: rustls::ClientConfig) -> Result<C
 
 /// Lets somebody who has dialled do all that a peer may.
 pub(super) fn welcome(connection: &Connection) {
-    connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS_OFFERED));
-    connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS_OFFERED));
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS_FIRST));
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS_FIRST));
     connection.set_receive_window(VarInt::from_u32(WINDOW_BYTES));
+}
+
+/// Lets a peer have all the streams of one direction that it may, once it uses several at a time.
+pub(super) fn widen(connection: &Connection, dir: Dir) {
+    match dir {
+        Dir::Bi => connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS_OFFERED)),
+        Dir::Uni => connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS_OFFERED)),
+    }
 }
 
 /// Lets somebody who has dialled do little, for good.
@@ -187,14 +195,19 @@ fn open_socket(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
 /// quinn gives back the credit of streams that have ended only once it is an eighth of the limit: with this
 /// much more, a peer can have `STREAMS_MAX` open at any time.
 const STREAMS_OFFERED: u32 = STREAMS_MAX + STREAMS_MAX / 6;
+/// What a peer may have at first. quinn keeps a record of each stream that may be opened: of all of them 34 kB
+/// a connection, of these 1 kB.
+const STREAMS_FIRST: u32 = 12;
+/// From so many at a time on a peer may have all.
+pub(super) const STREAMS_FEW: u32 = STREAMS_FIRST / 2;
 
 fn transport(config: &NetConfig) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut acks = AckFrequencyConfig::default();
     acks.max_ack_delay(Some(ACK_DELAY_MAX));
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_OFFERED))
-        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_OFFERED))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_FIRST))
+        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_FIRST))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)

@@ -76,10 +76,10 @@ impl Flight {
 
 /// Watches one connection for as long as it lives.
 pub(super) async fn watch(
-    connection: Connection,
+    connection: &Connection,
     conn: ConnId,
-    flight: Arc<Flight>,
-    events: mpsc::Sender<NetEvent>,
+    flight: &Flight,
+    events: &mpsc::Sender<NetEvent>,
 ) {
     let mut seen = 0;
     let mut seen_at = Instant::now();
@@ -87,10 +87,10 @@ pub(super) async fn watch(
     loop {
         if !silent && flight.messages.load(Ordering::Relaxed) == 0 {
             flight.begun.notified().await;
-            (seen, seen_at) = (packets(&connection), Instant::now());
+            (seen, seen_at) = (packets(connection), Instant::now());
         }
         tokio::time::sleep(TICK).await;
-        let (count, now) = (packets(&connection), Instant::now());
+        let (count, now) = (packets(connection), Instant::now());
         let fresh = count > seen;
         if fresh {
             (seen, seen_at) = (count, now);
@@ -98,13 +98,12 @@ pub(super) async fn watch(
         let tell = if silent {
             fresh.then_some(Input::Alive { conn })
         } else {
-            is_silent(&connection, &flight, count, seen_at, now).then_some(Input::Silent { conn })
+            is_silent(connection, flight, count, seen_at, now).then_some(Input::Silent { conn })
         };
         if let Some(input) = tell {
             silent = !silent;
-            if events.send(NetEvent(Event::Plain(input))).await.is_err() {
-                return;
-            }
+            let Ok(room) = events.reserve().await else { return };
+            room.send(NetEvent(Event::Plain(input)));
         }
     }
 }

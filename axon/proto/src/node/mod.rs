@@ -339,7 +339,10 @@ impl Node {
         }
         self.flush_items_soon(now);
         self.stop_if_idle(now);
-        if self.replay.has_unwritten() {
+        if self.replay.has_many_unwritten() {
+            let seen = self.replay.take_unwritten();
+            self.out.push(Effect::Remember(seen));
+        } else if self.replay.has_unwritten() {
             self.timers.set_if_sooner(Key::FlushReplay, now.mono_ms + REPLAY_FLUSH_MS);
         }
         std::mem::swap(&mut self.out, effects);
