@@ -615,11 +615,6 @@ impl Node {
         encode_in(&mut self.scratch, header, payload)
     }
 
-    /// The connection to use for a peer: up, not draining, the newest if there were two.
-    fn best_session(&self, peer: AgentId) -> Option<ConnId> {
-        self.sessions.best(peer).map(|(conn, _)| conn)
-    }
-
     /// Lets a family handle an input, then carries out what it decided, and what follows from that.
     fn tell_family(&mut self, now: Now, index: usize, input: FamilyInput<'_>) -> bool {
         let mut acts = std::mem::take(&mut self.acts);

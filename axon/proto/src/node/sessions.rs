@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use foldhash::HashMap;
 
-use super::ConnId;
+use super::{ConnId, Node};
 use crate::id::AgentId;
 use crate::session::{Phase, Session};
 
@@ -66,5 +66,12 @@ impl Sessions {
     pub(super) fn best(&self, peer: AgentId) -> Option<(ConnId, &Session)> {
         let of_peer = self.of(peer).iter().filter_map(|conn| Some((*conn, self.table.get(conn)?)));
         of_peer.filter(|(_, session)| session.phase == Phase::Up).max_by_key(|(_, session)| session.order)
+    }
+}
+
+impl Node {
+    /// The connection to use for a peer: up, not draining, the newest if there were two.
+    pub(super) fn best_session(&self, peer: AgentId) -> Option<ConnId> {
+        self.sessions.best(peer).map(|(conn, _)| conn)
     }
 }
