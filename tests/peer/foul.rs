@@ -173,8 +173,8 @@ impl Link {
         Key { cert: chain[0].clone(), ..Key::new() }
     }
 
-    /// Waits for the end of the connection. UDP may lose the packet that tells of it: whoever hears nothing says
-    /// something now and then, as any daemon does that waits for an answer, and is told once more.
+    /// Waits for the end of the connection. UDP may lose the packet that tells of it: whoever hears nothing
+    /// says something now and then, as any daemon does that waits for an answer, and is told once more.
     pub fn end(&self) -> End {
         let ended = async {
             loop {
@@ -189,8 +189,9 @@ impl Link {
         wait(&self.runtime, ended).expect("an end")
     }
 
-    /// Waits until it is cut off while it is flooded. When the flood has filled a buffer just then, the packet that
-    /// says why is lost; the next ones of ours are answered by a stateless reset.
+    /// Waits until it is cut off, in a flood: quinn holds the closing packet back while more is under way
+    /// than the congestion window takes, and then forgets it; UDP may also lose it. The next packets of ours
+    /// are answered by a stateless reset.
     pub fn cut_off(&self, why: &str) {
         let end = self.end();
         let reset = ConnectionError::Reset.to_string();

@@ -47,10 +47,9 @@ const VIOLATIONS: &[(&str, Deed)] = &[
     ("a tell that is too long", |pipe| last(pipe, &head(TELL, 65_537, 1))),
     ("the longest length", |pipe| last(pipe, &head(ANSWER, 0x00ff_ffff, 1))),
     ("an unknown record that is too long", |pipe| last(pipe, &head(99, 65_537, 1))),
-    ("a first tell that is not the first", |pipe| tell(pipe, 2)),
     ("a tell 0", |pipe| tell(pipe, 0)),
     ("a tell twice", |pipe| [1, 1].into_iter().for_each(|number| tell(pipe, number))),
-    ("a tell left out", |pipe| [1, 2, 4].into_iter().for_each(|number| tell(pipe, number))),
+    ("a tell from before", |pipe| [2, 4, 3].into_iter().for_each(|number| tell(pipe, number))),
     ("a number that is in use", |pipe| [5, 6, 5].into_iter().for_each(|number| ask(pipe, number))),
     ("one ask too many", |pipe| (0..257).for_each(|number| ask(pipe, number))),
     ("an answer for nothing", |pipe| pipe.put(ANSWER, 1, b"{}")),
@@ -314,8 +313,8 @@ fn whoever_does_not_read_is_the_only_one_to_feel_it() {
     let before = rss_kib(daemon.pid());
     let new = || peer.dial_narrow(&daemon, 16_384).piping(&[]);
     let too_many = |(said, end): (u32, Fault)| {
-        // UDP may lose the packet that says why, when the flood has filled a buffer just then: the next ones are
-        // answered by a stateless reset.
+        // UDP may lose the packet that says why, when the flood has filled a buffer just then: the next ones
+        // are answered by a stateless reset.
         let reset = Fault::Refused("reset by peer".to_owned());
         assert!(matches!(end, Fault::Closed(4, _)) || end == reset, "{end:?} after {said}");
         said

@@ -139,6 +139,8 @@ pub struct TooLarge {
     pub bytes: usize,
 }
 
+/// What most envelopes have around their payload, or a little more.
+const HEADER_BYTES: usize = 320;
 /// No envelope has so much around its payload, also where each character of its kind is escaped.
 const HEADER_BYTES_MAX: usize = 1_024;
 
@@ -223,6 +225,7 @@ pub fn encode_in(
     payload: &RawValue,
 ) -> Result<Envelope, TooLarge> {
     let mut text = scratch.take();
+    text.reserve(HEADER_BYTES + payload.get().len());
     let kind = header.write(&mut text);
     let start = text.len();
     let bytes = start + payload.get().len() + 1;

@@ -19,6 +19,7 @@ mod answer;
 mod approve;
 mod audit;
 mod bench;
+mod brief;
 mod cancel;
 mod completions;
 mod config;
@@ -70,7 +71,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let given = |flag: &str| args.iter().any(|arg| arg == flag);
     let (json, plain) = (given("--json"), given("--plain"));
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match brief::parse(&args).map_or_else(|| Cli::try_parse_from(args), Ok) {
         Ok(cli) => cli,
         Err(error) => {
             // A reader that has gone away does not want the help.

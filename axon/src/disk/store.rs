@@ -9,8 +9,11 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use axon_proto::audit::Row;
 use axon_proto::contacts::ContactChange;
@@ -35,6 +38,8 @@ const BATCH_MAX: usize = 1_024;
 /// The stack of the thread: tables within tables, as deep as the parser of TOML allows, need some. What is
 /// not used takes no memory.
 const STACK_BYTES: usize = 1024 * 1024;
+/// The thread is woken this often to tidy, although nothing that we know of has become too old or too much.
+const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +130,14 @@ pub enum DiskEvent {
 pub struct Disk {
     jobs: Sender<Job>,
     thread: JoinHandle<()>,
+    evicted: Option<Evicted>,
+    aged_ms: Arc<AtomicU64>,
+}
+
+/// When messages were last let go of, with nothing stored since.
+struct Evicted {
+    keep: Keep,
+    at: Instant,
 }
 
 impl Disk {
@@ -138,14 +151,18 @@ impl Disk {
     ) -> Result<Self, StoreError> {
         let (jobs, receiver) = channel();
         let (root, audit) = (root.clone(), AuditLog::new(root));
-        let worker = Worker { root, own, store, replay_log, audit, done: Box::new(done) };
+        let aged_ms = Arc::new(AtomicU64::new(0));
+        let for_worker = Arc::clone(&aged_ms);
+        let done = Box::new(done);
+        let worker = Worker { root, own, store, replay_log, audit, done, aged_ms: for_worker };
         let thread = std::thread::Builder::new().name("disk".into()).stack_size(STACK_BYTES);
         let thread = thread.spawn(move || worker.run(&receiver)).map_err(StoreError::Thread)?;
-        Ok(Self { jobs, thread })
+        Ok(Self { jobs, thread, evicted: None, aged_ms })
     }
 
     /// Stores this.
-    pub fn commit(&self, id: CommitId, commit: Commit) {
+    pub fn commit(&mut self, id: CommitId, commit: Commit) {
+        self.evicted = None;
         self.give(Job::Commit(id, commit));
     }
 
@@ -154,8 +171,16 @@ impl Disk {
         self.give(Job::Read(id, read));
     }
 
-    /// Lets go of what is too old.
-    pub fn evict(&self, keep: Keep) {
+    /// Lets go of what is too old. The node asks every few seconds: where nothing can have become too old or
+    /// too much since it last did, the thread is left asleep.
+    pub fn evict(&mut self, keep: Keep) {
+        let is_idle = |last: &Evicted| last.keep == keep && last.at.elapsed() < TIDY_INTERVAL;
+        if self.evicted.as_ref().is_some_and(is_idle) && unix_ms() < self.aged_ms.load(Ordering::Relaxed) {
+            return;
+        }
+        // Not known until the thread has done it.
+        self.aged_ms.store(0, Ordering::Relaxed);
+        self.evicted = Some(Evicted { keep, at: Instant::now() });
         self.give(Job::Evict(keep));
     }
 
@@ -221,6 +246,8 @@ struct Worker {
     replay_log: ReplayLog,
     audit: AuditLog,
     done: Box<dyn Fn(DiskEvent) + Send>,
+    /// No message becomes too old before this; 0 where it is not known.
+    aged_ms: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -281,7 +308,12 @@ impl Worker {
                 Ok(())
             }
             Job::Evict(keep) => match self.store.evict(&keep, unix_ms()) {
-                Ok(_) => Ok(()),
+                Ok(_) => {
+                    let aged_ms = self.store.oldest_ms().map(|ms| ms.saturating_add(keep.ttl_ms));
+                    self.aged_ms.store(aged_ms.unwrap_or(u64::MAX), Ordering::Relaxed);
+                    Ok(())
+                }
+                // It is not known when the next is due: the node's next asking is heard.
                 Err(error) => return tracing::warn!("old messages could not be taken out: {error}"),
             },
             Job::Remember(seen) => self.replay_log.append(&seen, unix_ms()),
@@ -545,6 +577,45 @@ mod tests {
         assert!(old_keys::was_ours(&root, identity.id));
         assert!(events.next().is_none());
         assert_eq!(super::super::audit::scan(&root.audit()).unwrap().map(|scan| scan.rows), Some(1));
+    }
+
+    #[test]
+    fn the_thread_is_left_asleep_while_nothing_can_be_too_old_or_too_much() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, events, _) = open_disk(&Root::at(dir.path()));
+        let keep = Keep { rows_max: 9, bytes_max: 999, ttl_ms: 100_000, read_up_to: 0 };
+        // What was given before it is done once this is answered.
+        let settle = |disk: &Disk| {
+            disk.reload(None);
+            while !matches!(events.recv().unwrap(), DiskEvent::Fresh { .. }) {}
+            disk.aged_ms.load(Ordering::Relaxed)
+        };
+        disk.evict(keep);
+        assert_eq!(settle(&disk), u64::MAX, "nothing is kept");
+        let asked = |disk: &mut Disk, keep| {
+            let before = disk.evicted.as_ref().map(|last| last.at);
+            disk.evict(keep);
+            disk.evicted.as_ref().map(|last| last.at) != before
+        };
+        assert!(!asked(&mut disk, keep));
+        let at_ms = unix_ms();
+        let row = axon_proto::store::Row { seq: 1, at_ms, kind: "notify".into(), raw: "{}".into() };
+        let writes = vec![axon_proto::store::Write::Row { row, firm: false }];
+        disk.commit(CommitId(1), Commit { writes, keep });
+        assert!(asked(&mut disk, keep), "something is kept that was not");
+        assert_eq!(settle(&disk), at_ms + keep.ttl_ms);
+        assert!(!asked(&mut disk, keep));
+        disk.aged_ms.store(at_ms, Ordering::Relaxed);
+        assert!(asked(&mut disk, keep), "something is too old");
+        assert_eq!(settle(&disk), at_ms + keep.ttl_ms);
+        let less = Keep { rows_max: 0, ..keep };
+        assert!(asked(&mut disk, less), "less may be kept");
+        assert_eq!(settle(&disk), u64::MAX);
+        if let Some(last) = &mut disk.evicted {
+            last.at = last.at.checked_sub(TIDY_INTERVAL).unwrap();
+        }
+        assert!(asked(&mut disk, less), "it tidies now and then");
+        disk.stop();
     }
 
     #[test]

@@ -241,7 +241,7 @@ fn run(mut shared: Shared, ready: Ready, first: Option<First>) -> impl Future<Ou
     let conn = shared.conn_id();
     shared.turn = Turn::default();
     let flight = Arc::new(Flight::default());
-    let pipe = Arc::new(Pipe::new(connection.clone(), who.id, Arc::clone(&flight), flushing.clone()));
+    let pipe = Arc::new(Pipe::new(connection.clone(), who.id, Arc::clone(&flight)));
     let addr = unmapped(connection.remote_address());
     let told = Box::new(NetEvent(Event::Connected {
         input: Input::Connected { conn, peer: who.id, key: who.key, side, addr, dial, early, binding },

@@ -19,8 +19,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Bytes of one stream that may wait unread: a whole message, and enough more to see that one is too long.
 const STREAM_WINDOW_BYTES: u32 = MESSAGE_BYTES_MAX as u32 + 1_024;
-/// The same of a pipe. Both kinds look alike to QUIC, and what counts is the window of the connection.
-const PIPE_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
 /// Bytes of one connection that may wait unread.
 pub(super) const WINDOW_BYTES: u32 = 1_048_576;
 /// The same until it is known who has dialled: a hello in 0-RTT fits.
@@ -210,7 +208,7 @@ fn transport(config: &NetConfig) -> TransportConfig {
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_FIRST))
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_FIRST))
-        .stream_receive_window(VarInt::from_u32(PIPE_WINDOW_BYTES))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
         .datagram_receive_buffer_size(None)

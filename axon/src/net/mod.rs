@@ -37,7 +37,7 @@ use tokio::task::AbortHandle;
 use cert::Identity;
 use endpoint::Open;
 use herald::Herald;
-use pipe::Pipe;
+use pipe::{Pipe, Verdict};
 use silence::Flight;
 use stream::{Answer, Exchange, Route, Turn};
 use tickets::{Sessions, Tickets};
@@ -45,6 +45,10 @@ use trust::Trust;
 
 pub use endpoint::{BindError, NetConfig};
 
+/// Close code: another connection is in use.
+const DUPLICATE: u32 = 2;
+/// Close code: the daemon stops.
+const SHUTTING_DOWN: u32 = 5;
 /// How long a close waits until the peer has the answers that were given before it.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -78,7 +82,10 @@ impl NetEvent {
     /// must be carried out, before the next is absorbed.
     pub fn each(self) -> impl Iterator<Item = Self> {
         let (one, many) = match self.0 {
-            Event::Many(many) => (None, many),
+            Event::Many(many, turn) => {
+                drop(turn);
+                (None, many)
+            }
             one => (Some(one), Vec::new()),
         };
         one.into_iter().chain(many).map(Self)
@@ -115,7 +122,7 @@ enum Event {
     /// Something of the peer's begins as a pipe does.
     Piped {
         conn: ConnId,
-        answer: oneshot::Sender<bool>,
+        answer: oneshot::Sender<Verdict>,
     },
     Ended {
         token: Token,
@@ -123,8 +130,8 @@ enum Event {
         input: Input,
     },
     Plain(Input),
-    /// Several that came together; none of them is one of these.
-    Many(Vec<Event>),
+    /// Several that came together; none of them is one of these. The next ones wait until these are taken.
+    Many(Vec<Event>, OwnedSemaphorePermit),
 }
 
 /// How a message of ours went out.
@@ -133,8 +140,8 @@ enum Way {
     Stream(AbortHandle),
     /// As this request on the pipe.
     Asked(Arc<Pipe>, u32),
-    /// One-way on the pipe.
-    Told,
+    /// As this one-way message on the pipe.
+    Told(Arc<Pipe>, u32),
 }
 
 impl Way {
@@ -142,8 +149,8 @@ impl Way {
     fn abandon(self) {
         match self {
             Self::Stream(task) => task.abort(),
-            Self::Asked(pipe, number) => pipe.abandon(number),
-            Self::Told => {}
+            Self::Asked(pipe, number) => pipe.abandon_ask(number),
+            Self::Told(pipe, number) => pipe.abandon_tell(number),
         }
     }
 }
@@ -378,11 +385,12 @@ impl Net {
             }
             Event::Piped { conn, answer } => {
                 let conn = self.conns.get(&conn)?;
-                conn.pipe.is_one(conn.side, answer);
+                // Who has gone needs no answer.
+                answer.send(conn.pipe.is_one(conn.side)).ok();
                 None
             }
             Event::Plain(input) => Some(input),
-            Event::Many(_) => None,
+            Event::Many(..) => None,
         }
     }
 
@@ -454,8 +462,8 @@ impl Net {
     /// peers know; a little over two seconds at most.
     pub async fn close(&mut self, code: u32, reason: &str) {
         self.accepting.abort();
-        self.conns.values().for_each(|conn| conn.pipe.close());
-        let flushing: Vec<_> = self.conns.values().map(|conn| conn.flushing.clone()).collect();
+        let flushing: Vec<_> =
+            self.conns.values().flat_map(|conn| [conn.flushing.clone(), conn.pipe.close()]).collect();
         let all = async {
             for flushing in flushing {
                 flushing.done().await;
@@ -506,8 +514,11 @@ impl Net {
 
     fn one_way(&mut self, conn: ConnId, token: Token, bytes: Arc<str>) {
         let attempt = self.attempt();
-        if self.conns.get(&conn).is_some_and(|conn| conn.pipe.tell(token, attempt, &bytes)) {
-            self.messages.insert(token, (attempt, Way::Told));
+        if let Some(conn) = self.conns.get(&conn)
+            && let Some(number) = conn.pipe.tell(token, attempt, &bytes)
+        {
+            let way = Way::Told(Arc::clone(&conn.pipe), number);
+            self.messages.insert(token, (attempt, way));
             return;
         }
         let at = self.at(conn);
@@ -537,16 +548,26 @@ impl Net {
 
     fn close_one(&self, conn: ConnId, code: u32, reason: &'static str) {
         let Some(Conn { connection, flushing, pipe, .. }) = self.conns.get(&conn) else { return };
-        pipe.close();
+        let mut flushing = vec![flushing.clone()];
+        // To a peer that is out, or gone, what waits for the pipe does not go any more.
+        match code {
+            DUPLICATE | SHUTTING_DOWN => flushing.push(pipe.close()),
+            _ => pipe.cut(),
+        }
         let code = VarInt::from_u32(code);
-        if flushing.is_done() {
+        if flushing.iter().all(Flushing::is_done) {
             connection.close(code, reason.as_bytes());
             return;
         }
         // Closing drops what is on its way, such as the error that says why we close.
-        let (connection, flushing) = (connection.clone(), flushing.clone());
+        let connection = connection.clone();
         tokio::spawn(async move {
-            flushing.done().await;
+            let all = async {
+                for flushing in flushing {
+                    flushing.done().await;
+                }
+            };
+            let _ = tokio::time::timeout(FLUSH, all).await;
             connection.close(code, reason.as_bytes());
         });
     }

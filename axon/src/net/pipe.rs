@@ -18,12 +18,12 @@ use axon_proto::limits::{
 };
 use axon_proto::node::{ConnId, Input, Lost, Side, StreamId, Token};
 use quinn::{Connection, RecvStream};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::conn::VIOLATION;
 use super::silence::{Flight, Flying};
 use super::{Event, Flushing, NetEvent, Shared, Waiting};
-use records::{ANSWER, ASK, DROP, HEAD_BYTES, HEARD, NONE, Record, TELL, Unwritten};
+use records::{ANSWER, ASK, DROP, HEAD_BYTES, HEARD, NONE, Place, Record, TELL, Unwritten};
 
 /// The first byte of a pipe; no JSON text begins with it.
 pub(super) const FIRST: u8 = 0x01;
@@ -37,9 +37,12 @@ pub(super) struct Pipe {
     connection: Connection,
     peer: AgentId,
     flight: Arc<Flight>,
-    flushing: Flushing,
+    /// What the peer does not have yet of our stream, once it is being closed.
+    unwritten: Flushing,
     state: Mutex<State>,
     filled: Notify,
+    /// Held by those records of the peer that wait for the driver.
+    turn: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -71,10 +74,19 @@ struct State {
     theirs: HashMap<u32, StreamId>,
 }
 
+/// Whether something that begins as a pipe is one.
+pub(super) enum Verdict {
+    Yes,
+    No,
+    /// Once hello is done.
+    Later(oneshot::Receiver<bool>),
+}
+
 /// A message of ours, on whose end the node waits.
 struct Asked {
     token: Token,
     attempt: u64,
+    place: Place,
     _flying: Flying,
 }
 
@@ -85,13 +97,16 @@ impl Asked {
 }
 
 impl Pipe {
-    pub(super) fn new(
-        connection: Connection,
-        peer: AgentId,
-        flight: Arc<Flight>,
-        flushing: Flushing,
-    ) -> Self {
-        Self { connection, peer, flight, flushing, state: Mutex::default(), filled: Notify::new() }
+    pub(super) fn new(connection: Connection, peer: AgentId, flight: Arc<Flight>) -> Self {
+        Self {
+            connection,
+            peer,
+            flight,
+            unwritten: Flushing::new(),
+            state: Mutex::default(),
+            filled: Notify::new(),
+            turn: Arc::new(Semaphore::new(1)),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -108,13 +123,18 @@ impl Pipe {
         }
     }
 
-    /// A stream of the peer begins as a pipe does. Tells whether it is one, once that is settled: the one who
-    /// has dialled may see it before the answer to its hello.
-    pub(super) fn is_one(&self, side: Side, answer: oneshot::Sender<bool>) {
+    /// A stream of the peer begins as a pipe does: whether it is one.
+    pub(super) fn is_one(&self, side: Side) -> Verdict {
         let mut state = self.state();
         match (state.agreed, side) {
-            (None, Side::Dialer) if !state.over => state.early.push(answer),
-            (agreed, _) => drop(answer.send(agreed == Some(true))),
+            // The one who has dialled may see it before the answer to its hello.
+            (None, Side::Dialer) => {
+                let (tell, told) = oneshot::channel();
+                state.early.push(tell);
+                Verdict::Later(told)
+            }
+            (Some(true), _) => Verdict::Yes,
+            (None | Some(false), _) => Verdict::No,
         }
     }
 
@@ -126,34 +146,45 @@ impl Pipe {
         }
         let number = state.last_ask.checked_add(1)?;
         state.last_ask = number;
-        state.asks.insert(number, Some(Asked { token, attempt, _flying: self.flight.begin() }));
-        state.out.put(ASK, number, bytes.as_bytes());
+        let place = state.out.put(ASK, number, bytes.as_bytes());
+        state.asks.insert(number, Some(Asked { token, attempt, place, _flying: self.flight.begin() }));
         self.fill(state);
         Some(number)
     }
 
-    /// Sends a one-way message, if it has its place here.
-    pub(super) fn tell(self: &Arc<Self>, token: Token, attempt: u64, bytes: &str) -> bool {
+    /// Sends a one-way message, if it has its place here; its number.
+    pub(super) fn tell(self: &Arc<Self>, token: Token, attempt: u64, bytes: &str) -> Option<u32> {
         let mut state = self.state();
         if !state.has_room(bytes) || state.tells.len() >= PIPE_ONE_WAY_MAX {
-            return false;
+            return None;
         }
-        let Some(number) = state.last_tell.checked_add(1) else { return false };
+        let number = state.last_tell.checked_add(1)?;
         state.last_tell = number;
-        state.tells.push_back((number, Asked { token, attempt, _flying: self.flight.begin() }));
-        state.out.put(TELL, number, bytes.as_bytes());
+        let place = state.out.put(TELL, number, bytes.as_bytes());
+        state.tells.push_back((number, Asked { token, attempt, place, _flying: self.flight.begin() }));
         self.fill(state);
-        true
+        Some(number)
     }
 
-    /// Nobody waits for this answer any more.
-    pub(super) fn abandon(self: &Arc<Self>, number: u32) {
+    /// Nobody waits for this answer any more: the request is taken back, or the peer is told.
+    pub(super) fn abandon_ask(self: &Arc<Self>, number: u32) {
         let mut state = self.state();
-        if let Some(asked) = state.asks.get_mut(&number)
-            && asked.take().is_some()
-        {
+        let Some(asked) = state.asks.get_mut(&number).and_then(Option::take) else { return };
+        if state.out.take_back(asked.place) {
+            state.asks.remove(&number);
+        } else {
             state.out.put(DROP, number, &[]);
             self.fill(state);
+        }
+    }
+
+    /// Nobody waits any more until this one-way message has arrived: it is taken back, if it has not left.
+    pub(super) fn abandon_tell(&self, number: u32) {
+        let mut state = self.state();
+        let Ok(at) = state.tells.binary_search_by_key(&number, |(number, _)| *number) else { return };
+        let place = state.tells.get(at).map(|(_, told)| told.place);
+        if place.is_some_and(|place| state.out.take_back(place)) {
+            state.tells.remove(at);
         }
     }
 
@@ -168,24 +199,36 @@ impl Pipe {
         match answer {
             Some(bytes) => state.out.put(ANSWER, number, bytes.as_bytes()),
             None => state.out.put(NONE, number, &[]),
-        }
+        };
         self.fill(state);
     }
 
-    /// Writes what waits and ends our stream; `Flushing` tells when the peer has it all.
-    pub(super) fn close(self: &Arc<Self>) {
+    /// Writes what waits and ends our stream; what it yields tells when the peer has it all.
+    pub(super) fn close(self: &Arc<Self>) -> Flushing {
         let mut state = self.state();
         state.closing = true;
         if state.writing || !state.out.is_empty() {
             self.fill(state);
         }
+        self.unwritten.clone()
+    }
+
+    /// Nothing more is written.
+    pub(super) fn cut(&self) {
+        let mut state = self.state();
+        state.closing = true;
+        state.out = Unwritten::default();
+    }
+
+    /// Waits for the end of the connection.
+    pub(super) async fn closed(&self) {
+        self.connection.closed().await;
     }
 
     /// The connection is over: messages of ours that had no end, and requests that nobody can answer.
     pub(super) fn over(&self) -> (Vec<Token>, Vec<StreamId>) {
         let mut state = self.state();
         state.over = true;
-        state.early.clear();
         let asks = std::mem::take(&mut state.asks).into_values().flatten();
         let tells = std::mem::take(&mut state.tells).into_iter().map(|(_, asked)| asked);
         let tokens = asks.chain(tells).map(|asked| asked.token).collect();
@@ -213,7 +256,7 @@ impl Pipe {
         drop(state);
         if begin {
             // A close that comes before the task runs waits for it too.
-            let unwritten = self.flushing.begin();
+            let unwritten = self.unwritten.begin();
             let pipe = Arc::clone(self);
             tokio::spawn(async move {
                 pipe.write().await;
@@ -226,6 +269,7 @@ impl Pipe {
 
     async fn write(&self) {
         let Ok(mut stream) = self.connection.open_uni().await else { return };
+        let mut stopped = pin!(stream.stopped());
         let mut batch = vec![FIRST];
         loop {
             let filled = self.filled.notified();
@@ -236,7 +280,7 @@ impl Pipe {
                 }
                 tokio::select! {
                     () = filled => {}
-                    _ = self.connection.closed() => return,
+                    _ = stopped.as_mut() => return self.violation("the pipe is not read"),
                 }
                 continue;
             }
@@ -244,11 +288,10 @@ impl Pipe {
             if stream.write_all(&batch).await.is_err() {
                 return self.violation("the pipe is not read");
             }
-            batch.clear();
-            self.state().out.written();
+            self.state().out.written(&mut batch);
         }
         if stream.finish().is_ok() {
-            let _ = stream.stopped().await;
+            let _ = stopped.await;
         }
     }
 
@@ -299,16 +342,24 @@ impl Pipe {
         let mut at = 0;
         let mut events = Vec::new();
         let mut told = None;
-        while let Some(record) = Record::first_of(buffer.get(at..).unwrap_or_default())? {
+        let ended = loop {
+            let record = match Record::first_of(buffer.get(at..).unwrap_or_default()) {
+                Ok(Some(record)) => record,
+                Ok(None) => break Ok(()),
+                Err(why) => break Err(why),
+            };
             at += HEAD_BYTES + record.body.len();
+            if let Err(why) = self.record(shared, conn, &record, &mut events) {
+                break Err(why);
+            }
             if record.kind == TELL {
                 told = Some(record.number);
             }
-            self.record(shared, conn, &record, &mut events)?;
             if events.len() >= TOGETHER {
                 self.send(shared, &mut events).await;
             }
-        }
+        };
+        // What came before a fault counts.
         self.send(shared, &mut events).await;
         buffer.drain(..at);
         if told.is_some() {
@@ -316,13 +367,17 @@ impl Pipe {
             state.heard = told;
             self.fill(state);
         }
-        Ok(())
+        ended
     }
 
     async fn send(&self, shared: &Shared, events: &mut Vec<Event>) {
-        if !events.is_empty() {
+        if events.is_empty() {
+            return;
+        }
+        // The next ones wait until the driver has these: no peer has more of the queue than others.
+        if let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await {
             // When this fails the driver has ended.
-            let _ = shared.events.send(NetEvent(Event::Many(std::mem::take(events)))).await;
+            let _ = shared.events.send(NetEvent(Event::Many(std::mem::take(events), turn))).await;
         }
     }
 
@@ -337,8 +392,8 @@ impl Pipe {
         let mut state = self.state();
         match kind {
             TELL => {
-                if number != state.told.wrapping_add(1) {
-                    return Err("a one-way message in the pipe is not the next");
+                if number <= state.told {
+                    return Err("the number of a one-way message in the pipe has been before");
                 }
                 state.told = number;
                 events.push(Event::Plain(Input::OneWay { conn, bytes: body.to_vec() }));

@@ -11,7 +11,7 @@ use quinn::{
 };
 use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::pipe::{self, Pipe};
+use super::pipe::{self, Pipe, Verdict};
 use super::silence::Flight;
 use super::{Event, Flushing, NetEvent, Shared, Waiting, why};
 
@@ -166,7 +166,7 @@ pub(super) async fn one_way(
     let mut message = Vec::new();
     let (bytes_max, patience) = (shared.message_bytes_max, shared.read_timeout);
     let read = match read_some(&mut recv, &mut message, bytes_max, patience).await {
-        Ok(true) if message.first() == Some(&pipe::FIRST) && is_pipe(&shared, conn).await => {
+        Ok(true) if message.first() == Some(&pipe::FIRST) && is_pipe(&shared, conn, &pipe).await => {
             pipe.read(shared, conn, recv, message).await;
             drop(slot);
             return;
@@ -186,11 +186,19 @@ pub(super) async fn one_way(
 }
 
 /// Whether a stream that begins as a pipe does is one. The driver knows, after all that came before it.
-async fn is_pipe(shared: &Shared, conn: ConnId) -> bool {
+async fn is_pipe(shared: &Shared, conn: ConnId, pipe: &Pipe) -> bool {
     let (answer, answered) = oneshot::channel();
-    shared.pipe
-        && shared.events.send(NetEvent(Event::Piped { conn, answer })).await.is_ok()
-        && answered.await.unwrap_or(false)
+    if !shared.pipe || shared.events.send(NetEvent(Event::Piped { conn, answer })).await.is_err() {
+        return false;
+    }
+    match answered.await {
+        Ok(Verdict::Yes) => true,
+        Ok(Verdict::No) | Err(_) => false,
+        Ok(Verdict::Later(told)) => tokio::select! {
+            told = told => told.unwrap_or(false),
+            () = pipe.closed() => false,
+        },
+    }
 }
 
 async fn bad(events: &mpsc::Sender<NetEvent>, conn: ConnId, unread: Unread) {

@@ -127,6 +127,11 @@ impl Index {
         self.rows
     }
 
+    /// No message came before this time; none where there are no messages.
+    pub fn oldest_ms(&self) -> Option<u64> {
+        (self.rows > 0).then_some(self.oldest_ms)
+    }
+
     /// Bytes of their envelopes.
     pub fn raw_bytes(&self) -> u64 {
         self.raw_bytes

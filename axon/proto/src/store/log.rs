@@ -260,6 +260,11 @@ impl<F: Files> Store<F> {
         self.index.rows()
     }
 
+    /// Messages in the inbox came at this time or later; none where there are no messages.
+    pub fn oldest_ms(&self) -> Option<u64> {
+        self.index.oldest_ms()
+    }
+
     /// Bytes of the log on disk.
     pub fn disk_bytes(&self) -> u64 {
         self.bytes

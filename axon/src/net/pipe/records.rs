@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use axon_proto::limits::MESSAGE_BYTES_MAX;
 
+/// Nothing: a message that was taken back before it left.
+const VOID: u8 = 0;
 /// A one-way message.
 pub(super) const TELL: u8 = 1;
 /// The request of this number.
@@ -51,7 +53,9 @@ impl<'a> Record<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
     chunks: VecDeque<Chunk>,
-    /// Bytes of all of them, and of those that are being written.
+    /// Bytes of all records that there have been.
+    put: u64,
+    /// Bytes of those here, and of those that are being written.
     bytes: usize,
     /// Bytes that are being written.
     writing: usize,
@@ -64,7 +68,13 @@ pub(super) struct Unwritten {
 struct Chunk {
     bytes: Vec<u8>,
     ends: usize,
+    /// Its place among all bytes that there have been.
+    start: u64,
 }
+
+/// Where a record begins among all bytes that there have been.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place(u64);
 
 impl Unwritten {
     /// Bytes that QUIC does not have yet.
@@ -82,28 +92,46 @@ impl Unwritten {
     }
 
     /// Appends a record.
-    pub(super) fn put(&mut self, kind: u8, number: u32, body: &[u8]) {
+    pub(super) fn put(&mut self, kind: u8, number: u32, body: &[u8]) -> Place {
+        let place = Place(self.put);
         let bytes = HEAD_BYTES + body.len();
         if self.chunks.back().is_none_or(|last| last.bytes.len() + bytes > CHUNK_BYTES) {
             let bytes = std::mem::take(&mut self.spare);
-            self.chunks.push_back(Chunk { bytes, ends: 0 });
+            self.chunks.push_back(Chunk { bytes, ends: 0, start: self.put });
         }
-        let Some(last) = self.chunks.back_mut() else { return };
+        let Some(last) = self.chunks.back_mut() else { return place };
         // A body is a message at most, and its length has three bytes.
         let length = u32::try_from(body.len()).unwrap_or(0);
         last.bytes.extend_from_slice(&(u32::from(kind) << 24 | length).to_be_bytes());
         last.bytes.extend_from_slice(&number.to_be_bytes());
         last.bytes.extend_from_slice(body);
         self.bytes += bytes;
+        self.put += bytes as u64;
         if matches!(kind, ANSWER | NONE) {
             last.ends += 1;
             self.ends += 1;
         }
+        place
+    }
+
+    /// Takes a message back, if nobody has begun to write it; whether that was so.
+    pub(super) fn take_back(&mut self, place: Place) -> bool {
+        let at = self.chunks.partition_point(|chunk| chunk.start <= place.0);
+        let chunk = at.checked_sub(1).and_then(|at| self.chunks.get_mut(at));
+        let record = chunk.and_then(|chunk| {
+            let from = usize::try_from(place.0 - chunk.start).ok()?;
+            let length = Record::first_of(chunk.bytes.get(from..)?).ok()??.body.len();
+            chunk.bytes.get_mut(from..from + HEAD_BYTES + length)
+        });
+        let Some([kind, _, _, _, rest @ ..]) = record else { return false };
+        *kind = VOID;
+        rest.fill(0);
+        true
     }
 
     /// Begins to write: moves the first records behind what is in `batch`.
     pub(super) fn take(&mut self, batch: &mut Vec<u8>) {
-        let Some(Chunk { mut bytes, ends }) = self.chunks.pop_front() else { return };
+        let Some(Chunk { mut bytes, ends, .. }) = self.chunks.pop_front() else { return };
         self.ends -= ends;
         self.writing += bytes.len();
         if batch.is_empty() {
@@ -114,9 +142,13 @@ impl Unwritten {
         self.keep(bytes);
     }
 
-    /// What was taken has been written.
-    pub(super) fn written(&mut self) {
+    /// What was taken has been written: empties the batch.
+    pub(super) fn written(&mut self, batch: &mut Vec<u8>) {
         self.bytes -= std::mem::take(&mut self.writing);
+        batch.clear();
+        if batch.capacity() > KEPT_BYTES {
+            *batch = Vec::new();
+        }
     }
 
     /// Uses the room of a buffer again.
@@ -148,8 +180,9 @@ mod tests {
             came.append(&mut batch);
         }
         assert_eq!((unwritten.bytes(), unwritten.ends()), (put, 0), "nothing is written yet");
-        unwritten.written();
-        assert_eq!(unwritten.bytes(), 0);
+        unwritten.written(&mut batch);
+        assert_eq!((unwritten.bytes(), batch.len()), (0, 0));
+        assert!(batch.capacity() <= KEPT_BYTES);
 
         let mut rest = &came[..];
         for (number, body) in (1..).zip(&bodies) {
@@ -161,5 +194,29 @@ mod tests {
         }
         assert!(rest.is_empty());
         assert!(Record::first_of(&(2_u32 << 24 | 65_537).to_be_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_has_not_left_can_be_taken_back() {
+        let mut unwritten = Unwritten::default();
+        let body = "secret".repeat(2_000);
+        let places: Vec<Place> = (1..=5).map(|number| unwritten.put(ASK, number, body.as_bytes())).collect();
+        let mut batch = Vec::new();
+        unwritten.take(&mut batch);
+        let left: Vec<bool> = places.iter().map(|place| !unwritten.take_back(*place)).collect();
+        assert_eq!(left, [true, true, false, false, false]);
+        batch.clear();
+        while !unwritten.is_empty() {
+            let mut next = Vec::new();
+            unwritten.take(&mut next);
+            batch.append(&mut next);
+        }
+        assert!(!batch.windows(6).any(|bytes| bytes == b"secret"));
+        let mut rest = &batch[..];
+        while let Some(record) = Record::first_of(rest).unwrap() {
+            assert_eq!((record.kind, record.body.len()), (VOID, body.len()));
+            rest = &rest[HEAD_BYTES + record.body.len()..];
+        }
+        assert!(rest.is_empty());
     }
 }

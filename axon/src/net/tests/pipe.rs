@@ -25,7 +25,7 @@ fn tell(peer: &mut Peer, conn: ConnId, text: &str) -> Token {
 }
 
 fn is_piped(peer: &Peer, token: Token) -> bool {
-    matches!(peer.net.messages[&token].1, Way::Asked(..) | Way::Told)
+    matches!(peer.net.messages[&token].1, Way::Asked(..) | Way::Told(..))
 }
 
 /// Requests and one-way messages of ours that the pipe waits for.
@@ -245,8 +245,8 @@ async fn a_malformed_pipe_ends_its_connection() {
     let long = (2_u32 << 24 | 65_537).to_be_bytes().to_vec();
     let cases = [
         ("longer than a message", vec![long]),
-        ("a one-way message left out", vec![record(1, 2, "{}")]),
-        ("a one-way message twice", vec![record(1, 1, "{}"), record(1, 1, "{}")]),
+        ("a one-way message twice", vec![record(1, 2, "{}"), record(1, 2, "{}")]),
+        ("a one-way message from before", vec![record(1, 2, "{}"), record(1, 1, "{}")]),
         ("an answer to nothing", vec![record(3, 1, "{}")]),
         ("no answer to nothing", vec![record(4, 1, "")]),
         ("heard what was not said", vec![record(6, 1, "")]),
@@ -336,4 +336,89 @@ async fn long_messages_leave_in_their_turn() {
         b.respond(stream, "thanks");
     }
     assert_eq!(latest, tokens.len() - 1);
+}
+
+/// WF-PIPE-8: what came before a fault counts, and nothing of ours is left behind.
+#[tokio::test]
+async fn what_came_before_a_fault_counts() {
+    let (mut a, mut b, at_a, at_b) = piped().await;
+    let token = a.request(at_a, "who are you?");
+    b.requested().await;
+    let records = [record(3, 1, "an answer"), record(1, 1, "news"), record(3, 1, "another")];
+    let _stream = raw_pipe(&b, at_b, &records).await;
+    assert_eq!(a.replied(token).await, Ok("an answer".into()));
+    assert!(matches!(a.next().await, Input::OneWay { conn, .. } if conn == at_a));
+    a.disconnected().await;
+    assert!(a.net.messages.is_empty());
+}
+
+/// WF-PIPE-1: a pipe that begins before hello is done holds nothing when the peer goes.
+#[tokio::test]
+async fn a_pipe_that_is_never_agreed_ends_with_its_connection() {
+    let (mut a, mut b, at_a, at_b) = pair().await;
+    let _stream = raw_pipe(&b, at_b, &[record(1, 1, "{}")]).await;
+    b.net.carry_out(Effect::Close { conn: at_b, code: 0, reason: "done" });
+    assert_eq!(a.disconnected().await, "the peer closed the connection (done)");
+    b.disconnected().await;
+    assert!(!a.net.conns.contains_key(&at_a));
+}
+
+/// WF-PIPE-5: what is given up before it has left does not leave.
+#[tokio::test]
+async fn messages_that_are_given_up_in_time_do_not_leave() {
+    let (mut a, mut b, at_a, _) = piped().await;
+    let tokens: Vec<_> = (0..20).map(|_| a.request(at_a, "a secret")).collect();
+    let tells: Vec<_> = (0..20).map(|_| tell(&mut a, at_a, "a secret")).collect();
+    for token in tokens.into_iter().chain(tells) {
+        a.net.carry_out(Effect::Abandon { token });
+    }
+    assert_eq!(open(&a, at_a), (0, 0));
+    let asked = a.request(at_a, "a question");
+    tell(&mut a, at_a, "news");
+    let (stream, text) = b.requested().await;
+    assert_eq!(text, "a question");
+    let Input::OneWay { bytes, .. } = b.next().await else { panic!("a one-way message") };
+    assert_eq!(bytes, b"news");
+    b.respond(stream, "an answer");
+    a.until(|input| {
+        matches!(input, Input::Replied { token, outcome: Ok(_) } if token == asked).then_some(())
+    })
+    .await;
+    a.net.carry_out(Effect::Close { conn: at_a, code: 0, reason: "done" });
+    b.disconnected().await;
+}
+
+/// One peer's records never fill the queue before those of others.
+#[tokio::test]
+async fn a_flood_on_the_pipe_leaves_room_in_the_queue() {
+    let (a, mut b, at_a, _) = piped().await;
+    let tells: Vec<_> = (1..=20_000).map(|number| record(1, number, "{}")).collect();
+    let stream = raw_pipe(&a, at_a, &[]);
+    let mut stream = stream.await;
+    let flood = tokio::spawn(async move {
+        // More than the windows hold: it goes on for as long as B takes something.
+        stream.write_all(&tells.concat()).await.ok();
+        stream
+    });
+    b.until(|input| matches!(input, Input::OneWay { .. }).then_some(())).await;
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+    // One batch at most waits for the driver, whatever else has come.
+    assert!(b.events.len() <= 1, "{} batches wait", b.events.len());
+    flood.abort();
+}
+
+/// A peer that is out learns of it at once, whatever it does about its pipe.
+#[tokio::test]
+async fn a_pipe_does_not_hold_up_the_close_of_a_peer_that_is_out() {
+    let (mut a, mut b, at_a, at_b) = piped().await;
+    let token = a.request(at_a, "a question");
+    let (stream, _) = b.requested().await;
+    b.respond(stream, "an answer");
+    assert_eq!(a.replied(token).await, Ok("an answer".into()));
+    b.request(at_b, "words that do not go any more");
+    b.net.carry_out(Effect::Close { conn: at_b, code: 0, reason: "out" });
+    assert!(b.net.conns[&at_b].connection.close_reason().is_some());
+    assert_eq!(a.disconnected().await, "the peer closed the connection (out)");
 }
