@@ -1,9 +1,10 @@
 //! Things in the order in which they came, each found by its id.
 //!
-//! There can be 100,000 of them, so each is kept once, and a table finds it by its place in the queue. The queue
-//! is made of blocks, and grows and shrinks without a copy. The blocks are large: small ones would lie between
-//! what comes and goes with each message, and keep the allocator from giving that back. The table holds only
-//! places, and does not grow because many come and go: the standard one does, to twice the room that it needs.
+//! There can be 100,000 of them, so each is kept once, and a table finds it by its place in the queue. The
+//! queue is made of blocks, and grows and shrinks without a copy. The blocks are large: small ones would lie
+//! between what comes and goes with each message, and keep the allocator from giving that back. The table
+//! holds only places, and does not grow because many come and go: the standard one does, to twice the room
+//! that it needs.
 
 use std::collections::VecDeque;
 use std::fmt;
