@@ -195,8 +195,8 @@ fn open_socket(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
 /// quinn gives back the credit of streams that have ended only once it is an eighth of the limit: with this
 /// much more, a peer can have `STREAMS_MAX` open at any time.
 const STREAMS_OFFERED: u32 = STREAMS_MAX + STREAMS_MAX / 6;
-/// What a peer may have at first. quinn keeps a record of each stream that may be opened: of all of them 34 kB
-/// a connection, of these 1 kB.
+/// What a peer may have at first. quinn keeps a record of each stream that may be opened: of all of them
+/// 34 kB a connection, of these 1 kB.
 const STREAMS_FIRST: u32 = 12;
 /// From so many at a time on a peer may have all.
 pub(super) const STREAMS_FEW: u32 = STREAMS_FIRST / 2;
