@@ -9,8 +9,8 @@ use foldhash::HashMap;
 
 use crate::id::{AgentId, MsgId};
 use crate::limits::{
-    LONG_IDS_PER_PEER_MAX, LONG_IDS_RESTORED_MAX, REPLAY_IDS_MAX, REPLAY_TTL_MS, REPLAY_UNWRITTEN_MAX,
-    RESEND_MS_MAX,
+    LONG_IDS_PER_PEER_MAX, LONG_IDS_RESTORED_MAX, REPLAY_FLUSH_MS, REPLAY_IDS_MAX, REPLAY_TTL_MS,
+    REPLAY_UNWRITTEN_MAX, RESEND_MS_MAX,
 };
 use crate::node::Seen;
 use crate::recent::{Identified, Recent};
@@ -134,9 +134,9 @@ impl Replay {
         std::mem::take(&mut self.unwritten)
     }
 
-    /// Whether so many are unwritten that the next batch is not to be waited for.
-    pub fn has_many_unwritten(&self) -> bool {
-        self.unwritten.len() >= REPLAY_UNWRITTEN_MAX
+    /// How long what is unwritten may wait for more: not at all, where there is much of it.
+    pub fn flush_ms(&self) -> u64 {
+        if self.unwritten.len() < REPLAY_UNWRITTEN_MAX { REPLAY_FLUSH_MS } else { 0 }
     }
 
     /// Whether `take_unwritten` would give anything.
@@ -228,6 +228,31 @@ mod tests {
         assert_eq!(replay.take_unwritten().len(), 3);
         replay.forget(A, id(1));
         assert!(first_time(&mut replay, A, id(1), 1_001 + REPLAY_TTL_MS));
+    }
+
+    #[test]
+    fn many_unwritten_ids_do_not_wait() {
+        let mut replay = Replay::new(&[], 0);
+        let many = u32::try_from(REPLAY_UNWRITTEN_MAX).unwrap();
+        let numbered = |n: u32| MsgId([n.to_le_bytes(); 4].concat().try_into().unwrap());
+        (1..many).for_each(|n| assert!(first_time(&mut replay, A, numbered(n), 0)));
+        assert_eq!(replay.flush_ms(), REPLAY_FLUSH_MS);
+        assert!(first_time(&mut replay, A, numbered(many), 0));
+        assert_eq!(replay.flush_ms(), 0);
+        assert_eq!(replay.take_unwritten().len(), REPLAY_UNWRITTEN_MAX);
+        assert_eq!(replay.flush_ms(), REPLAY_FLUSH_MS);
+    }
+
+    #[test]
+    fn who_has_another_id_is_known_by_what_it_sent_under_both() {
+        let mut replay = Replay::new(&[], 0);
+        assert!(first_time(&mut replay, A, id(1), 0) && first_time(&mut replay, B, id(2), 1));
+        assert!(first_time(&mut replay, A, id(3), 2) && first_time(&mut replay, B, id(3), 2));
+        replay.succeed(A, B);
+        assert_eq!((replay.count, replay.senders.len()), (3, 1));
+        assert!((1..=3).all(|n| replay.knows(B, id(n), 3)) && !replay.knows(A, id(1), 3));
+        // Each goes at its own time.
+        assert!(!replay.knows(B, id(1), REPLAY_TTL_MS) && replay.knows(B, id(2), REPLAY_TTL_MS));
     }
 
     #[test]

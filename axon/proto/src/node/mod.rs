@@ -339,11 +339,8 @@ impl Node {
         }
         self.flush_items_soon(now);
         self.stop_if_idle(now);
-        if self.replay.has_many_unwritten() {
-            let seen = self.replay.take_unwritten();
-            self.out.push(Effect::Remember(seen));
-        } else if self.replay.has_unwritten() {
-            self.timers.set_if_sooner(Key::FlushReplay, now.mono_ms + REPLAY_FLUSH_MS);
+        if self.replay.has_unwritten() {
+            self.timers.set_if_sooner(Key::FlushReplay, now.mono_ms + self.replay.flush_ms());
         }
         std::mem::swap(&mut self.out, effects);
     }
