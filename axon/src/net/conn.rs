@@ -213,7 +213,8 @@ async fn early_hello(
     let waiting = Waiting::Stream { answer, flushing };
     let event = Event::EarlyHello { stream, peer: who.id, bytes: bytes.clone(), waiting };
     let _ = shared.events.send(NetEvent(event)).await;
-    let shared = shared.clone();
+    // Not that of all connections: this one has none yet.
+    let shared = Shared { turn: Turn::default(), ..shared.clone() };
     tokio::spawn(async move { stream::serve(&shared, stream, send, answered).await });
     First::Early(stream, bytes)
 }

@@ -51,13 +51,13 @@ struct State {
     agreed: Option<bool>,
     /// Streams of the peer that begin as a pipe does, and wait for hello to be done.
     early: Vec<oneshot::Sender<bool>>,
-    /// The connection is over.
+    /// The connection is over, or about to be: nothing more is written.
     over: bool,
     /// The peer has begun its own.
     begun: bool,
     /// Our stream has its writer.
     writing: bool,
-    /// No more is written once this is.
+    /// No message of ours comes any more: our stream ends once the rest is written.
     closing: bool,
     out: Unwritten,
     /// What the peer is to be told that we have taken over.
@@ -213,11 +213,10 @@ impl Pipe {
         self.unwritten.clone()
     }
 
-    /// Nothing more is written.
+    /// Nothing more is written, whatever waits or is still said.
     pub(super) fn cut(&self) {
-        let mut state = self.state();
-        state.closing = true;
-        state.out = Unwritten::default();
+        self.state().over = true;
+        self.filled.notify_one();
     }
 
     /// Waits for the end of the connection.
@@ -298,6 +297,10 @@ impl Pipe {
     /// Moves what waits behind what is in `batch`; whether nothing more will come.
     fn take(&self, batch: &mut Vec<u8>) -> bool {
         let mut state = self.state();
+        if state.over {
+            state.out.clear();
+            return true;
+        }
         if let Some(number) = state.heard.take() {
             state.out.put(HEARD, number, &[]);
         }

@@ -129,6 +129,13 @@ impl Unwritten {
         true
     }
 
+    /// Drops what nobody has begun to write.
+    pub(super) fn clear(&mut self) {
+        self.chunks.clear();
+        self.bytes = self.writing;
+        self.ends = 0;
+    }
+
     /// Begins to write: moves the first records behind what is in `batch`.
     pub(super) fn take(&mut self, batch: &mut Vec<u8>) {
         let Some(Chunk { mut bytes, ends, .. }) = self.chunks.pop_front() else { return };
@@ -218,5 +225,24 @@ mod tests {
             rest = &rest[HEAD_BYTES + record.body.len()..];
         }
         assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn what_is_dropped_is_not_taken_for_what_comes_after_it() {
+        let mut unwritten = Unwritten::default();
+        let mut batch = Vec::new();
+        unwritten.put(ASK, 1, b"on its way");
+        unwritten.take(&mut batch);
+        let dropped = unwritten.put(ASK, 2, b"dropped");
+        unwritten.put(NONE, 3, b"");
+        unwritten.clear();
+        assert!(unwritten.is_empty());
+        assert_eq!((unwritten.bytes(), unwritten.ends()), (batch.len(), 0));
+        unwritten.put(ASK, 4, b"another");
+        assert!(!unwritten.take_back(dropped));
+        unwritten.written(&mut batch);
+        unwritten.take(&mut batch);
+        let record = Record::first_of(&batch).unwrap().unwrap();
+        assert_eq!((record.kind, record.number, record.body), (ASK, 4, &b"another"[..]));
     }
 }
