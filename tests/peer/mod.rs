@@ -243,7 +243,10 @@ impl RawPeer {
             let taken = taken.await;
             let mut answers = Vec::new();
             for mut recv in streams {
-                answers.push(read(&mut recv).await);
+                // Where nothing early was taken, what was said once the handshake was done was not early.
+                if taken || recv.is_0rtt() {
+                    answers.push(read(&mut recv).await);
+                }
             }
             (connection, taken, answers)
         });
