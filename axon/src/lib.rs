@@ -4,6 +4,7 @@
 //! feeds the node; `cli` is a client of the socket like any other. Where a line belongs is told in
 //! `axon/ARCHITECTURE.md`.
 
+pub mod bridge;
 pub mod cli;
 pub mod discover;
 pub mod disk;

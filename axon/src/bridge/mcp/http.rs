@@ -1,0 +1,126 @@
+//! The same over streamable HTTP, for clients that cannot start a process.
+//!
+//! Plain HTTP, so on loopback only. Whoever shows the token is the client; which host was asked for, and from
+//! which page, is checked as well, so that no web page can speak for its visitor.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::hub::Hub;
+use super::server::Server;
+
+/// Where it is.
+pub const PATH: &str = "/mcp";
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 64;
+/// Sessions, and requests without one, at once.
+const SESSIONS_MAX: usize = 64;
+/// A request's body: a tool call with the longest payload, and room.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+/// A request's head has to come within this.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+
+type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
+
+/// Serves on this listener until its task ends.
+pub async fn serve(hub: Arc<Hub>, listener: TcpListener, token: String) -> io::Result<()> {
+    let service = service(hub, listener.local_addr()?);
+    let (token, places) = (Arc::new(token), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    loop {
+        // The next is taken once there is room for it; until then it waits in the system's queue.
+        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
+        let (stream, _) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(_) => {
+                // Out of descriptors, say: others may end soon.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (service, token) = (service.clone(), token.clone());
+        tokio::spawn(async move {
+            let answer = service_fn(move |request: Request<Incoming>| {
+                let (service, token) = (service.clone(), token.clone());
+                async move { Ok::<_, Infallible>(answer(service, &token, request).await) }
+            });
+            let mut connection = hyper::server::conn::http1::Builder::new();
+            connection.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+            // What a client breaks is its own.
+            connection.serve_connection(TokioIo::new(stream), answer).await.ok();
+            drop(place);
+        });
+    }
+}
+
+type Service = StreamableHttpService<Server, LocalSessionManager>;
+
+fn service(hub: Arc<Hub>, addr: SocketAddr) -> Service {
+    let places = Arc::new(Semaphore::new(SESSIONS_MAX));
+    let names = ["127.0.0.1", "localhost", "[::1]"];
+    let config = StreamableHttpServerConfig::default()
+        .with_allowed_hosts(names.map(|name| format!("{name}:{}", addr.port())))
+        .with_allowed_origins(names.map(|name| format!("http://{name}:{}", addr.port())))
+        .enforce_origin_validation()
+        .with_max_request_body_bytes(BODY_BYTES_MAX);
+    let session = move || match places.clone().try_acquire_owned() {
+        Ok(place) => Ok(Server::on_http(hub.clone(), place)),
+        Err(_) => Err(io::Error::other(format!("{SESSIONS_MAX} sessions are open: end one of them"))),
+    };
+    StreamableHttpService::new(session, Arc::new(LocalSessionManager::default()), config)
+}
+
+async fn answer(service: Service, token: &str, request: Request<Incoming>) -> Response<Body> {
+    if request.uri().path() != PATH {
+        return plain(StatusCode::NOT_FOUND, "there is only /mcp here\n");
+    }
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if !given.is_some_and(|given| is_token(given, token)) {
+        let text = "show the token of this server: Authorization: Bearer TOKEN\n";
+        let mut refused = plain(StatusCode::UNAUTHORIZED, text);
+        let scheme = hyper::header::HeaderValue::from_static("Bearer");
+        refused.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+        return refused;
+    }
+    service.handle(request).await
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())).boxed());
+    *response.status_mut() = status;
+    response
+}
+
+/// Whether a header shows this token; how much of it is right does not show in the time that it takes.
+fn is_token(header: &str, token: &str) -> bool {
+    let Some((scheme, given)) = header.split_once(' ') else { return false };
+    let (given, token) = (given.trim().as_bytes(), token.as_bytes());
+    let differ = given.iter().zip(token).fold(0, |differ, (a, b)| differ | (a ^ b));
+    scheme.eq_ignore_ascii_case("bearer") && given.len() == token.len() && differ == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_token;
+
+    #[test]
+    fn only_the_whole_token_will_do() {
+        assert!(is_token("Bearer abc", "abc") && is_token("bearer abc ", "abc"));
+        for wrong in ["Bearer ab", "Bearer abcd", "Bearer abd", "Basic abc", "abc", "Bearer ", ""] {
+            assert!(!is_token(wrong, "abc"), "{wrong}");
+        }
+    }
+}
