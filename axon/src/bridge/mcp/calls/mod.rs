@@ -1,0 +1,153 @@
+//! The tools: what each does, and what of it the model reads.
+
+mod asking;
+mod came;
+mod own;
+mod work;
+
+use std::time::Duration;
+
+use axon_client::{ClientError, Peer};
+use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
+use rmcp::service::{RequestContext, RoleServer};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::hub::Hub;
+use super::words::{self, Author, short};
+pub use came::inbox_text;
+pub use work::delegation_row;
+
+/// How long `wait` waits when it is not told: less than the minute after which clients give a call up.
+const WAIT_SECS: u64 = 50;
+/// The longest that a call waits.
+const WAIT_SECS_MAX: u64 = 3600;
+/// Rows shown at once, unless more are asked for, and at most.
+const ROWS: (usize, usize) = (10, 100);
+
+/// A call that failed: what the model reads.
+#[derive(Debug)]
+pub struct Fault(String);
+
+impl From<ClientError> for Fault {
+    fn from(error: ClientError) -> Self {
+        // What a peer says to a failure is a peer's words as well.
+        match &error {
+            ClientError::Peer { code, message, from, .. } => Self(format!(
+                "{}: {} refused or failed:\n{}",
+                words::harmless(code),
+                short(from),
+                Author { id: from.clone(), ..Author::default() }.quote(message)
+            )),
+            other => Self(format!("{}: {other}", other.code())),
+        }
+    }
+}
+
+impl Fault {
+    fn usage(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    fn into_result(self) -> CallToolResult {
+        CallToolResult::error(vec![ContentBlock::text(self.0)])
+    }
+}
+
+/// What a call came to.
+struct Done {
+    text: String,
+    fields: Value,
+}
+
+type Outcome = Result<Done, Fault>;
+
+/// Runs a tool. Nothing is given for a name that is no tool.
+pub async fn call(
+    hub: &Hub,
+    name: &str,
+    arguments: JsonObject,
+    cx: &RequestContext<RoleServer>,
+) -> Option<CallToolResult> {
+    let outcome = match name {
+        "peers" => run(arguments, |args| asking::peers(hub, args)).await,
+        "ask" => run(arguments, |args| until_cancelled(cx, asking::ask(hub, args))).await,
+        "delegate" => run(arguments, |args| work::delegate(hub, args, cx)).await,
+        "wait" => run(arguments, |args| until_cancelled(cx, work::wait(hub, args, cx))).await,
+        "notify" => run(arguments, |args| until_cancelled(cx, asking::notify(hub, args))).await,
+        "inbox" => run(arguments, |args| came::inbox(hub, args)).await,
+        "reply" => run(arguments, |args| came::reply(hub, args)).await,
+        "result" => run(arguments, |args| came::result(hub, args)).await,
+        "advertise" => run(arguments, |args| own::advertise(hub, args)).await,
+        "status" => run(arguments, |args| own::status(hub, args)).await,
+        _ => return None,
+    };
+    Some(match outcome {
+        Ok(done) => {
+            let mut result = CallToolResult::success(vec![ContentBlock::text(done.text)]);
+            result.structured_content = Some(done.fields);
+            result
+        }
+        Err(fault) => fault.into_result(),
+    })
+}
+
+async fn run<A: DeserializeOwned, F>(arguments: JsonObject, tool: impl FnOnce(A) -> F) -> Outcome
+where
+    F: Future<Output = Outcome>,
+{
+    match serde_json::from_value(Value::Object(arguments)) {
+        Ok(args) => tool(args).await,
+        Err(error) => Err(Fault::usage(format!("wrong arguments: {error}"))),
+    }
+}
+
+/// The call, unless its client gives it up: what it waits for then ends with its connection.
+async fn until_cancelled(cx: &RequestContext<RoleServer>, tool: impl Future<Output = Outcome>) -> Outcome {
+    tokio::select! {
+        done = tool => done,
+        () = cx.ct.cancelled() => Err(Fault::usage("cancelled")),
+    }
+}
+
+/// Whole seconds to wait, within bounds.
+fn secs(given: Option<u64>, default: u64) -> Duration {
+    Duration::from_secs(given.unwrap_or(default).clamp(1, WAIT_SECS_MAX))
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A peer, as programs read it.
+pub fn peer_row(peer: &Peer) -> Value {
+    let trust = author_of(peer).level().to_owned();
+    let mut row = json!({"id": peer.id, "trust": trust, "status": peer.status});
+    if let Some(name) = &peer.name {
+        row["name"] = name.as_str().into();
+    }
+    if peer.claimed {
+        row["claimed"] = true.into();
+    }
+    if let Some(ms) = peer.rtt_ms {
+        row["rtt_ms"] = ms.into();
+    }
+    row
+}
+
+fn author_of(peer: &Peer) -> Author {
+    Author { id: peer.id.clone(), name: peer.name.clone(), claimed: peer.claimed, trust: peer.trust.clone() }
+}
+
+fn author(peers: &[Peer], id: &str) -> Author {
+    let peer = peers.iter().find(|peer| peer.id == id);
+    peer.map_or_else(|| Author { id: id.to_owned(), ..Author::default() }, author_of)
+}
+
+fn said_by(author: &Author, text: &str) -> Map<String, Value> {
+    let mut fields = Map::new();
+    fields.insert("from".to_owned(), author.label().into());
+    fields.insert("trust".to_owned(), author.level().into());
+    fields.insert("text".to_owned(), text.into());
+    fields
+}

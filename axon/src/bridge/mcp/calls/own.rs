@@ -1,0 +1,89 @@
+//! Oneself: what one can do, who one is, and what is open.
+
+use axon_client::{Delegation, DelegationFilter, Direction};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::came::{strangers, unread_below};
+use super::work::delegation_row;
+use super::{Done, Fault, Outcome};
+use crate::bridge::mcp::hub::Hub;
+use crate::bridge::mcp::words::{self, brief, short};
+
+/// Delegations that `status` lists.
+const OPEN_MAX: usize = 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AdvertiseArgs {
+    name: Option<String>,
+    domains: Option<Vec<String>>,
+    tools: Option<Vec<String>>,
+}
+
+pub(super) async fn advertise(hub: &Hub, args: AdvertiseArgs) -> Outcome {
+    let mut capabilities = Map::new();
+    if let Some(name) = args.name {
+        capabilities.insert("agent_name".to_owned(), name.into());
+    }
+    for (key, list) in [("domains", args.domains), ("tools", args.tools)] {
+        if let Some(list) = list {
+            capabilities.insert(key.to_owned(), list.into());
+        }
+    }
+    let text = if capabilities.is_empty() { "taken back" } else { "peers are told when they ask" };
+    hub.client().await?.advertise_persistent(&capabilities).await?;
+    Ok(Done { text: text.to_owned(), fields: json!({"advertised": !capabilities.is_empty()}) })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+pub(super) async fn status(hub: &Hub, _: Nothing) -> Outcome {
+    let client = hub.client().await?;
+    let (me, counts) = (client.whoami().await?, client.status().await?);
+    let open = open_delegations(hub).await?;
+    let (requests, hidden) = hub.requests(hub.floor());
+    let page = hub.rows().await;
+    let unknown = hidden + page.as_ref().map_or(0, |page| unread_below(hub, &page.messages));
+    let unread = page.map_or(0, |page| hub.desk(|desk| desk.unread(&page.messages, hub.floor()).len()));
+    let mut lines = vec![format!(
+        "{} {}; {} peers connected; {} requests and {unread} messages in the inbox{}",
+        me.name.as_deref().unwrap_or("no name"),
+        short(&me.agent_id),
+        counts.peers_connected,
+        requests.len(),
+        strangers(unknown),
+    )];
+    if counts.paused {
+        lines.push("paused by its owner: nothing of peers comes in".to_owned());
+    }
+    for row in &open {
+        let way = if row.direction == Direction::Out { "given to" } else { "taken from" };
+        let (task, _) = brief(row.task.as_deref().unwrap_or_default(), 80);
+        let line = format!("{} {way} {}: {} {}", short(&row.id), short(&row.peer), row.state, plain(task));
+        lines.push(line);
+    }
+    let rows: Vec<Value> = open.iter().map(delegation_row).collect();
+    let mut fields = json!({
+        "agent_id": me.agent_id, "peers_connected": counts.peers_connected, "paused": counts.paused,
+        "requests": requests.len(), "unknown": unknown, "delegations": rows,
+    });
+    if let Some(name) = me.name {
+        fields["name"] = name.into();
+    }
+    Ok(Done { text: lines.join("\n"), fields })
+}
+
+/// Delegations of both directions that have not ended.
+async fn open_delegations(hub: &Hub) -> Result<Vec<Delegation>, Fault> {
+    let filter = DelegationFilter { limit: Some(1000), ..DelegationFilter::default() };
+    let rows = hub.client().await?.delegations(&filter).await?.delegations;
+    let open = rows.into_iter().filter(|row| !row.state.is_ended());
+    Ok(open.take(OPEN_MAX).collect())
+}
+
+fn plain(text: &str) -> String {
+    words::harmless(text).replace('\n', " ")
+}
