@@ -15,8 +15,8 @@ use crate::disk::token;
 
 /// Let an agent that speaks MCP talk through this daemon, on standard input and output or over HTTP.
 ///
-/// Its tools are peers, ask, delegate, wait, notify, inbox, reply, result, advertise and status. What comes from
-/// peers of level --trust and above reaches it unasked; what others sent is only counted until it asks.
+/// Its tools are peers, ask, delegate, wait, notify, inbox, reply, result, advertise and status. What comes
+/// from peers of level --trust and above reaches it unasked; what others sent is only counted until it asks.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  axon mcp --answer always\n  axon mcp --http 127.0.0.1:7180")]
 pub struct Args {
@@ -26,7 +26,8 @@ pub struct Args {
     /// File with the token that HTTP clients show; made when it is not there [default: mcp-token in the root]
     #[arg(long, value_name = "FILE", requires = "http")]
     token_file: Option<PathBuf>,
-    /// When to take what peers ask: always (the client is woken by `claude/channel`), or while it looks or waits
+    /// When to take what peers ask: always, as the client is woken by `claude/channel`; present, while it looks or
+    /// waits; never
     #[arg(long, value_name = "WHEN", default_value = "present")]
     answer: When,
     /// Lowest level of peers whose words reach the agent unasked: unknown, known, trusted

@@ -103,6 +103,8 @@ pub struct Request {
     pub deadline: Option<Instant>,
     /// Whether the model has been shown it.
     pub shown: bool,
+    /// Whether it was handed to us in this run, and sessions were told.
+    handed: bool,
 }
 
 /// What sessions hear of.
@@ -244,7 +246,7 @@ impl Hub {
     pub async fn be_present(&self) -> Present<'_> {
         self.presence.send_modify(|calls| *calls += 1);
         let present = Present(self);
-        if self.config.answer == When::Present {
+        if self.config.answer != When::Never {
             let mut attached = self.attached.subscribe();
             // A daemon that is away hands out nothing; the call itself will say so.
             timeout(PATIENCE, attached.wait_for(|attached| *attached)).await.ok();
@@ -355,8 +357,6 @@ impl Hub {
                 wait = BACKOFF.0;
                 self.hear_over(&client).await;
                 self.link.send_replace(None);
-                // What was lost with it is in the inbox.
-                self.tell(Change::Missed);
             }
             sleep(wait).await;
             wait = (wait * 2).min(BACKOFF.1);
@@ -533,8 +533,16 @@ impl Hub {
 
     fn open(&self, arrival: Arrival, deadline: Option<Instant>) {
         let id = arrival.id.clone();
-        let request = Request { arrival: arrival.clone(), deadline, shown: false };
-        if self.state().requests.insert(id, request).is_none() {
+        let mut request = Request { arrival: arrival.clone(), deadline, shown: false, handed: true };
+        let before = {
+            let mut state = self.state();
+            let before = state.requests.remove(&id);
+            request.shown = before.as_ref().is_some_and(|before| before.shown);
+            state.requests.insert(id, request);
+            before
+        };
+        // After a restart the daemon may hand out again what the model has been told of.
+        if !before.is_some_and(|before| before.handed) {
             self.tell(Change::Arrived(Arc::new(arrival)));
         }
     }
@@ -558,7 +566,7 @@ impl Hub {
             };
             let (text, kind) = (row.task.unwrap_or_default(), "delegate".to_owned());
             let arrival = Arrival { seq: None, author, kind, id: row.id.clone(), reference: None, text };
-            let request = Request { arrival, deadline: None, shown: false };
+            let request = Request { arrival, deadline: None, shown: false, handed: false };
             state.requests.entry(row.id).or_insert(request);
         }
     }
