@@ -56,6 +56,7 @@ fn command(verb: &str) -> Option<Command> {
         "reply": reply::Args,
         "result": reply::ResultArgs,
         "answer": answer::Args,
+        "mcp": mcp::Args,
         "pause": pause::Args,
         "resume": pause::ResumeArgs,
         "policy": policy::Args,

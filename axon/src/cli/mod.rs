@@ -40,6 +40,8 @@ mod invite;
 mod knocks;
 mod link;
 mod listen;
+mod mcp;
+mod mcp_install;
 mod notify;
 mod outbox;
 pub mod output;
@@ -168,6 +170,7 @@ enum Verb {
     Reply(reply::Args),
     Result(reply::ResultArgs),
     Answer(answer::Args),
+    Mcp(mcp::Args),
     Pause(pause::Args),
     Resume(pause::ResumeArgs),
     Policy(policy::Args),
@@ -243,6 +246,7 @@ impl Cli {
             Verb::Reply(args) => drive(reply::run(cx, args)),
             Verb::Result(args) => drive(reply::result(cx, args)),
             Verb::Answer(args) => drive(answer::run(cx, args)),
+            Verb::Mcp(args) => drive(mcp::run(cx, args)),
             Verb::Pause(args) => drive(pause::run(cx, args)),
             Verb::Resume(args) => drive(pause::resume(cx, args)),
             Verb::Policy(args) => drive(policy::run(cx, args)),
