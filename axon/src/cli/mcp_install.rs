@@ -477,7 +477,7 @@ fn file(client: &Client, spot: Spot) -> Result<PathBuf, CliError> {
     };
     let several = client.files.len() > 1;
     let with_entry = there().find(|file| several && has_entry(file));
-    Ok(with_entry.or_else(|| there().next()).or_else(|| files().last()).unwrap_or(dir))
+    Ok(with_entry.or_else(|| there().next()).or_else(|| files().next_back()).unwrap_or(dir))
 }
 
 /// Whether an entry runs `axon mcp`: the command and its arguments may be apart, or in one list.

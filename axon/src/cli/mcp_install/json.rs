@@ -383,6 +383,8 @@ fn in_line(value: &Value, spaced: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use jsonc_parser::CommentCollectionStrategy;
+    use jsonc_parser::tokens::Token;
     use serde_json::json;
 
     use super::super::edit::Format;
@@ -533,5 +535,88 @@ mod tests {
         // Deep enough to use up a stack, where the parser did not mind.
         let deep = format!("{{\"a\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(matches!(fault(&deep), Fault::Syntax { .. }));
+    }
+
+    /// Numbers that look random, and are the same in each run.
+    struct Dice(u64);
+
+    impl Dice {
+        fn throw(&mut self, sides: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % sides
+        }
+
+        fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
+            of[usize::try_from(self.throw(of.len() as u64)).unwrap()]
+        }
+
+        /// Spaces and comments, of which some look like more than they are.
+        fn gap(&mut self, newline: &str) -> String {
+            let parts = ["", "", "", " ", "\t", "\n", "\n  ", "/* , } */", "// \"axon\": {,\n", "/*\n*/"];
+            (0..self.throw(3)).map(|_| self.one(&parts)).collect::<String>().replace('\n', newline)
+        }
+
+        fn object(&mut self, inner: &[String], newline: &str) -> String {
+            let mut text = format!("{{{}", self.gap(newline));
+            for (index, property) in inner.iter().enumerate() {
+                let (before, after) = (self.gap(newline), self.gap(newline));
+                let comma = if index + 1 < inner.len() || self.throw(3) == 0 { "," } else { "" };
+                text.push_str(&format!("{before}{property}{after}{comma}"));
+            }
+            format!("{text}{}}}", self.gap(newline))
+        }
+    }
+
+    fn value(text: &str) -> Value {
+        let parsed = parse_to_ast(text, &CollectOptions::default(), &OPTIONS);
+        parsed.unwrap_or_else(|error| panic!("{error}: {text}")).value.map_or(Value::Null, Value::from)
+    }
+
+    fn comments(text: &str) -> Vec<String> {
+        let all = CollectOptions { comments: CommentCollectionStrategy::AsTokens, tokens: true };
+        let tokens = parse_to_ast(text, &all, &OPTIONS).unwrap().tokens.unwrap().into_iter();
+        let comment = |token: Token| match token {
+            Token::CommentLine(text) | Token::CommentBlock(text) => Some(text.to_owned()),
+            _ => None,
+        };
+        tokens.filter_map(|token| comment(token.token)).collect()
+    }
+
+    #[test]
+    fn any_layout_keeps_its_values_and_its_comments() {
+        let mut dice = Dice(7);
+        for round in 0..5_000 {
+            let newline = dice.one(&["\n", "\r\n"]);
+            let mut names = ["\"a\": 1", "\"b\":{}", "\"c\": [ 1, ]", "\"d\": \"// {\""].to_vec();
+            names.truncate(usize::try_from(dice.throw(5)).unwrap());
+            let inner: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let servers = format!("\"servers\": {}", dice.object(&inner, newline));
+            let outer = match dice.throw(4) {
+                0 => vec![],
+                1 => vec!["\"y\": 2".to_owned()],
+                2 => vec![servers],
+                _ => vec!["\"y\": 2".to_owned(), servers, "\"z\": null".to_owned()],
+            };
+            let before = format!("{}{}", dice.gap(newline), dice.object(&outer, newline));
+            let changed = put(&before);
+            let mut expected = value(&before);
+            expected["servers"]["axon"] = json!({"command": "/a/axon", "args": ["mcp"]});
+            assert_eq!(value(&changed), expected, "round {round}: {before}");
+            // All that stood there stands there yet, in its order, and more between it.
+            let mut rest = changed.chars();
+            let solid = before.chars().filter(|c| !c.is_whitespace());
+            assert!(
+                solid.clone().all(|c| rest.any(|other| other == c)),
+                "round {round}: {before}\n{changed}"
+            );
+
+            let taken = Format::Json.take(&changed, SPOT).unwrap();
+            let mut expected = value(&before);
+            if expected.get("servers").is_none() {
+                expected["servers"] = json!({});
+            }
+            assert_eq!(value(&taken), expected, "round {round}: {before}\n{changed}");
+            assert_eq!(comments(&taken), comments(&before), "round {round}: {before}\n{changed}\n{taken}");
+        }
     }
 }

@@ -192,3 +192,51 @@ impl Found {
 fn io_failure(text: String) -> CliError {
     CliError::local("io", text)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_somebody_else_wrote_meanwhile_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        let missing = Place::read(&path).unwrap();
+        fs::write(&path, "theirs").unwrap();
+        let late = missing.write("ours").unwrap_err();
+        assert!(late.message.contains("run this again"), "{late}");
+
+        let found = Place::read(&path).unwrap();
+        fs::write(&path, "theirs again").unwrap();
+        let late = found.write("ours").unwrap_err();
+        assert!(late.message.contains("run this again"), "{late}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "theirs again");
+        assert_eq!(names(dir.path()), ["x.json", "x.json.before-axon"], "no temporary file is left");
+    }
+
+    /// What is called like a copy may be a link to something that is not to be written.
+    #[test]
+    fn a_copy_follows_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("x.json"), dir.path().join("other"));
+        fs::write(&path, "1").unwrap();
+        fs::write(&other, "precious").unwrap();
+        for ending in [FIRST, LAST] {
+            symlink(&other, dir.path().join(format!("x.json{ending}"))).unwrap();
+        }
+        let kept = Place::read(&path).unwrap().write("2").unwrap().unwrap();
+        assert_eq!(kept, dir.path().join("x.json.before-axon-last"));
+        let read = |path: &Path| fs::read_to_string(path).unwrap();
+        assert_eq!((read(&path), read(&kept), read(&other)), ("2".into(), "1".into(), "precious".into()));
+    }
+}
