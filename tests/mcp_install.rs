@@ -1,5 +1,5 @@
-//! `axon mcp install`, as a user of each client has it: the client's file before and after, byte for byte, and
-//! the socket that it is given. The files are in `mcp/fixtures`.
+//! `axon mcp install`, as a user of each client has it: the client's file before and after, byte for byte,
+//! and the socket that it is given. The files are in `mcp/fixtures`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -185,6 +185,25 @@ fn a_file_that_cannot_be_read_is_left_alone() {
     assert!(sockets(&daemon).is_empty());
 }
 
+/// Claude Code would take it for damaged and begin a new one, and Gemini CLI would not start.
+#[test]
+fn what_only_other_clients_read_is_to_be_mended_first() {
+    let daemon = Daemon::start("");
+    for (client, text, at) in [
+        ("claude", "{\n  // mine\n  \"mcpServers\": {}\n}\n", "line 2, column 3"),
+        ("claude-desktop", "{\n  \"mcpServers\": {},\n}\n", "line 2, column 19"),
+        ("gemini", "{\n  // mine\n  \"mcpServers\": {},\n}\n", "line 3, column 19"),
+    ] {
+        let path = file(&home(&daemon), client);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        let failed = install(&daemon, &[client]).fails(1, "invalid_config");
+        assert!(failed["message"].as_str().unwrap().contains(at), "{failed}");
+        assert_eq!((read(&path).as_str(), beside(&path).len()), (text, 0));
+    }
+    assert!(sockets(&daemon).is_empty());
+}
+
 #[test]
 fn an_entry_of_something_else_is_left_alone() {
     let daemon = Daemon::start("");
@@ -205,23 +224,24 @@ fn an_entry_of_something_else_is_left_alone() {
 #[test]
 fn an_older_entry_of_ours_is_brought_up_to_date() {
     let daemon = Daemon::start("");
-    let path = file(&home(&daemon), "claude");
-    let old = "\u{feff}{\"mcpServers\": {\n  \"axon\": {\n    \"command\": \"/old/bin/axon\", // mine\n    \
+    let path = file(&home(&daemon), "vscode");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let old = "\u{feff}{\"servers\": {\n  \"axon\": {\n    \"command\": \"/old/bin/axon\", // mine\n    \
                \"args\": [\"mcp\"],\n    \"env\": {\"A\": \"1\"}\n  }\n}}";
     fs::write(&path, old).unwrap();
-    let done = install(&daemon, &["claude"]).ok();
+    let done = install(&daemon, &["vscode"]).ok();
     assert_eq!(done["change"], "replaced");
     let new = read(&path);
-    assert!(new.starts_with("\u{feff}{\"mcpServers\": {\n  \"axon\": {\n    \"command\": \""), "{new}");
+    assert!(new.starts_with("\u{feff}{\"servers\": {\n  \"axon\": {\n    \"command\": \""), "{new}");
     let rest = format!(
-        "{:?}, // mine\n    \"args\": [\"--socket\", {:?}, \"mcp\", \"--answer\", \"always\"],\n    \
+        "{:?}, // mine\n    \"args\": [\"--socket\", {:?}, \"mcp\"],\n    \
          \"env\": {{\"A\": \"1\"}},\n    \"type\": \"stdio\"\n  }}\n}}}}",
         program(),
-        socket(&daemon, "claude")
+        socket(&daemon, "vscode")
     );
     assert!(new.ends_with(&rest), "{new}");
     assert_eq!(read(Path::new(done["backup"].as_str().unwrap())), old);
-    assert_eq!(install(&daemon, &["claude"]).ok()["change"], "none");
+    assert_eq!(install(&daemon, &["vscode"]).ok()["change"], "none");
 }
 
 #[test]

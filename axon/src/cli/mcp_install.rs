@@ -23,16 +23,17 @@ use self::place::Place;
 use super::output::{CliError, CliResult, EXIT_DONE, Paint, printable};
 use super::{Context, link, show};
 
-/// What an agent may do over its socket: all that is not the owner's. It cannot pair, approve, trust or block.
+/// What an agent may do over its socket: all that is not the owner's. It cannot pair, approve or trust.
 const RIGHTS: [Right; 4] = [Right::Send, Right::Inbox, Right::Answer, Right::Advertise];
 /// The entry's name in a client's file.
 const ENTRY: &str = "axon";
 
 /// Put axon into the settings of an MCP client, over a socket of its own.
 ///
-/// The client's file is changed at one place, and all else in it stays as it is, comments too; a copy is kept
-/// beside it. The socket may send, read the inbox, answer and advertise. It cannot pair, approve or trust, so
-/// that an agent that was talked into something lets nobody in. `axon socket set mcp-CLIENT` narrows it further.
+/// The client's file is changed at one place, and all else in it stays as it is, comments too; a copy is
+/// kept beside it. The socket may send, read the inbox, answer and advertise. It cannot pair, approve or
+/// trust, so that an agent that was talked into something lets nobody in. `axon socket set mcp-CLIENT`
+/// narrows it further.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  axon mcp install claude\n  axon mcp install vscode --print\n  \
     axon mcp install claude --file .mcp.json\n  axon mcp install codex --uninstall")]
@@ -426,7 +427,8 @@ impl Task<'_> {
         let (file, by_hand) = (shown(&self.path), self.by_hand());
         let text = match fault {
             Fault::Syntax { .. } => {
-                format!("{file} cannot be read, {fault}: mend it first; nothing was changed")
+                let title = self.client.title;
+                format!("{title} cannot read {file} ({fault}): mend it first; nothing was changed")
             }
             _ => format!("{file}, {fault}; nothing was changed: {by_hand}"),
         };

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::edit::{Field, Format};
+use super::edit::{Dialect, Field, Format};
 
 /// A program that starts MCP servers.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,16 +61,22 @@ enum Shape {
 const ZED: (Base, &str) =
     if cfg!(target_os = "macos") { (Base::Home, ".config/zed") } else { (Base::Config, "zed") };
 
+/// Plain JSON: anything else is an error to the client, which may then begin a new file.
+const STRICT: Format = Format::Json(Dialect { comments: false, commas: false });
+/// JSON as editors take it.
+const EDITORS: Format = Format::Json(Dialect { comments: true, commas: true });
+
 /// All of them.
 pub const CLIENTS: &[Client] = &[
     // code.claude.com/docs/en/mcp: servers of the user's scope are in `mcpServers` of ~/.claude.json;
-    // code.claude.com/docs/en/settings: CLAUDE_CONFIG_DIR; code.claude.com/docs/en/channels-reference: the flag.
+    // code.claude.com/docs/en/settings: CLAUDE_CONFIG_DIR; code.claude.com/docs/en/channels-reference: the
+    // flag. It takes a file with a comment or a comma too many for damaged, and begins a new one.
     Client {
         name: "claude",
         title: "Claude Code",
         dirs: &[(Base::Var("CLAUDE_CONFIG_DIR"), ""), (Base::Home, "")],
         files: &[".claude.json"],
-        format: Format::Json,
+        format: STRICT,
         table: "mcpServers",
         shape: Shape::Typed("stdio"),
         // Messages can wake a session, so that it may answer also when nobody sits before it.
@@ -86,7 +92,7 @@ pub const CLIENTS: &[Client] = &[
         title: "Claude Desktop",
         dirs: &[(Base::Apps, "Claude")],
         files: &["claude_desktop_config.json"],
-        format: Format::Json,
+        format: STRICT,
         table: "mcpServers",
         shape: Shape::Plain,
         args: &[],
@@ -112,7 +118,7 @@ pub const CLIENTS: &[Client] = &[
         title: "Cursor",
         dirs: &[(Base::Home, ".cursor")],
         files: &["mcp.json"],
-        format: Format::Json,
+        format: EDITORS,
         table: "mcpServers",
         shape: Shape::Plain,
         args: &[],
@@ -125,20 +131,21 @@ pub const CLIENTS: &[Client] = &[
         title: "VS Code",
         dirs: &[(Base::Apps, "Code/User")],
         files: &["mcp.json"],
-        format: Format::Json,
+        format: EDITORS,
         table: "servers",
         shape: Shape::Typed("stdio"),
         args: &[],
         expands: &["${"],
         then: "In VS Code, run \"MCP: List Servers\" and start it; it asks whether you trust it.",
     },
-    // geminicli.com/docs/reference/configuration and /docs/tools/mcp-server.
+    // geminicli.com/docs/reference/configuration and /docs/tools/mcp-server. It takes comments, and no comma
+    // behind the last.
     Client {
         name: "gemini",
         title: "Gemini CLI",
         dirs: &[(Base::Var("GEMINI_CLI_HOME"), ".gemini"), (Base::Home, ".gemini")],
         files: &["settings.json"],
-        format: Format::Json,
+        format: Format::Json(Dialect { comments: true, commas: false }),
         table: "mcpServers",
         shape: Shape::Plain,
         args: &[],
@@ -151,7 +158,7 @@ pub const CLIENTS: &[Client] = &[
         title: "opencode",
         dirs: &[(Base::Config, "opencode")],
         files: &["opencode.jsonc", "opencode.json"],
-        format: Format::Json,
+        format: EDITORS,
         table: "mcp",
         shape: Shape::List("local"),
         args: &[],
@@ -164,7 +171,7 @@ pub const CLIENTS: &[Client] = &[
         title: "Zed",
         dirs: &[ZED],
         files: &["settings.json"],
-        format: Format::Json,
+        format: EDITORS,
         table: "context_servers",
         shape: Shape::Plain,
         args: &[],

@@ -4,14 +4,16 @@ use serde_json::{Map, Value};
 
 use super::{json, toml};
 
+pub use super::json::Dialect;
+
 /// A field of an entry.
 pub type Field = (&'static str, Value);
 
 /// How a client writes its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// JSON, with comments where the client takes them.
-    Json,
+    /// JSON, with what the client reads beside it.
+    Json(Dialect),
     /// TOML.
     Toml,
 }
@@ -67,7 +69,7 @@ impl Format {
     /// The entry, where there is one.
     pub fn look(self, text: &str, spot: Spot) -> Result<Option<Map<String, Value>>, Fault> {
         match self {
-            Self::Json => json::look(text, spot),
+            Self::Json(dialect) => json::look(dialect, text, spot),
             Self::Toml => toml::look(text, spot),
         }
     }
@@ -75,7 +77,7 @@ impl Format {
     /// The text with the entry's fields as given. Other fields that it has stay.
     pub fn put(self, text: &str, spot: Spot, fields: &[Field]) -> Result<String, Fault> {
         let changed = match self {
-            Self::Json => json::put(text, spot, fields)?,
+            Self::Json(dialect) => json::put(dialect, text, spot, fields)?,
             Self::Toml => toml::put(text, spot, fields)?,
         };
         match self.look(&changed, spot) {
@@ -87,7 +89,7 @@ impl Format {
     /// The text without the entry.
     pub fn take(self, text: &str, spot: Spot) -> Result<String, Fault> {
         let changed = match self {
-            Self::Json => json::take(text, spot)?,
+            Self::Json(dialect) => json::take(dialect, text, spot)?,
             Self::Toml => toml::take(text, spot)?,
         };
         match self.look(&changed, spot) {
@@ -99,16 +101,14 @@ impl Format {
     /// The text without the object that holds the entries, where nothing is left in it and it was not in the
     /// text `before` either. A table of TOML needs nothing of the kind: it is there by its entries alone.
     pub fn tidied(self, text: String, before: &str, spot: Spot) -> Result<String, Fault> {
-        if self != Self::Json {
+        let Self::Json(dialect) = self else { return Ok(text) };
+        let left = json::table(dialect, &text, spot.table)?;
+        let was_there = json::table(dialect, before, spot.table) != Ok(None);
+        if left != Some(true) || was_there {
             return Ok(text);
         }
-        let (left, ours) =
-            (json::table(&text, spot.table)?, matches!(json::table(before, spot.table), Ok(None)));
-        if left != Some(true) || !ours {
-            return Ok(text);
-        }
-        let changed = json::take_table(&text, spot.table)?;
-        if json::table(&changed, spot.table) == Ok(None) { Ok(changed) } else { Err(Fault::Lost) }
+        let changed = json::take_table(dialect, &text, spot.table)?;
+        if json::table(dialect, &changed, spot.table) == Ok(None) { Ok(changed) } else { Err(Fault::Lost) }
     }
 }
 

@@ -1,8 +1,8 @@
 //! JSON with comments, changed in its own text.
 //!
-//! The parser names the places, and only they are cut or filled, so that comments, order, indentation and line
-//! ends of all else stay as they are. The parser's own syntax tree for such changes spreads an object that
-//! stands on one line over several, and so is not used.
+//! The parser names the places, and only they are cut or filled, so that comments, order, indentation and
+//! line ends of all else stay as they are. The parser's own syntax tree for such changes spreads an object
+//! that stands on one line over several, and so is not used.
 
 use std::ops::Range;
 
@@ -13,26 +13,39 @@ use serde_json::{Map, Value};
 
 use super::edit::{Fault, Field, Spot, line_end};
 
-/// What the editors among the clients read: comments, and a comma after the last. Not more: what is not
-/// understood here is not written to.
-const OPTIONS: ParseOptions = ParseOptions {
-    allow_comments: true,
-    allow_trailing_commas: true,
-    allow_loose_object_property_names: false,
-    allow_missing_commas: false,
-    allow_single_quoted_strings: false,
-    allow_hexadecimal_numbers: false,
-    allow_unary_plus_numbers: false,
-    allow_bare_decimal_point_numbers: false,
-    allow_non_finite_numbers: false,
-    allow_extended_string_escapes: false,
-};
+/// What a client reads beside plain JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialect {
+    /// Comments.
+    pub comments: bool,
+    /// A comma behind the last.
+    pub commas: bool,
+}
+
+impl Dialect {
+    /// Only what the client reads is understood: a file that it cannot read is to be mended, not written to.
+    fn options(self) -> ParseOptions {
+        ParseOptions {
+            allow_comments: self.comments,
+            allow_trailing_commas: self.commas,
+            allow_loose_object_property_names: false,
+            allow_missing_commas: false,
+            allow_single_quoted_strings: false,
+            allow_hexadecimal_numbers: false,
+            allow_unary_plus_numbers: false,
+            allow_bare_decimal_point_numbers: false,
+            allow_non_finite_numbers: false,
+            allow_extended_string_escapes: false,
+        }
+    }
+}
+
 /// The step of the indentation where a file shows none.
 const STEP: &str = "  ";
 
 /// The entry, where there is one.
-pub fn look(text: &str, spot: Spot) -> Result<Option<Map<String, Value>>, Fault> {
-    let document = parse(text)?;
+pub fn look(dialect: Dialect, text: &str, spot: Spot) -> Result<Option<Map<String, Value>>, Fault> {
+    let document = parse(dialect, text)?;
     let Some(entry) = document.entry(spot)? else { return Ok(None) };
     match Value::from(Node::Object(entry.clone())) {
         Value::Object(entry) => Ok(Some(entry)),
@@ -41,19 +54,19 @@ pub fn look(text: &str, spot: Spot) -> Result<Option<Map<String, Value>>, Fault>
 }
 
 /// Whether the table that holds the entries is there, and whether nothing is in it.
-pub fn table(text: &str, name: &str) -> Result<Option<bool>, Fault> {
-    let document = parse(text)?;
+pub fn table(dialect: Dialect, text: &str, name: &str) -> Result<Option<bool>, Fault> {
+    let document = parse(dialect, text)?;
     let Some(root) = &document.root else { return Ok(None) };
     Ok(document.object(root, name)?.map(|table| document.is_bare(table)))
 }
 
 /// The text with the entry's fields as given; other fields of an entry that is there stay.
-pub fn put(text: &str, spot: Spot, fields: &[Field]) -> Result<String, Fault> {
-    let document = parse(text)?;
+pub fn put(dialect: Dialect, text: &str, spot: Spot, fields: &[Field]) -> Result<String, Fault> {
+    let document = parse(dialect, text)?;
     let Some(root) = &document.root else {
         let newline = line_end(text);
         let gap = if text.is_empty() || text.ends_with('\n') { "" } else { newline };
-        return put(&format!("{text}{gap}{{}}{newline}"), spot, fields);
+        return put(dialect, &format!("{text}{gap}{{}}{newline}"), spot, fields);
     };
     let Some(table) = document.object(root, spot.table)? else {
         let entry = (spot.name, Written::Object(fields));
@@ -65,7 +78,7 @@ pub fn put(text: &str, spot: Spot, fields: &[Field]) -> Result<String, Fault> {
     let mut changed = text.to_owned();
     for (key, value) in fields {
         // Each change moves what comes after it, so that the next is made in a text that is read again.
-        let document = parse(&changed)?;
+        let document = parse(dialect, &changed)?;
         let Some(entry) = document.entry(spot)? else { return Err(document.shape(0, spot.name)) };
         let next = match document.one(entry, key)? {
             Some(field) if Value::from(field.value.clone()) == *value => continue,
@@ -80,8 +93,8 @@ pub fn put(text: &str, spot: Spot, fields: &[Field]) -> Result<String, Fault> {
 }
 
 /// The text without the entry.
-pub fn take(text: &str, spot: Spot) -> Result<String, Fault> {
-    let document = parse(text)?;
+pub fn take(dialect: Dialect, text: &str, spot: Spot) -> Result<String, Fault> {
+    let document = parse(dialect, text)?;
     let Some(root) = &document.root else { return Ok(text.to_owned()) };
     match document.object(root, spot.table)? {
         Some(table) => Ok(document.without(table, spot.name)),
@@ -90,8 +103,8 @@ pub fn take(text: &str, spot: Spot) -> Result<String, Fault> {
 }
 
 /// The text without the table.
-pub fn take_table(text: &str, name: &str) -> Result<String, Fault> {
-    let document = parse(text)?;
+pub fn take_table(dialect: Dialect, text: &str, name: &str) -> Result<String, Fault> {
+    let document = parse(dialect, text)?;
     Ok(document.root.as_ref().map_or_else(|| text.to_owned(), |root| document.without(root, name)))
 }
 
@@ -109,11 +122,13 @@ enum Written<'a> {
     Nested(&'a (&'a str, Written<'a>)),
 }
 
-fn parse(text: &str) -> Result<Document<'_>, Fault> {
-    let parsed = parse_to_ast(text, &CollectOptions::default(), &OPTIONS).map_err(|error| Fault::Syntax {
-        line: error.line_display(),
-        column: error.column_display(),
-        why: error.kind().to_string(),
+fn parse(dialect: Dialect, text: &str) -> Result<Document<'_>, Fault> {
+    let parsed = parse_to_ast(text, &CollectOptions::default(), &dialect.options()).map_err(|error| {
+        Fault::Syntax {
+            line: error.line_display(),
+            column: error.column_display(),
+            why: error.kind().to_string(),
+        }
     })?;
     let mut document = Document { text, root: None };
     match parsed.value {
@@ -390,6 +405,8 @@ mod tests {
     use super::super::edit::Format;
     use super::*;
 
+    const EDITORS: Dialect = Dialect { comments: true, commas: true };
+    const JSONC: Format = Format::Json(EDITORS);
     const SPOT: Spot = Spot { table: "servers", name: "axon" };
 
     fn fields() -> Vec<Field> {
@@ -397,7 +414,7 @@ mod tests {
     }
 
     fn put(text: &str) -> String {
-        Format::Json.put(text, SPOT, &fields()).unwrap()
+        JSONC.put(text, SPOT, &fields()).unwrap()
     }
 
     /// Each text, what comes of it, and whether taking the entry out again gives the text itself.
@@ -461,13 +478,13 @@ mod tests {
         for (before, after, back) in cases {
             let changed = put(before);
             assert_eq!(changed, after, "{before}");
-            let taken = Format::Json.take(&changed, SPOT).unwrap();
+            let taken = JSONC.take(&changed, SPOT).unwrap();
             if back {
                 assert_eq!(taken, before);
             }
             // With the object around it, which was not there before.
             if !back && before.len() > 3 && !before.contains("servers") && !before.starts_with("//") {
-                assert_eq!(Format::Json.tidied(taken, before, SPOT).unwrap(), before);
+                assert_eq!(JSONC.tidied(taken, before, SPOT).unwrap(), before);
             }
         }
     }
@@ -478,7 +495,7 @@ mod tests {
         let changed = put(before);
         assert_eq!(changed.matches('\n').count(), changed.matches("\r\n").count());
         assert!(changed.contains("\"b\": {}, // b\r\n    \"axon\": {\r\n      \"command\""), "{changed}");
-        assert_eq!(Format::Json.take(&changed, SPOT).unwrap(), before);
+        assert_eq!(JSONC.take(&changed, SPOT).unwrap(), before);
     }
 
     #[test]
@@ -493,7 +510,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_taken_from_any_place() {
-        let take = |text: &str| Format::Json.take(text, SPOT).unwrap();
+        let take = |text: &str| JSONC.take(text, SPOT).unwrap();
         for (before, after) in [
             ("{\"servers\": {\"axon\": {}, \"b\": 1}}", "{\"servers\": {\"b\": 1}}"),
             ("{\"servers\": {\"b\": 1, \"axon\": {}, \"c\": 2}}", "{\"servers\": {\"b\": 1, \"c\": 2}}"),
@@ -513,7 +530,7 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_left_alone() {
-        let fault = |text: &str| Format::Json.put(text, SPOT, &fields()).unwrap_err();
+        let fault = |text: &str| JSONC.put(text, SPOT, &fields()).unwrap_err();
         for (text, line, column) in [
             ("{\n  \"a\": 1\n  \"b\": 2\n}", 2, 9),
             ("{\n  \"a\": tru\n}", 2, 8),
@@ -532,6 +549,15 @@ mod tests {
         assert_eq!(fault("{\"servers\": {\"axon\": null}}"), shape(1, 22, "axon"));
         let twice = fault("{\"servers\": {\"axon\": {},\n\"\\u0061xon\": {}}}");
         assert_eq!(twice, Fault::Twice { line: 2, column: 1, name: "axon".to_owned() });
+        // What this client reads and that one does not.
+        let strict = Format::Json(Dialect { comments: false, commas: false });
+        for text in ["{} // one\n", "{\"a\": {},}"] {
+            assert!(
+                matches!(strict.put(text, SPOT, &fields()), Err(Fault::Syntax { line: 1, .. })),
+                "{text}"
+            );
+            put(text);
+        }
         // Deep enough to use up a stack, where the parser did not mind.
         let deep = format!("{{\"a\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(matches!(fault(&deep), Fault::Syntax { .. }));
@@ -568,13 +594,13 @@ mod tests {
     }
 
     fn value(text: &str) -> Value {
-        let parsed = parse_to_ast(text, &CollectOptions::default(), &OPTIONS);
+        let parsed = parse_to_ast(text, &CollectOptions::default(), &EDITORS.options());
         parsed.unwrap_or_else(|error| panic!("{error}: {text}")).value.map_or(Value::Null, Value::from)
     }
 
     fn comments(text: &str) -> Vec<String> {
         let all = CollectOptions { comments: CommentCollectionStrategy::AsTokens, tokens: true };
-        let tokens = parse_to_ast(text, &all, &OPTIONS).unwrap().tokens.unwrap().into_iter();
+        let tokens = parse_to_ast(text, &all, &EDITORS.options()).unwrap().tokens.unwrap().into_iter();
         let comment = |token: Token| match token {
             Token::CommentLine(text) | Token::CommentBlock(text) => Some(text.to_owned()),
             _ => None,
@@ -610,7 +636,7 @@ mod tests {
                 "round {round}: {before}\n{changed}"
             );
 
-            let taken = Format::Json.take(&changed, SPOT).unwrap();
+            let taken = JSONC.take(&changed, SPOT).unwrap();
             let mut expected = value(&before);
             if expected.get("servers").is_none() {
                 expected["servers"] = json!({});
