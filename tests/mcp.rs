@@ -1,5 +1,12 @@
 //! `axon mcp` as its clients see it: by JSON-RPC lines, and through the official Python SDK (`tests/mcp/`).
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
 
 mod support;
 
@@ -124,7 +131,7 @@ impl Drop for Server {
     }
 }
 
-// ---- By lines -----------------------------------------------------------------------------------------------
+// ---- By lines ---------------------------------------------------------------------------------------------
 
 /// A client that writes and reads JSON-RPC lines itself.
 struct Mcp {
@@ -266,7 +273,10 @@ fn the_tools_cost_few_tokens() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|tool| json!({"name": tool["name"], "description": tool["description"], "inputSchema": tool["inputSchema"]}))
+        .map(|tool| {
+            let schema = &tool["inputSchema"];
+            json!({"name": tool["name"], "description": tool["description"], "inputSchema": schema})
+        })
         .collect();
     assert_eq!(needed.len(), 10);
     let (needed, whole) = (tokens(&Value::from(needed).to_string()), tokens(&tools.to_string()));

@@ -41,6 +41,7 @@ mod knocks;
 mod link;
 mod listen;
 mod mcp;
+mod mcp_install;
 mod notify;
 mod outbox;
 pub mod output;

@@ -129,6 +129,8 @@ struct State {
     /// Delegations whose result some call has given: its row may come a little later.
     given: VecDeque<String>,
     last_seq: u64,
+    /// Why requests cannot be taken.
+    trouble: Option<String>,
 }
 
 /// What all sessions share.
@@ -310,6 +312,11 @@ impl Hub {
         }
     }
 
+    /// Why requests cannot be taken, where they should be.
+    pub fn trouble(&self) -> Option<String> {
+        self.state().trouble.clone()
+    }
+
     /// Notes that the model was shown this request. Whoever gave a delegation away hears that it was taken.
     pub async fn show_request(&self, id: &str) {
         let kind = {
@@ -440,9 +447,10 @@ impl Hub {
         loop {
             self.wanted(true).await;
             if let Ok(client) = Client::connect(&self.config.socket, self.hello()).await {
-                wait = BACKOFF.0;
                 self.take_over(&client).await;
-                self.attached.send_replace(false);
+                if self.attached.send_replace(false) {
+                    wait = BACKOFF.0;
+                }
             }
             sleep(wait).await;
             wait = (wait * 2).min(BACKOFF.1);
@@ -462,9 +470,11 @@ impl Hub {
             let asked = ["query", "delegate", "cancel"].map(str::to_owned).to_vec();
             let capacity = Some(REQUESTS_MAX);
             let taking = Subscription { answer: asked, capacity, lease: true, ..Subscription::default() };
-            if client.subscribe(&taking).await.is_err() {
+            if let Err(error) = client.subscribe(&taking).await {
+                self.state().trouble = Some(error.to_string());
                 return;
             }
+            self.state().trouble = None;
             // What had waited was handed out with the subscription, before this reply.
             if client.status().await.is_err() {
                 return;
