@@ -462,6 +462,7 @@ fn limits_of_the_socket_are_those_of_the_specification() {
             ("a line that was begun", &[LINE_MS]),
             ("a client's line", &[n(LINE_BYTES_MAX)]),
             ("a daemon's line with one envelope", &[n(LINE_OVERHEAD_BYTES_MAX)]),
+            ("rows that `peers` looks at to count unread ones", &[n(UNREAD_ROWS_MAX), n(UNREAD_BYTES_MAX)]),
             ("`inbox` reply", &[n(INBOX_REPLY_BYTES_MAX), 1, INBOX_LIMIT_MAX, INBOX_LIMIT_DEFAULT]),
             ("`outbox` reply", &[n(INBOX_REPLY_BYTES_MAX), 1, INBOX_LIMIT_MAX, OUTBOX_LIMIT_DEFAULT]),
             (
