@@ -38,6 +38,7 @@ mod inbox;
 mod instances;
 mod invite;
 mod knocks;
+mod level;
 mod link;
 mod listen;
 mod notify;
