@@ -15,8 +15,8 @@ use super::{Context, link, show};
 ///
 /// With --count, a line for each answer and a summary, also at Ctrl-C. As JSON, a line each with `seq` and
 /// `ms`, and a last one with `sent`, `received`, `lost`, `min_ms`, `avg_ms` and `max_ms`. The time is from
-/// the command to its reply, both daemons included. Exit code 0 when there was any answer; else that of the last
-/// failure: 3 for a timeout, 5 for a peer that cannot be reached.
+/// the command to its reply, both daemons included. Exit code 0 when there was any answer; else that of the
+/// last failure: 3 for a timeout, 5 for a peer that cannot be reached.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  axon ping bob\n  axon ping bob --count 5 --interval 0.2")]
 pub struct Args {

@@ -83,8 +83,7 @@ async fn attend(cx: &Context, updates: &Sender<Update>, tail: &mut Tail) -> Resu
         tell(Update::Log(LogLine { at_ms: unix_ms(), from: "top", text })).await?;
     }
     tell(Update::Delegations(work(&ears, true).await?)).await?;
-    let mut poll =
-        Poll { began: Instant::now(), unread: None, counted: None, work: false, names: HashMap::new() };
+    let mut poll = Poll::new();
     let mut clock = interval(LOOK);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -115,8 +114,9 @@ async fn attend(cx: &Context, updates: &Sender<Update>, tail: &mut Tail) -> Resu
 /// What is asked again and again.
 struct Poll {
     began: Instant,
-    /// Unread messages when they were counted last, by their senders, and when that was.
-    unread: Option<(u64, Vec<(String, Option<u64>)>)>,
+    /// Unread messages when they were counted last, those of each sender, and when that was.
+    unread: Option<u64>,
+    unread_of: HashMap<String, u64>,
     counted: Option<Instant>,
     /// Whether a delegation has changed.
     work: bool,
@@ -125,26 +125,36 @@ struct Poll {
 }
 
 impl Poll {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            unread: None,
+            unread_of: HashMap::new(),
+            counted: None,
+            work: false,
+            names: HashMap::new(),
+        }
+    }
+
     async fn look(&mut self, client: &Client) -> Result<Vec<Update>, ClientError> {
         let status = client.status().await?;
         let at_ms = link::millis(self.began.elapsed());
         // To count by senders the daemon reads its disk: only when the number has changed.
-        let stale = self.unread.as_ref().is_none_or(|(unread, _)| *unread != status.inbox_unread);
+        let stale = self.unread != Some(status.inbox_unread);
         let seldom = self.counted.is_none_or(|at| at.elapsed() >= SELDOM);
-        let peers = if stale && seldom {
+        let mut peers = if stale && seldom {
             self.counted = Some(Instant::now());
+            self.unread = Some(status.inbox_unread);
             let peers = client.peers_unread().await?.peers;
-            let counts = peers.iter().map(|peer| (peer.id.clone(), peer.unread)).collect();
-            self.unread = Some((status.inbox_unread, counts));
+            let count = |peer: &Peer| Some((peer.id.clone(), peer.unread?));
+            self.unread_of = peers.iter().filter_map(count).collect();
             peers
         } else {
-            let mut peers = client.peers().await?;
-            let counts = self.unread.as_ref().map(|(_, counts)| counts.as_slice()).unwrap_or_default();
-            for peer in &mut peers {
-                peer.unread = counts.iter().find(|(id, _)| *id == peer.id).and_then(|(_, unread)| *unread);
-            }
-            peers
+            client.peers().await?
         };
+        for peer in &mut peers {
+            peer.unread = self.unread_of.get(&peer.id).copied();
+        }
         self.names = names(&peers);
         let mut updates = vec![Update::Status(Box::new(status), at_ms), Update::Peers(peers)];
         if std::mem::take(&mut self.work) {

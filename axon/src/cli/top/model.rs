@@ -1,5 +1,5 @@
-//! What `axon top` knows, and what it makes of it: rates, the order of rows, lines of the log. Everything that
-//! a peer wrote becomes one printable line here, before anything is drawn.
+//! What `axon top` knows, and what it makes of it: rates, the order of rows, lines of the log. Everything
+//! that a peer wrote becomes one printable line here, before anything is drawn.
 
 use std::collections::{HashMap, VecDeque};
 
