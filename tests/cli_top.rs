@@ -313,6 +313,7 @@ fn without_a_terminal_top_says_why_and_once_prints_what_there_is() {
     command.args(["--socket", path.as_str().unwrap(), "top", "--once"]).env("HOME", alice.root());
     let once = run(command).ok();
     assert_eq!((once.get("delegations"), &once["log"]), (None, &json!([])), "{once}");
+    assert_eq!((once.get("status"), &once["peers_connected"]), (None, &json!(1)), "{once}");
     let mut alice = alice;
     alice.terminate();
     alice.run(&["top", "--once"]).fails(1, "no_daemon");

@@ -6,8 +6,8 @@ mod support;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::cli::{Ran, run};
-use support::{Daemon, pair, wait_for};
+use support::cli::{Ran, keys, run};
+use support::{Daemon, RawClient, pair, wait_for};
 
 fn notify(from: &Daemon, topic: &str) {
     let sent = from.run(&["notify", "alice", topic, "now"]).ok();
@@ -26,7 +26,12 @@ fn topics_of(inbox: &Value) -> Vec<&str> {
 
 /// Alice, whom bob and carol know; she trusts bob, and carol is only somebody who was found.
 fn three() -> [Daemon; 3] {
-    let [alice, bob, carol] = [Daemon::start(""), Daemon::start(""), Daemon::start("")];
+    three_with("")
+}
+
+/// The same, with these settings of alice's.
+fn three_with(settings: &str) -> [Daemon; 3] {
+    let [alice, bob, carol] = [Daemon::start(settings), Daemon::start(""), Daemon::start("")];
     for other in [&bob, &carol] {
         other.set_peers(&[("alice", &alice)]);
         other.reload();
@@ -180,6 +185,13 @@ fn a_scoped_socket_loses_nothing_of_unknown_peers_either() {
     scoped(&["ack", &inbox["next_seq"].to_string()]).ok();
     notify(&bob, "b3");
     assert_eq!(topics(&scoped(&["listen", "--count", "1"])), ["b3"]);
+
+    // What it is not told of the daemon is not shown as if it were nothing.
+    let status = scoped(&["status"]).ok();
+    assert_eq!(keys(&status), ["ok", "paused", "peers_connected", "uptime_secs"], "{status}");
+    let status = scoped(&["--plain", "status"]).stdout;
+    assert!(status.contains("2 peers connected") && !status.contains("sent"), "{status}");
+    assert_eq!(scoped(&["peers"]).ok()["peers"][0]["unread"].is_u64(), true);
 }
 
 #[test]
@@ -211,4 +223,32 @@ fn an_unknown_peer_starts_no_agent() {
     assert!(taken.stderr.contains("1 request of peers below known refused"), "{taken:?}");
     alice.run(&["reply", taken.json()["id"].as_str().unwrap(), "Now."]).ok();
     assert_eq!(asking.wait().ok()["payload"]["summary"], "Now.");
+}
+
+/// More than one replay holds: the rest is read from the inbox, where what is left may be as well.
+#[test]
+fn what_is_left_far_behind_is_passed_over_too() {
+    const FAR: u64 = 1030;
+    let [alice, bob, carol] = three_with("[ipc]\nbuffer_size = 3000\n");
+    let mut client = bob.client();
+    let tell = |client: &mut RawClient| {
+        let payload = json!({"topic":"b","data":1});
+        client.begin(json!({"cmd":"send","to":"alice","kind":"notify","payload":payload}))
+    };
+    for _ in 0..FAR / 206 {
+        // No more than so many wait for a peer at once.
+        let sent: Vec<String> = (0..206).map(|_| tell(&mut client)).collect();
+        for id in sent {
+            assert_eq!(client.finish(&id)["state"], "delivered");
+        }
+    }
+    notify(&carol, "c");
+    notify(&bob, "last");
+    let count = (FAR + 1).to_string();
+    let ran = alice.run(&["listen", "--count", &count]);
+    let topics = topics(&ran);
+    assert_eq!((ran.code, topics.len() as u64, topics.last().unwrap().as_str()), (0, FAR + 1, "last"));
+    assert!(!topics.contains(&"c".to_owned()) && ran.stderr.contains("1 message of peers"), "{}", ran.stderr);
+    let inbox = alice.run(&["inbox"]).ok();
+    assert_eq!(topics_of(&inbox), ["c", "last"]);
 }

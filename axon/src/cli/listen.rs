@@ -19,7 +19,8 @@ const REQUESTS: [&str; 3] = ["query", "delegate", "cancel"];
 /// Messages of peers below --trust are counted, told at the end, and not acknowledged: they stay for `axon
 /// inbox`, and so does what came after the first of them. That is printed here once all the same: how far is
 /// kept under a consumer of its own; on a scoped socket, which has one consumer, it comes again in the next
-/// run until `axon ack`. With --answer, requests of such peers are refused.
+/// run until `axon ack`. A full inbox lets go of what was left so before it lets go of what nobody has passed.
+/// With --answer, requests of such peers are refused.
 ///
 /// Among --kinds, `knock` prints strangers that want in (see `axon knocks`); otherwise they are remarked on.
 #[derive(Debug, clap::Args)]
@@ -187,6 +188,7 @@ impl Listener<'_> {
             return Ok(());
         }
         self.client = self.cx.connect(&aside_of(&self.consumer, &self.level)).await?;
+        self.pass(seq).await?;
         let subscribed =
             self.client.subscribe(&self.subscription).await.map_err(|error| self.cx.failure(error))?;
         let lost = subscribed.lost_before_seq;
@@ -197,10 +199,26 @@ impl Listener<'_> {
         Ok(())
     }
 
-    /// Whether this socket is for one agent: such a one is told less.
+    /// Moves the new consumer's cursor up to here: it may never have been used, or long ago.
+    async fn pass(&self, up_to: u64) -> Result<(), CliError> {
+        loop {
+            let page = self.client.inbox(Some(INBOX_LIMIT_MAX), None).await;
+            let page = page.map_err(|error| self.cx.failure(error))?;
+            let Some(next) = page.next_seq else { return Ok(()) };
+            // One that is past it already begins behind it.
+            let passed = page.messages.iter().map(|kept| kept.seq).take_while(|seq| *seq <= up_to).last();
+            let Some(passed) = passed else { return Ok(()) };
+            self.move_cursor(passed).await?;
+            if next >= up_to || !page.has_more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether this socket is for one agent.
     async fn is_scoped(&self) -> Result<bool, CliError> {
-        let status = self.client.command("status", &serde_json::Map::new()).await;
-        Ok(status.map_err(|error| self.cx.failure(error))?.get("inbox_unread").is_none())
+        let status = self.client.status().await.map_err(|error| self.cx.failure(error))?;
+        Ok(!link::tells_all(&status))
     }
 
     /// A request of a peer that this process does not work for.

@@ -25,14 +25,27 @@ pub(super) async fn run(cx: &Context, _: Args) -> CliResult {
         #[serde(flatten)]
         status: &'a Status,
     }
+    #[derive(Serialize)]
+    struct Little {
+        ok: bool,
+        uptime_secs: u64,
+        peers_connected: u64,
+        paused: bool,
+    }
     let client = cx.connect(link::CONSUMER).await?;
     cx.compare_version(client.welcome());
     let status = client.status().await.map_err(|error| cx.failure(error))?;
+    if cx.out.json && !link::tells_all(&status) {
+        // What this socket is not told is not 0.
+        let Status { uptime_secs, peers_connected, paused, .. } = status;
+        cx.out.json(&Little { ok: true, uptime_secs, peers_connected, paused })?;
+        return Ok(EXIT_DONE);
+    }
     // Who is there is for a person: programs ask `axon peers`.
     let peers =
         if cx.out.json { Vec::new() } else { client.peers_unread().await.map_or(Vec::new(), connected) };
     cx.out.result(&Line { ok: true, status: &status }, || {
-        let mut text = text(&status);
+        let mut text = if link::tells_all(&status) { text(&status) } else { little(&status) };
         let now_ms = unix_ms();
         for peer in peers.iter().take(PEERS_SHOWN) {
             write!(text, "\n{}", line(peer, now_ms)).ok();
@@ -57,6 +70,14 @@ fn line(peer: &Peer, now_ms: u64) -> String {
     let addr = printable(peer.addr.as_deref().unwrap_or("-")).into_owned();
     let facts = [vec![addr], peers::path(peer, now_ms), peers::waiting(peer)].concat();
     format!("{}: {}", name.trim_end(), facts.join(", "))
+}
+
+/// What a scoped socket is told.
+fn little(status: &Status) -> String {
+    let (up, n) = (show::span(status.uptime_secs), status.peers_connected);
+    let paused =
+        if status.paused { "\npaused: requests are turned away, and what peers tell waits" } else { "" };
+    format!("up {up}, {n} peer{} connected, of those that this socket sees{paused}", plural(n))
 }
 
 fn text(status: &Status) -> String {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::answer::stopped;
 use super::output::{CliError, CliResult, EXIT_DONE};
-use super::{Context, show, when};
+use super::{Context, link, show, when};
 use crate::disk::files::unix_ms;
 use feed::Snapshot;
 use model::{Model, Update};
@@ -186,7 +186,10 @@ async fn once(cx: &Context) -> CliResult {
     struct Line<'a> {
         ok: bool,
         who: &'a str,
-        status: &'a Status,
+        uptime_secs: u64,
+        peers_connected: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status: Option<&'a Status>,
         peers: &'a [Peer],
         #[serde(skip_serializing_if = "Option::is_none")]
         delegations: Option<&'a [Delegation]>,
@@ -200,25 +203,27 @@ async fn once(cx: &Context) -> CliResult {
     }
     let Snapshot { who, status, peers, delegations, log } =
         feed::snapshot(cx).await.map_err(|error| cx.failure(error))?;
+    // What a scoped socket is not told is not 0.
+    let whole = Some(&status).filter(|status| link::tells_all(status));
     let line = Line {
         ok: true,
         who: &who,
-        status: &status,
+        uptime_secs: status.uptime_secs,
+        peers_connected: status.peers_connected,
+        status: whole,
         peers: &peers,
         delegations: delegations.as_deref(),
         log: log.iter().map(|l| LogRow { at_ms: l.at_ms, from: l.from, text: &l.text }).collect(),
     };
     cx.out.result(&line, || {
         let now_ms = unix_ms();
-        let mut lines = vec![format!(
-            "{who}, up {}, {} connected, unread {}, held {}, sent {}, received {}",
-            show::span(status.uptime_secs),
-            status.peers_connected,
-            status.inbox_unread,
-            status.held,
-            status.messages_sent,
-            status.messages_received,
-        )];
+        let (up, connected) = (show::span(status.uptime_secs), status.peers_connected);
+        let mut first = format!("{who}, up {up}, {connected} connected");
+        if let Some(Status { inbox_unread, held, messages_sent, messages_received, .. }) = &whole {
+            let counts = format!("unread {inbox_unread}, held {held}");
+            first.push_str(&format!(", {counts}, sent {messages_sent}, received {messages_received}"));
+        }
+        let mut lines = vec![first];
         let cells = |cells: &[String]| {
             let full: Vec<&str> = cells.iter().map(String::as_str).filter(|cell| !cell.is_empty()).collect();
             format!("  {}", full.join("  "))

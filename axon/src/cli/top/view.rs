@@ -6,7 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Sparkline, Table, Wrap};
 
-use super::super::{show, when};
+use super::super::{link, show, when};
 use super::model::{Model, Mood, peer_cells, work_cells};
 
 /// The least that anything can be shown in.
@@ -162,6 +162,10 @@ fn header(frame: &mut Frame<'_>, area: Rect, model: &Model, look: &Look) {
     };
     top.push(Span::raw(format!("  up {}", show::span(status.uptime_secs))));
     top.push(Span::raw(format!("  {} connected", status.peers_connected)));
+    if !link::tells_all(status) {
+        frame.render_widget(Line::from(top), first);
+        return frame.render_widget(Line::from("this socket is told no more of the daemon"), second);
+    }
     for (count, what, mood) in [
         (status.inbox_unread, "unread", Mood::Warn),
         (status.held, "held", Mood::Warn),
