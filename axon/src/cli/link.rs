@@ -151,8 +151,8 @@ impl Context {
     }
 }
 
-/// Whether a status says all that there is. A scoped socket is told only how long the daemon runs, how many of
-/// its peers are connected, and whether inbound work is paused; the owner's socket counts also who asks.
+/// Whether a status says all that there is. A scoped socket is told only how long the daemon runs, how many
+/// of its peers are connected, and whether inbound work is paused; the owner's socket counts also who asks.
 pub fn tells_all(status: &Status) -> bool {
     status.clients > 0
 }

@@ -16,11 +16,11 @@ const REQUESTS: [&str; 3] = ["query", "delegate", "cancel"];
 
 /// Print messages as they come, and how far their senders are trusted.
 ///
-/// Messages of peers below --trust are counted, told at the end, and not acknowledged: they stay for `axon
-/// inbox`, and so does what came after the first of them. That is printed here once all the same: how far is
-/// kept under a consumer of its own; on a scoped socket, which has one consumer, it comes again in the next
-/// run until `axon ack`. A full inbox lets go of what was left so before it lets go of what nobody has passed.
-/// With --answer, requests of such peers are refused.
+/// Messages of peers below --trust are counted, told of at the end, and left in the inbox, unacknowledged:
+/// `axon inbox` shows them. What came after the first of them stays there too, and is printed here all the
+/// same, once: a consumer of its own keeps how far. On a scoped socket, which has one consumer, it comes
+/// again in the next run, until `axon ack`. When the inbox is full, what was left goes before what nobody
+/// has passed. With --answer, requests of such peers are refused.
 ///
 /// Among --kinds, `knock` prints strangers that want in (see `axon knocks`); otherwise they are remarked on.
 #[derive(Debug, clap::Args)]
