@@ -15,8 +15,8 @@ use crate::ClientError;
 use crate::conn::Conn;
 use crate::held::{DelegationFilter, Delegations, Outbox, OutboxFilter, Reported};
 use crate::types::{
-    Delegate, Event, Hello, Inbox, Message, Peer, Query, SendOptions, Sent, Status, Subscribed, Subscription,
-    Welcome, Whoami,
+    Delegate, Event, Hello, Inbox, Message, Peer, PeersUnread, Query, SendOptions, Sent, Status, Subscribed,
+    Subscription, Welcome, Whoami,
 };
 
 /// How long a command that waits for no peer may take before the daemon is held to be stuck.
@@ -113,6 +113,15 @@ impl Client {
             peers: Vec<Peer>,
         }
         self.quick::<Reply>("peers", Nothing {}).await.map(|reply| reply.peers)
+    }
+
+    /// The same, with what this consumer has not read of each. The daemon reads its disk for it.
+    pub async fn peers_unread(&self) -> Result<PeersUnread, ClientError> {
+        #[derive(Serialize)]
+        struct Body {
+            unread: bool,
+        }
+        self.quick("peers", Body { unread: true }).await
     }
 
     /// Sends a message of any kind. For a kind that is answered this awaits the answer.

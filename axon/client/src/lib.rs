@@ -51,6 +51,6 @@ pub use trust::{
     Trusted,
 };
 pub use types::{
-    Delegate, Dropped, Event, Hello, Inbound, Inbox, Kept, Message, Peer, Query, SendOptions, Sender, Sent,
-    Status, Subscribed, Subscription, Welcome, Whoami,
+    Delegate, Dropped, Event, Hello, Inbound, Inbox, Kept, Message, Peer, PeersUnread, Query, SendOptions,
+    Sender, Sent, Status, Subscribed, Subscription, Welcome, Whoami,
 };

@@ -100,6 +100,8 @@ pub struct Status {
     pub queued: u64,
     /// Messages that this consumer has not acknowledged.
     pub inbox_unread: u64,
+    /// Messages that are held for peers.
+    pub held: u64,
     /// Messages that were turned away, by reason.
     pub dropped: Dropped,
     /// Whether all inbound work is paused.
@@ -168,9 +170,37 @@ pub struct Peer {
     /// What it offers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<Vec<String>>,
+    /// Whether its hello travelled in 0-RTT.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub early: bool,
+    /// Whether its work is paused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// Why the last attempt to reach it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Messages that are held for it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub held: u64,
+    /// Messages of it that this consumer has not acknowledged, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<u64>,
+}
+
+/// The peers, and what waits of each in the inbox.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PeersUnread {
+    /// The peers.
+    pub peers: Vec<Peer>,
+    /// There are more unread messages than the daemon looked at: each number is at least so many.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unread_more: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "so serde calls it")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A message between agents: the envelope of `spec/WIRE_FORMAT.md`.

@@ -32,6 +32,7 @@ fn command(verb: &str) -> Option<Command> {
         "daemon": daemon::Args,
         "whoami": whoami::Args,
         "status": status::Args,
+        "top": top::Args,
         "invite": invite::Args,
         "connect": connect::Args,
         "knocks": knocks::Args,

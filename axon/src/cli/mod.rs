@@ -38,6 +38,7 @@ mod inbox;
 mod instances;
 mod invite;
 mod knocks;
+mod level;
 mod link;
 mod listen;
 mod mcp;
@@ -60,6 +61,7 @@ mod show;
 mod socket;
 mod stage;
 mod status;
+mod top;
 mod trust;
 mod wait;
 mod when;
@@ -146,6 +148,7 @@ enum Verb {
     Identity,
     Whoami(whoami::Args),
     Status(status::Args),
+    Top(top::Args),
     Invite(invite::Args),
     Connect(connect::Args),
     Knocks(knocks::Args),
@@ -222,6 +225,7 @@ impl Cli {
             Verb::Audit(args) => audit::run(cx, &args),
             Verb::Whoami(args) => drive(whoami::run(cx, args)),
             Verb::Status(args) => drive(status::run(cx, args)),
+            Verb::Top(args) => drive(top::run(cx, args)),
             Verb::Invite(args) => drive(invite::run(cx, args)),
             Verb::Connect(args) => drive(connect::run(cx, args)),
             Verb::Knocks(args) => drive(knocks::run(cx, args)),

@@ -385,7 +385,7 @@ impl Node {
             Input::ClientGone { client } => self.client_gone(now, client),
             Input::Committed { id, outcome } => self.committed(now, id, outcome),
             Input::ReadDone { id, out } => self.read_done(now, id, out),
-            Input::Measured { client, req_id, rtts } => self.measured(client, &req_id, &rtts),
+            Input::Measured { client, req_id, rtts } => self.measured(now, client, &req_id, &rtts),
         }
     }
 
