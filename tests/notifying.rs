@@ -1,9 +1,12 @@
-//! What a daemon tells the service manager that started it: here a socket of the test's own.
+//! What a daemon tells the service manager that started it, here a socket of the test's own, and how it logs
+//! there.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 
+use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
@@ -223,4 +226,38 @@ fn a_manager_that_is_not_there_or_does_not_read_holds_nobody_up() {
         assert!(complaints <= 1, "{}", daemon.log());
         assert!(complaints == 1 || name == manager.name(), "{}", daemon.log());
     }
+}
+
+#[test]
+fn the_journal_gets_levels_in_its_own_form_and_no_times() {
+    let mut daemon = Daemon::idle("");
+    let log = fs::File::create(daemon.root().join("test.log")).unwrap().metadata().unwrap();
+    daemon.launch_with(&[("JOURNAL_STREAM", &format!("{}:{}", log.dev(), log.ino()))]);
+    daemon.wait_up();
+    assert_eq!(daemon.terminate().code(), Some(0));
+    let text = daemon.log();
+    assert!(text.contains("<6>SIGTERM: finishing what is in flight\n"), "{text}");
+    assert!(text.lines().all(|line| line.starts_with('<')), "{text}");
+    // A stream that is not the journal's any more.
+    daemon.launch_with(&[("JOURNAL_STREAM", "1:1")]);
+    daemon.wait_up();
+    assert!(daemon.log().contains("Z  INFO ed25519."), "{}", daemon.log());
+}
+
+#[test]
+fn a_log_file_that_is_bounded_begins_anew() {
+    let mut daemon = Daemon::idle("");
+    daemon.launch_with(&[("AXON_LOG_BYTES_MAX", "2000")]);
+    daemon.wait_up();
+    let log = daemon.root().join("test.log");
+    let (mut shrunk, mut before) = (0, 0);
+    for _ in 0..60 {
+        daemon.run(&["reload"]).ok();
+        let size = fs::metadata(&log).unwrap().len();
+        assert!(size < 2_400, "{size}");
+        shrunk += u64::from(size < before);
+        before = size;
+    }
+    assert!(shrunk >= 1, "{}", daemon.log());
+    assert!(daemon.log().contains("reload: settings read"), "{}", daemon.log());
 }

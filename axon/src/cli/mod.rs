@@ -40,6 +40,7 @@ mod invite;
 mod knocks;
 mod link;
 mod listen;
+mod man;
 mod notify;
 mod outbox;
 pub mod output;
@@ -54,6 +55,7 @@ mod reload;
 mod reply;
 mod row;
 mod send;
+mod service;
 mod show;
 mod socket;
 mod stage;
@@ -188,6 +190,8 @@ enum Verb {
     },
     Examples(examples::Args),
     Completions(completions::Args),
+    Man(man::Args),
+    Service(service::Args),
     /// List the instances made by --name
     #[command(after_help = "Example:\n  axon instances")]
     Instances,
@@ -203,6 +207,7 @@ impl Cli {
             }
             Verb::Examples(args) => return examples::run(&out, &args),
             Verb::Completions(args) => return completions::run(&out, &args),
+            Verb::Man(args) => return man::run(&out, &args),
             Verb::Instances => return instances::run(&out),
             verb => verb,
         };
@@ -217,6 +222,7 @@ impl Cli {
             Verb::Config(args) => config::run(&cx.out, &cx.root, &args),
             Verb::Doctor { fix } => doctor::run(&cx.out, &cx.root, fix),
             Verb::Audit(args) => audit::run(cx, &args),
+            Verb::Service(args) => service::run(cx, args),
             Verb::Whoami(args) => drive(whoami::run(cx, args)),
             Verb::Status(args) => drive(status::run(cx, args)),
             Verb::Invite(args) => drive(invite::run(cx, args)),
@@ -250,7 +256,9 @@ impl Cli {
             Verb::Rekey(args) => drive(rekey::run(cx, args)),
             Verb::Reload(args) => drive(reload::run(cx, args)),
             Verb::Bench(args) => drive(bench::run(cx, args)),
-            Verb::Demo(_) | Verb::Examples(_) | Verb::Completions(_) | Verb::Instances => Ok(EXIT_DONE),
+            Verb::Demo(_) | Verb::Examples(_) | Verb::Completions(_) | Verb::Man(_) | Verb::Instances => {
+                Ok(EXIT_DONE)
+            }
         }
     }
 }
@@ -260,7 +268,12 @@ impl Verb {
     fn is_of_files(&self) -> bool {
         matches!(
             self,
-            Self::Daemon(_) | Self::Identity | Self::Config(_) | Self::Doctor { .. } | Self::Audit(_)
+            Self::Daemon(_)
+                | Self::Identity
+                | Self::Config(_)
+                | Self::Doctor { .. }
+                | Self::Audit(_)
+                | Self::Service(_)
         )
     }
 }
@@ -337,6 +350,11 @@ fn root_error(error: RootError) -> CliError {
 
 /// Runs a verb that talks to the daemon, on one thread and without anything that it does not need.
 fn drive(verb: impl Future<Output = CliResult>) -> CliResult {
+    drive_for(verb)
+}
+
+/// The same for what is only a part of a verb.
+fn drive_for<T>(verb: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
