@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use axon_client::Welcome;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueHint};
 
 use crate::disk::Root;
 use crate::disk::root::RootError;
@@ -114,14 +114,14 @@ struct Cli {
 #[derive(Debug, clap::Args)]
 struct Globals {
     /// The agent's directory [default: $AXON_ROOT or ~/.axon]
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Global")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global", value_hint = ValueHint::DirPath)]
     root: Option<PathBuf>,
     /// An instance of its own under the default root
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global")]
     name: Option<String>,
     /// Talk to the daemon over this socket, as an agent does that has only a scoped one (see `axon socket`)
     /// [default: $AXON_SOCKET or axon.sock in the root]
-    #[arg(long, global = true, value_name = "PATH", help_heading = "Global")]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Global", value_hint = ValueHint::FilePath)]
     socket: Option<PathBuf>,
     /// One JSON object a line on stdout, as when it is piped
     #[arg(long, global = true, help_heading = "Global")]
