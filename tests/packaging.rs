@@ -1,5 +1,5 @@
 //! What is given out: the Debian package, built and installed into a clean root, the archive, the manual and
-//! the completions.
+//! the completions, as their shells take them.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use support::cli::Home;
-use support::{AXON, skip};
+use support::{AXON, pair, skip};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -210,5 +210,111 @@ fn the_manual_is_set_without_a_complaint() {
     assert!(output.status.success() && output.stderr.is_empty(), "{text}");
     for said in ["axon send", "--deadline", "EXAMPLES", "axon(1)"] {
         assert!(text.contains(said), "{said}: {text}");
+    }
+}
+
+/// What completes these words in bash, of which the last is begun.
+const BASH: &str = r#"
+source "$1"; shift
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+_axon_or_peers axon "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}" 2>/dev/null
+printf '%s\n' "${COMPREPLY[@]}"
+"#;
+
+/// The same in zsh, where a peer is wanted; what takes the words up is our own.
+const ZSH: &str = r#"
+compdef() { }
+compadd() { print -l -- $peers }
+source $1; shift
+BUFFER=${(j: :)${(q)@}}
+_axon_peers
+"#;
+
+#[test]
+fn completions_know_verbs_options_and_the_names_of_peers() {
+    let (alice, _bob) = pair();
+    let home = Home::default();
+    let (bin, root) = (home.path().join("bin"), alice.root());
+    fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(AXON, bin.join("axon")).unwrap();
+    let search = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path()))).unwrap();
+    let script = |shell: &str| {
+        let file = home.path().join(shell);
+        fs::write(&file, home.run(&["completions", shell]).stdout).unwrap();
+        file
+    };
+    let lines = |command: &mut Command| {
+        command
+            .env("PATH", &search)
+            .env("HOME", home.path())
+            .env_remove("AXON_ROOT")
+            .env_remove("AXON_SOCKET");
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let at = ["axon", "--root", root.to_str().unwrap()];
+
+    // What the scripts ask for, also where nobody is there to ask.
+    let mut asked = Command::new(AXON);
+    assert_eq!(lines(asked.args(&at[1..]).args(["completions", "--peers"])), ["bob"]);
+    assert_eq!(lines(Command::new(AXON).args(["completions", "--peers"])), Vec::<String>::new());
+
+    if is_there("bash") {
+        let file = script("bash");
+        let bash = |words: &[&str]| {
+            lines(Command::new("bash").args(["--norc", "-c", BASH, "bash"]).arg(&file).args(words))
+        };
+        assert_eq!(bash(&["axon", "dele"]), ["delegate", "delegations"]);
+        assert!(bash(&["axon", "service", ""]).contains(&"install".to_owned()));
+        assert!(bash(&["axon", "service", "install", "--p"]).contains(&"--print".to_owned()));
+        for words in [
+            &["send", ""][..],
+            &["send", "b"],
+            &["send", "--deadline", "5", ""],
+            &["policy", "check", ""],
+            &["audit", "--peer", ""],
+        ] {
+            assert_eq!(bash(&[&at, words].concat()), ["bob"], "{words:?}");
+        }
+        for words in [&["send", "bob", ""][..], &["send", "--deadline", ""], &["status", ""], &["send", "x"]]
+        {
+            assert!(!bash(&[&at, words].concat()).contains(&"bob".to_owned()), "{words:?}");
+        }
+        assert!(!bash(&["axon", "send", ""]).contains(&"bob".to_owned()), "another root has other peers");
+    } else {
+        skip("completions in bash", "there is no bash");
+    }
+
+    if is_there("zsh") {
+        let file = script("zsh");
+        lines(Command::new("zsh").arg("-n").arg(&file));
+        let zsh =
+            |words: &[&str]| lines(Command::new("zsh").args(["-f", "-c", ZSH, "zsh"]).arg(&file).args(words));
+        assert_eq!(zsh(&[&at[..], &["send", ""]].concat()), ["bob"]);
+        assert_eq!(zsh(&["axon", "send", ""]), [""]);
+    } else {
+        skip("completions in zsh", "there is no zsh");
+    }
+
+    if is_there("fish") {
+        let file = script("fish");
+        lines(Command::new("fish").arg("-n").arg(&file));
+        let fish = |line: &str| {
+            let program = format!("source {}; complete -C '{line}'", file.display());
+            lines(Command::new("fish").args(["--no-config", "-c", &program]))
+        };
+        assert_eq!(fish("axon dele"), ["delegate", "delegations"]);
+        for words in ["send ", "send --deadline 5 ", "policy check ", "audit --peer "] {
+            let said = fish(&format!("{} {words}", at.join(" ")));
+            assert!(said.contains(&"bob".to_owned()), "{words}: {said:?}");
+        }
+        for words in ["send bob ", "status "] {
+            let said = fish(&format!("{} {words}", at.join(" ")));
+            assert!(!said.contains(&"bob".to_owned()), "{words}: {said:?}");
+        }
+    } else {
+        skip("completions in fish", "there is no fish");
     }
 }

@@ -206,7 +206,7 @@ impl Cli {
                 return drive(bench::run_alone(&out, &self.globals, args));
             }
             Verb::Examples(args) => return examples::run(&out, &args),
-            Verb::Completions(args) => return completions::run(&out, &args),
+            Verb::Completions(args) => return completions::run(&out, self.globals, &args),
             Verb::Man(args) => return man::run(&out, &args),
             Verb::Instances => return instances::run(&out),
             verb => verb,
