@@ -1,7 +1,7 @@
 //! The daemon's log: one line an event, on stderr.
 //!
-//! Where stderr is the journal of systemd, that gets the level in its own form and no time, which it has itself.
-//! A file on stderr grows without end, unless `AXON_LOG_BYTES_MAX` bounds it: then it begins anew.
+//! Where stderr is the journal of systemd, that gets the level in its own form and no time, which it has
+//! itself. A file on stderr grows without end, unless `AXON_LOG_BYTES_MAX` bounds it: then it begins anew.
 //!
 //! A subscriber of our own instead of `tracing-subscriber`, which costs a daemon of 5 MB some 0.2 MB for
 //! spans and filters that nobody here looks at.

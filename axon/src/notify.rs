@@ -2,8 +2,8 @@
 //!
 //! Source: sd_notify(3). Whoever starts the daemon names a datagram socket in `NOTIFY_SOCKET`; without it
 //! nothing here does anything. A word is never waited for: a manager that does not read holds nobody up, and
-//! is told again later. The variables stay in the environment, because the daemon starts a new image of itself
-//! in the same process (`image`).
+//! is told again later. The variables stay in the environment, because the daemon starts a new image of
+//! itself in the same process (`image`).
 
 use std::env;
 use std::ffi::{OsStr, OsString};

@@ -232,15 +232,16 @@ fn fish(places: &Places) -> String {
             None => String::new(),
         };
         format!(
-            "complete -c axon -n \"__fish_axon_using_subcommand {first}{second}; and __axon_words {words}\" -f \
-             -a \"(__axon_peers)\"\n"
+            "complete -c axon -n \"__fish_axon_using_subcommand {first}{second}; and __axon_words {words}\" \
+             -f -a \"(__axon_peers)\"\n"
         )
     });
     let options = places.options.iter().filter_map(|(option, verbs)| {
         let option = option.strip_prefix("--")?;
         let verbs = verbs.iter().filter_map(|verb| verb.split(' ').next()).collect::<Vec<_>>().join(" ");
         Some(format!(
-            "complete -c axon -n \"__fish_axon_using_subcommand {verbs}\" -l {option} -r -f -a \"(__axon_peers)\"\n"
+            "complete -c axon -n \"__fish_axon_using_subcommand {verbs}\" -l {option} -r -f \
+             -a \"(__axon_peers)\"\n"
         ))
     });
     let valued: Vec<&str> = places.valued.iter().map(String::as_str).collect();

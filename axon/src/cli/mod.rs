@@ -121,7 +121,13 @@ struct Globals {
     name: Option<String>,
     /// Talk to the daemon over this socket, as an agent does that has only a scoped one (see `axon socket`)
     /// [default: $AXON_SOCKET or axon.sock in the root]
-    #[arg(long, global = true, value_name = "PATH", help_heading = "Global", value_hint = ValueHint::FilePath)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        help_heading = "Global",
+        value_hint = ValueHint::FilePath
+    )]
     socket: Option<PathBuf>,
     /// One JSON object a line on stdout, as when it is piped
     #[arg(long, global = true, help_heading = "Global")]

@@ -1,7 +1,7 @@
 //! `axon service`: the daemon as a service of this user, under systemd or launchd.
 //!
-//! [`unit`] says which service belongs to a root and what its file holds, [`systemd`] and [`launchd`] speak to
-//! the two managers. What those two have in common is here: the order of the steps, and what a person is told.
+//! [`unit`] says which service belongs to a root and what its file holds, [`systemd`] and [`launchd`] speak
+//! to the two managers. What those have in common is here: the order of the steps, and what a person is told.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -32,8 +32,8 @@ const LOG_LINES: u32 = 100;
 
 /// Run the daemon as a service of yours: started at login, restarted when it fails.
 ///
-/// A systemd user unit on Linux, a launchd agent on macOS. Each instance (--name) and each root (--root) has a
-/// service of its own.
+/// A systemd user unit on Linux, a launchd agent on macOS. Each instance (--name) and each root (--root) has
+/// a service of its own.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  axon service install --print\n  axon service install\n  axon service logs -f"
@@ -343,8 +343,8 @@ fn why_not(cx: &Context, manager: &dyn Manager) -> CliError {
     let detail = state.detail.map(|detail| format!(" ({})", printable(&detail))).unwrap_or_default();
     let (name, flags) = (manager.name(), &cx.flags);
     let message = format!(
-        "{name} is installed, and its daemon does not answer: it is {how}{detail}. `axon{flags} service logs` \
-         shows what it said, and `axon{flags} doctor` finds what is wrong"
+        "{name} is installed, and its daemon does not answer: it is {how}{detail}. `axon{flags} service \
+         logs` shows what it said, and `axon{flags} doctor` finds what is wrong"
     );
     CliError::local("service_failed", message)
 }

@@ -23,7 +23,7 @@ impl Systemd {
     pub fn new(service: &Service) -> Result<Self, CliError> {
         let unit = format!("{}.service", service.name);
         let path = config_dir()?.join("systemd/user").join(&unit);
-        // A package's unit lies beside its program, `../lib/systemd/user`; a file of the user's own comes first.
+        // A package's unit lies beside its program, `../lib/systemd/user`; the user's own comes first.
         let prefix = Path::new(&service.program).parent().and_then(Path::parent);
         let packaged = prefix.map(|prefix| prefix.join("lib/systemd/user").join(&unit));
         let serves = |packaged: &PathBuf| service.is_default() && packaged.exists() && !path.exists();
@@ -103,8 +103,8 @@ impl Manager for Systemd {
             Why::No(_, said) if is_about_the_bus(said) => CliError::local(
                 "no_bus",
                 format!(
-                    "{text}. Your own systemd is not there: log in as this user by ssh or on a terminal, not by \
-                     su or sudo; on a server, `sudo loginctl enable-linger {}` starts it",
+                    "{text}. Your own systemd is not there: log in as this user by ssh or on a terminal, not \
+                     by su or sudo; on a server, `sudo loginctl enable-linger {}` starts it",
                     user()
                 ),
             ),
@@ -202,14 +202,15 @@ mod tests {
     fn what_systemctl_shows_is_told_in_words() {
         let state = read_state(
             "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nSubState=running\nResult=success\n\
-             MainPID=42\nNRestarts=0\nStatusText=2 peers connected, 1 client\nActiveEnterTimestamp=Sat 2026\n",
+             MainPID=42\nNRestarts=0\nStatusText=2 peers connected, 1 client\n\
+             ActiveEnterTimestamp=Sat 2026\n",
         );
         assert!(state.runs() && state.enabled && state.known);
         assert_eq!(state.pid, Some(42));
         assert_eq!(state.detail.as_deref(), Some("2 peers connected, 1 client; since Sat 2026"));
         let state = read_state(
-            "LoadState=loaded\nUnitFileState=disabled\nActiveState=failed\nSubState=failed\nResult=exit-code\n\
-             MainPID=0\nNRestarts=5\nStatusText=\n",
+            "LoadState=loaded\nUnitFileState=disabled\nActiveState=failed\nSubState=failed\n\
+             Result=exit-code\nMainPID=0\nNRestarts=5\nStatusText=\n",
         );
         assert!(state.is_over() && !state.enabled && state.pid.is_none());
         assert_eq!(state.detail.as_deref(), Some("ended by exit-code; started again 5 times"));
