@@ -1,6 +1,7 @@
 //! `axon service`, with managers of services that are scripts of the test's own (`tests/service/`): they note
 //! what they are called with, and start what the service's file says.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::print_stderr)]
 
 mod support;
 
@@ -357,6 +358,100 @@ fn systemd_takes_the_units_as_they_are() {
         let ours = said.lines().filter(|line| line.contains("axon")).collect::<Vec<_>>();
         assert!(output.status.success() && ours.is_empty(), "{said}");
     }
+}
+
+/// A user's home, and directories of control groups for that user's systemd. Both go when it is dropped.
+struct Real {
+    home: tempfile::TempDir,
+    groups: Vec<PathBuf>,
+}
+
+impl Real {
+    /// None where this user may not make such things.
+    fn new() -> Option<Self> {
+        let own = ["-m", "-p", "-f", "--kill-child", "--mount-proc", "true"];
+        let may = rustix::process::geteuid().is_root()
+            && Command::new("unshare").args(own).output().is_ok_and(|output| output.status.success());
+        let home = tempfile::Builder::new().prefix("ax").tempdir().unwrap();
+        let mut real = Self { home, groups: Vec::new() };
+        for hierarchy in ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"] {
+            let group = Path::new(hierarchy).join(format!("axon-test-{}", std::process::id()));
+            if may && Path::new(hierarchy).join("cgroup.procs").exists() && fs::create_dir(&group).is_ok() {
+                real.groups.push(group);
+            }
+        }
+        (!real.groups.is_empty()).then_some(real)
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        for group in &self.groups {
+            // The innermost first. One whose last process is just ending is tried again.
+            wait_for("the control groups to be empty", || {
+                Command::new("find")
+                    .arg(group)
+                    .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])
+                    .output()
+                    .ok();
+                (!group.exists()).then_some(())
+            });
+        }
+    }
+}
+
+/// The unit with all that it shuts out, under a real systemd: as an ordinary user, in namespaces of its own.
+#[test]
+fn it_works_under_a_real_systemd() {
+    let name = "it_works_under_a_real_systemd";
+    if !Path::new("/lib/systemd/systemd").exists() {
+        return skip(name, "there is no systemd");
+    }
+    let Some(real) = Real::new() else {
+        // This is no tool that could be installed.
+        eprintln!("{name} needs root, namespaces and control groups: not tried");
+        return;
+    };
+    let home = real.home.path();
+    set_mode(home, 0o755);
+    fs::copy(AXON, home.join("axon")).unwrap();
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/service");
+    fs::copy(tools.join("inside"), home.join("inside")).unwrap();
+    for root in [".axon", ".axon/instances", ".axon/instances/bob"] {
+        fs::create_dir(home.join(root)).unwrap();
+        set_mode(&home.join(root), 0o700);
+        let text = "bind = \"127.0.0.1\"\nmdns = false\nport = 0\n";
+        fs::write(home.join(root).join("config.toml"), text).unwrap();
+    }
+    // The watchdog's minute is long for a test.
+    let more = home.join(".config/systemd/user/axon.service.d");
+    fs::create_dir_all(&more).unwrap();
+    fs::write(more.join("sooner.conf"), "[Service]\nWatchdogSec=3\nRestartSec=0\n").unwrap();
+    let mut command = Command::new("timeout");
+    command.args(["60", "unshare", "-m", "-p", "-f", "--kill-child", "--mount-proc"]);
+    command.arg(tools.join("real")).arg(home).arg("54321").args(&real.groups);
+    let ran = run(command);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let lines = ran.lines();
+    let is = |line: usize, wanted: Value| {
+        for (key, value) in wanted.as_object().unwrap() {
+            assert_eq!(&lines[line][key], value, "line {line}: {ran:?}");
+        }
+    };
+    is(0, json!({"ok": true, "written": true}));
+    is(1, json!({"ok": true, "state": "running", "enabled": true, "answers": true}));
+    is(2, json!({"seccomp": 2}));
+    is(3, json!({"ok": true, "service": "axon-bob.service"}));
+    is(4, json!({"ok": true}));
+    is(5, json!({"ok": true, "kind": "response"}));
+    assert_eq!(lines[5]["payload"]["summary"], "Are you there?", "{ran:?}");
+    is(6, json!({"reload": 1, "state": "active"}));
+    is(7, json!({"ok": true}));
+    is(8, json!({"same": true, "restarts": 0}));
+    is(9, json!({"ok": true, "state": "running"}));
+    assert!(lines[9]["detail"].as_str().unwrap().ends_with("started again once"), "{ran:?}");
+    is(10, json!({"ok": true, "removed": true}));
+    is(11, json!({"ok": true, "removed": true}));
 }
 
 // ---- launchd ----------------------------------------------------------------------------------------------

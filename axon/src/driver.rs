@@ -141,6 +141,8 @@ struct Driver {
     config: Config,
     /// Whoever started it, where that wants to know how it is.
     manager: Notify,
+    /// Whether something was heard that may change what it is told.
+    stirred: bool,
     /// Scoped sockets that are open.
     scopes: HashSet<String>,
     started: Instant,
@@ -237,6 +239,7 @@ impl Driver {
             stored,
             config,
             manager: Notify::of_env(),
+            stirred: false,
             scopes: HashSet::new(),
             started,
             inputs: VecDeque::new(),
@@ -263,7 +266,7 @@ impl Driver {
         self.manager.ready(self.node.glance());
         while !self.stopped {
             self.turn([&mut terminate, &mut interrupt], &mut hangup).await;
-            self.manager.turned(|| self.node.glance());
+            self.manager.turned(std::mem::take(&mut self.stirred), || self.node.glance());
         }
         if self.rekeyed && !self.told_to_stop {
             // To its manager one that starts again as another is one that reads its settings again.
@@ -326,6 +329,7 @@ impl Driver {
 
     /// How many inputs it was.
     fn net_event(&mut self, event: NetEvent) -> usize {
+        self.stirred = true;
         let mut taken = 0;
         for event in event.each() {
             if let Some(input) = self.net.absorb(event) {
@@ -337,6 +341,7 @@ impl Driver {
     }
 
     fn ipc_event(&mut self, event: IpcEvent) {
+        self.stirred = true;
         if let Some(input) = self.ipc.absorb(event) {
             self.feed(input);
         }
@@ -344,7 +349,11 @@ impl Driver {
 
     fn disk_event(&mut self, event: DiskEvent) {
         match event {
-            DiskEvent::Input(input) => self.feed(input),
+            DiskEvent::Input(input) => {
+                // A command has come to its end. All else that the disk says is of no weight here.
+                self.stirred |= matches!(input, Input::Done { .. });
+                self.feed(input);
+            }
             DiskEvent::Socket { job, change, outcome } => {
                 let outcome = outcome.and_then(|before| self.change_scope(change, before));
                 match job {

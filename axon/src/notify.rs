@@ -95,10 +95,11 @@ impl Notify {
         }
     }
 
-    /// The loop has turned.
-    pub fn turned(&mut self, glance: impl FnOnce() -> Glance) {
+    /// The loop has turned; whether that was for something that may show at a glance. What shows without it is
+    /// seen at a later turn.
+    pub fn turned(&mut self, stirred: bool, glance: impl FnOnce() -> Glance) {
         if let Some(manager) = &mut self.0 {
-            manager.turned(Instant::now(), glance);
+            manager.turned(Instant::now(), stirred, glance);
         }
     }
 
@@ -155,14 +156,14 @@ impl Manager {
         }
     }
 
-    fn turned(&mut self, now: Instant, glance: impl FnOnce() -> Glance) {
+    fn turned(&mut self, now: Instant, stirred: bool, glance: impl FnOnce() -> Glance) {
         let mut news = None;
-        if now.saturating_duration_since(self.looked) < LOOK {
-            // Something may have changed just after the last look.
-            self.look_at = Some(self.looked + LOOK);
-        } else {
+        if now.saturating_duration_since(self.looked) >= LOOK {
             (self.looked, self.look_at) = (now, None);
             news = Some(glance()).filter(|news| self.told.as_ref() != Some(news));
+        } else if stirred {
+            // Something may have changed just after the last look.
+            self.look_at = Some(self.looked + LOOK);
         }
         let hungry = self.feed_every.is_some_and(|every| now.saturating_duration_since(self.fed) >= every);
         let again = self.again_at.is_some_and(|at| at <= now);
@@ -311,16 +312,17 @@ mod tests {
         assert_eq!(heard(&socket), ["READY=1\nSTATUS=0 peers connected, 0 clients\n"]);
         let at = |ms| start + Duration::from_millis(ms);
         for ms in 1..1_000 {
-            manager.turned(at(ms), || glance(usize::try_from(ms).unwrap(), 1));
+            manager.turned(at(ms), true, || glance(usize::try_from(ms).unwrap(), 1));
         }
         assert_eq!(heard(&socket), Vec::<String>::new());
         assert_eq!(Notify(None).due(), None);
         assert_eq!(manager.look_at, Some(at(1_000)), "what changed meanwhile is told without another turn");
-        manager.turned(at(1_000), || glance(1, 1));
+        manager.turned(at(1_000), true, || glance(1, 1));
         assert_eq!(heard(&socket), ["STATUS=1 peer connected, 1 client\n"]);
         assert_eq!(manager.look_at, None);
-        manager.turned(at(9_000), || glance(1, 1));
+        manager.turned(at(9_000), true, || glance(1, 1));
         assert_eq!(heard(&socket), Vec::<String>::new(), "nothing new");
+        manager.turned(at(9_100), false, || glance(1, 1));
         assert_eq!(Notify(Some(Box::new(manager))).due(), None, "an idle daemon is not woken");
     }
 
@@ -331,9 +333,9 @@ mod tests {
         manager.phase = Phase::Serving;
         manager.say(start, Some(glance(0, 0)));
         assert!(heard(&socket)[0].ends_with("WATCHDOG=1\n"));
-        manager.turned(start + Duration::from_secs(29), || glance(0, 0));
+        manager.turned(start + Duration::from_secs(29), true, || glance(0, 0));
         assert_eq!(heard(&socket), Vec::<String>::new());
-        manager.turned(start + Duration::from_secs(30), || glance(0, 0));
+        manager.turned(start + Duration::from_secs(30), true, || glance(0, 0));
         assert_eq!(heard(&socket), ["WATCHDOG=1\n"]);
         assert_eq!(Notify(Some(Box::new(manager))).due(), Some(start + Duration::from_secs(60)));
     }
@@ -350,7 +352,7 @@ mod tests {
         assert_eq!(manager.again_at, Some(start + AGAIN));
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
-        manager.turned(start + AGAIN, || glance(0, 0));
+        manager.turned(start + AGAIN, true, || glance(0, 0));
         assert_eq!(heard(&socket), ["READY=1\nSTATUS=0 peers connected, 0 clients\n"]);
         assert_eq!(manager.again_at, None);
     }

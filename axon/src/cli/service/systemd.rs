@@ -182,8 +182,10 @@ fn read_state(said: &str) -> State {
     if !["", "success"].contains(&result) {
         detail.push(format!("ended by {result}"));
     }
-    if !["", "0"].contains(&restarts) {
-        detail.push(format!("started again {restarts} times"));
+    match restarts {
+        "" | "0" => {}
+        "1" => detail.push("started again once".to_owned()),
+        more => detail.push(format!("started again {more} times")),
     }
     State {
         state: state.to_owned(),
