@@ -95,8 +95,8 @@ impl Notify {
         }
     }
 
-    /// The loop has turned; whether that was for something that may show at a glance. What shows without it is
-    /// seen at a later turn.
+    /// The loop has turned; whether that was for something that may show at a glance. What shows without it
+    /// is seen at a later turn.
     pub fn turned(&mut self, stirred: bool, glance: impl FnOnce() -> Glance) {
         if let Some(manager) = &mut self.0 {
             manager.turned(Instant::now(), stirred, glance);
