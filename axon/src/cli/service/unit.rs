@@ -90,11 +90,11 @@ fn program() -> Result<String, CliError> {
 
 /// A systemd user unit.
 ///
-/// Of the options that shut a service in, those stand here that work without privileges. The ones that need a
-/// mount namespace (`ProtectHome`, `ProtectSystem`, `PrivateTmp`, `ReadWritePaths` and others) bring a user
-/// namespace along in a user's manager: the daemon would see every other user as nobody, and could not serve
-/// the socket of another one (`axon socket add --uid`); where the system forbids such namespaces, it would
-/// not start at all. `CapabilityBoundingSet` fails there too, and a user's service has no capabilities.
+/// Of the options that shut a service in, those stand here that work in a user's manager. The ones that need
+/// a mount namespace (`ProtectHome`, `ProtectSystem`, `PrivateTmp`, `ReadWritePaths` and others) do nothing
+/// there, or bring a user namespace along, in which the daemon would see every other user as nobody and could
+/// not serve the socket of another one (`axon socket add --uid`). `CapabilityBoundingSet` and what implies it
+/// keep a service without privileges from starting. See `spec/decisions/0015-a-service-of-the-user.md`.
 pub fn systemd(service: &Service) -> String {
     let words: String = service.words.iter().map(|word| format!(" {}", systemd_word(word, true))).collect();
     let axon = format!("{}{words}", systemd_word(&service.program, false));
