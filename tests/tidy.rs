@@ -177,7 +177,7 @@ fn the_rooms_of_the_daemon_do_not_know_each_other() {
         for path in imports(&file, "axon/src/", &text) {
             let target = path.split("::").next().unwrap();
             let daemon = file == "axon/src/cli/daemon.rs" && target == "driver";
-            if ["net", "ipc", "discover", "driver"].contains(&target) && !daemon {
+            if ["net", "ipc", "discover", "driver", "notify"].contains(&target) && !daemon {
                 faults.push(format!("{file} uses {path}"));
             }
         }

@@ -19,6 +19,7 @@ use crate::disk::{
 };
 use crate::ipc::{Ipc, IpcEvent};
 use crate::net::{BindError, Net, NetConfig, NetEvent};
+use crate::notify::Notify;
 
 /// Inputs of each source that wait for the loop.
 const INPUTS_MAX: usize = 256;
@@ -138,6 +139,10 @@ struct Driver {
     /// What the disk has done; bounded by what the node asks of it.
     stored: mpsc::UnboundedReceiver<DiskEvent>,
     config: Config,
+    /// Whoever started it, where that wants to know how it is.
+    manager: Notify,
+    /// Whether something was heard that may change what it is told.
+    stirred: bool,
     /// Scoped sockets that are open.
     scopes: HashSet<String>,
     started: Instant,
@@ -233,6 +238,8 @@ impl Driver {
             found,
             stored,
             config,
+            manager: Notify::of_env(),
+            stirred: false,
             scopes: HashSet::new(),
             started,
             inputs: VecDeque::new(),
@@ -256,8 +263,14 @@ impl Driver {
         let mut hangup = signal(SignalKind::hangup())?;
         self.carry_out();
         self.feed(Input::Start);
+        self.manager.ready(self.node.glance());
         while !self.stopped {
             self.turn([&mut terminate, &mut interrupt], &mut hangup).await;
+            self.manager.turned(std::mem::take(&mut self.stirred), || self.node.glance());
+        }
+        if self.rekeyed && !self.told_to_stop {
+            // To its manager one that starts again as another is one that reads its settings again.
+            self.manager.reloading();
         }
         if let Some(mdns) = self.mdns.take() {
             mdns.stop();
@@ -273,6 +286,9 @@ impl Driver {
             () = std::future::ready(()) => self.told_to_stop,
         };
         let end = if self.rekeyed && !told { End::Restart } else { End::Stopped };
+        if end == End::Stopped {
+            self.manager.stopping();
+        }
         tracing::info!("{}", if end == End::Restart { "starting again as another" } else { "stopped" });
         Ok(end)
     }
@@ -281,6 +297,7 @@ impl Driver {
     async fn turn(&mut self, stop: [&mut Signal; 2], hangup: &mut Signal) {
         let [terminate, interrupt] = stop;
         let due = self.node.next_timeout().map(|at_ms| self.started + Duration::from_millis(at_ms));
+        let due = [due, self.manager.due()].into_iter().flatten().min();
         tokio::select! {
             Some(event) = self.net_events.recv() => {
                 let mut taken = self.net_event(event);
@@ -306,12 +323,13 @@ impl Driver {
             () = sleep_until(due) => self.feed(Input::Timer),
             _ = terminate.recv() => self.stop("SIGTERM"),
             _ = interrupt.recv() => self.stop("SIGINT"),
-            _ = hangup.recv() => self.disk.reload(None),
+            _ = hangup.recv() => self.reload(None),
         }
     }
 
     /// How many inputs it was.
     fn net_event(&mut self, event: NetEvent) -> usize {
+        self.stirred = true;
         let mut taken = 0;
         for event in event.each() {
             if let Some(input) = self.net.absorb(event) {
@@ -323,6 +341,7 @@ impl Driver {
     }
 
     fn ipc_event(&mut self, event: IpcEvent) {
+        self.stirred = true;
         if let Some(input) = self.ipc.absorb(event) {
             self.feed(input);
         }
@@ -330,7 +349,11 @@ impl Driver {
 
     fn disk_event(&mut self, event: DiskEvent) {
         match event {
-            DiskEvent::Input(input) => self.feed(input),
+            DiskEvent::Input(input) => {
+                // A command has come to its end. All else that the disk says is of no weight here.
+                self.stirred |= matches!(input, Input::Done { .. });
+                self.feed(input);
+            }
             DiskEvent::Socket { job, change, outcome } => {
                 let outcome = outcome.and_then(|before| self.change_scope(change, before));
                 match job {
@@ -421,7 +444,7 @@ impl Driver {
                 Effect::SavePeers(peers) => self.disk.save_peers(peers),
                 Effect::Contacts { job, changes } => self.disk.contacts(job, changes),
                 Effect::Socket { job, change } => self.disk.socket(Some(job), change),
-                Effect::Reload { job } => self.disk.reload(Some(job)),
+                Effect::Reload { job } => self.reload(Some(job)),
                 Effect::Rekey { job } => self.disk.rekey(job),
                 Effect::Audit(row) => self.disk.audit(row),
                 Effect::Purge { job, peer } => self.ipc.purge(job, peer),
@@ -438,8 +461,14 @@ impl Driver {
     fn stop(&mut self, signal: &str) {
         tracing::info!("{signal}: finishing what is in flight");
         self.told_to_stop = true;
+        self.manager.stopping();
         self.ipc.stop_accepting();
         self.feed(Input::Stop);
+    }
+
+    fn reload(&mut self, job: Option<JobId>) {
+        self.manager.reloading();
+        self.disk.reload(job);
     }
 
     /// Takes what the files say now; what is wrong leaves everything as it was.
@@ -460,6 +489,7 @@ impl Driver {
                 Err(why)
             }
         };
+        self.manager.reloaded();
         if let Some(job) = job {
             self.feed(Input::Done { job, outcome: done });
         }

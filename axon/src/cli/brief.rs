@@ -92,8 +92,18 @@ mod tests {
                 None => slow.push(whole.get_name().to_owned()),
             }
         }
-        let no_socket =
-            ["demo", "identity", "bench", "config", "doctor", "examples", "completions", "instances"];
+        let no_socket = [
+            "demo",
+            "identity",
+            "bench",
+            "config",
+            "doctor",
+            "examples",
+            "completions",
+            "man",
+            "service",
+            "instances",
+        ];
         assert_eq!(slow, no_socket);
     }
 

@@ -10,6 +10,7 @@ mod auditing;
 mod commands;
 mod contacting;
 mod dialling;
+mod glance;
 mod held;
 mod inbox;
 mod io;
@@ -52,6 +53,7 @@ use crate::store::Commit;
 use crate::trust::Rates;
 use crate::wire::{Envelope, Header, Scratch, TooLarge, encode_in};
 
+pub use glance::Glance;
 pub use io::{
     ClientId, CommitId, ConnId, DialId, Effect, Input, JobId, KEY_REFUSED, KnownPeer, LogLevel, Lost, Now,
     Of, OldKey, Pins, ReadId, Seen, Side, StreamId, TOO_MANY_STRANGERS, Token, Verify,
