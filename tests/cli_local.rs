@@ -324,10 +324,11 @@ fn the_readme_names_the_verbs_and_flags_that_there_are() {
         // A verb of a verb, such as `mcp install`, has a help of its own.
         let spans = row.split("`axon ").skip(1).map(|rest| rest.split('`').next().unwrap());
         for words in spans.map(|span| span.split(' ').collect::<Vec<_>>()) {
-            if let [verb, sub, ..] = words[..]
-                && sub.bytes().all(|byte| byte.is_ascii_lowercase())
-            {
-                help.push_str(&home.run(&[verb, sub, "--help"]).stdout);
+            let [verb, subs, ..] = words[..] else { continue };
+            for sub in subs.split(['\\', '|']).filter(|sub| !sub.is_empty()) {
+                if sub.bytes().all(|byte| byte.is_ascii_lowercase()) {
+                    help.push_str(&home.run(&[verb, sub, "--help"]).stdout);
+                }
             }
         }
         let words = row.split([' ', '`', '[', ']', ',', ';', '|', '.']);
