@@ -291,7 +291,12 @@ export class Client {
   }
 
   /** Sends a message of any kind. The answer is given as it came, also where it is an `error`. */
-  async send(to: string | undefined, kind: string, payload: object, options: SendOptions = {}): Promise<Sent> {
+  async send(
+    to: string | undefined,
+    kind: string,
+    payload: object,
+    options: SendOptions = {},
+  ): Promise<Sent> {
     const { signal, ...more } = options;
     const own = Number((payload as { deadline_ms?: unknown }).deadline_ms) || 0;
     const wait = Math.min(Math.max(own, REQUEST_MS), DEADLINE_MS_MAX);
