@@ -5,7 +5,7 @@
  * the function returns, over a new connection if the daemon was restarted meanwhile.
  */
 
-import { Answer, AnswerError } from "./answer.js";
+import { Answer, AnswerError, type Reply } from "./answer.js";
 import type { Connection, Json } from "./connection.js";
 import { AxonError, closed } from "./errors.js";
 import { read } from "./events.js";
@@ -157,7 +157,7 @@ export class Agent {
 
   /**
    * Stops. Requests under way are told so, and have a few seconds for their last words; a delegation that has
-   * none then ends as failed.
+   * none then ends as failed. What had not begun is the daemon's again, for another agent.
    */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
@@ -254,7 +254,7 @@ export class Agent {
     }
     if (request.kind === "delegate" && !(await this.#accepted(run, entry))) return;
     // A handler that does not listen to its end keeps its place until it returns: so many run at most.
-    await this.#places.take();
+    if (!this.#places.takeNow()) await this.#places.take();
     try {
       if (run.ended === undefined) await this.#work(run, entry);
     } finally {
@@ -318,11 +318,21 @@ export class Agent {
 
   async #give(answer: Answer, { request }: Run): Promise<void> {
     try {
-      const { kind, payload } = answer.reply(request.kind, request.max_tokens);
+      const { kind, payload } = this.#written(answer, request);
       if (kind === "result") await this.#result(request.id, payload);
       else await this.#reply(request.id, kind, payload);
     } catch (error) {
       this.#failed(error, request);
+    }
+  }
+
+  #written(answer: Answer, request: Request): Reply {
+    try {
+      return answer.reply(request.kind, request.max_tokens);
+    } catch (error) {
+      // What cannot be written as JSON.
+      this.#failed(error, request);
+      return FELL.reply(request.kind);
     }
   }
 

@@ -63,6 +63,7 @@ export class MessageStream implements AsyncIterableIterator<InboxMessage> {
   #store = 0;
   #agent: string | undefined;
   #fatal: unknown;
+  #closed = false;
   #taking: Promise<unknown> = Promise.resolve();
   readonly #onClose: () => unknown;
 
@@ -105,9 +106,10 @@ export class MessageStream implements AsyncIterableIterator<InboxMessage> {
 
   /** Closes it and its connection. */
   close(): void {
-    if (this.#link.isClosed) return;
+    if (this.#closed) return;
+    this.#closed = true;
     this.#link.close();
-    this.#queue = [];
+    this.#drop();
     this.#bell.ring();
     this.#onClose();
   }
@@ -125,8 +127,8 @@ export class MessageStream implements AsyncIterableIterator<InboxMessage> {
     try {
       for (;;) {
         signal?.throwIfAborted();
+        if (this.#closed) return { done: true, value: undefined };
         if (this.#fatal !== undefined) throw this.#fatal;
-        if (this.#link.isClosed) return { done: true, value: undefined };
         const rung = this.#bell.next();
         const row = this.#take();
         if (row !== undefined) return { done: false, value: this.#give(row) };

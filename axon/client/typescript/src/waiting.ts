@@ -90,13 +90,17 @@ export class Places {
     return this.#waiting.size;
   }
 
+  /** Takes a place if one is free now. */
+  takeNow(): boolean {
+    if (this.#free === 0) return false;
+    this.#free -= 1;
+    return true;
+  }
+
   /** Takes a place, when there is one; whoever gets it gives it back with {@link Places.give}. */
   take(signal?: AbortSignal): Promise<void> {
     if (signal?.aborted) return Promise.reject(signal.reason);
-    if (this.#free > 0) {
-      this.#free -= 1;
-      return Promise.resolve();
-    }
+    if (this.takeNow()) return Promise.resolve();
     return new Promise((resolve, reject) => {
       const next = (): void => {
         signal?.removeEventListener("abort", stop);
