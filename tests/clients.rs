@@ -65,7 +65,8 @@ impl Stage {
 
 /// Plays all cases with this runner. Each must be ok.
 fn play(mut command: Command) {
-    let (alice, bob) = pair_with("", "ipc.buffer_size = 100\n");
+    let quick = "handshake_timeout_secs = 1\n";
+    let (alice, bob) = pair_with(quick, &format!("{quick}ipc.buffer_size = 100\n"));
     command.env("AXON_CASES", cases()).env("AXON_A", alice.socket()).env("AXON_B", bob.socket());
     command.env("HOME", alice.root()).env_remove("AXON_ROOT");
     if std::env::var_os("AXON_ONLY").is_none() {

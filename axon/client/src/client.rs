@@ -91,6 +91,11 @@ impl Client {
         Self::connect(&self.shared.path, self.shared.hello.clone()).await
     }
 
+    /// Why the connection is over; none while it is not.
+    pub fn end(&self) -> Option<ClientError> {
+        self.shared.conn.end()
+    }
+
     /// The socket.
     pub fn path(&self) -> &Path {
         &self.shared.path

@@ -51,6 +51,11 @@ impl Conn {
         Ok(Self { lines, wires, tasks: [reader, writer] })
     }
 
+    /// Why it is over; none while it is not.
+    pub(crate) fn end(&self) -> Option<ClientError> {
+        self.wires.lock().closed.clone()
+    }
+
     /// Sends one command and awaits its reply. The permit is given back when the reply is there, even when
     /// nobody waits for it any more.
     pub(crate) async fn call(
