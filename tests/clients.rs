@@ -13,7 +13,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Daemon, pair_with};
+use support::{AXON, Daemon, pair_with};
 
 /// How long a runner may take for all cases.
 const RUN: Duration = Duration::from_secs(240);
@@ -108,6 +108,20 @@ fn play(mut command: Command) {
     let only = std::env::var("AXON_ONLY").ok();
     let wanted: BTreeSet<String> = ids.filter(|id| only.as_ref().is_none_or(|only| only == id)).collect();
     assert_eq!(played, wanted);
+}
+
+#[test]
+fn rust_plays_the_cases() {
+    let bin = Path::new(AXON).parent().unwrap().join("examples").join("client_cases");
+    if !bin.exists() {
+        // `cargo test --workspace` has built it; `cargo test --test clients` has not.
+        let release = Path::new(AXON).parent().unwrap().ends_with("release");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--locked", "--workspace", "--example", "client_cases"]);
+        cargo.args(release.then_some("--release")).current_dir(repository());
+        assert!(cargo.status().unwrap().success());
+    }
+    play(Command::new(bin));
 }
 
 fn python(arguments: &[&str]) -> Option<Command> {

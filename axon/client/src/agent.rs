@@ -101,6 +101,11 @@ impl Request {
         wait_end(self.ended.clone()).await
     }
 
+    /// Why the request needs no answer any more; none while it does.
+    pub fn has_ended(&self) -> Option<End> {
+        self.ended.borrow().clone()
+    }
+
     /// Tells the sender of a delegation how far it is: `state` is `accepted` or `running`.
     ///
     /// A sender that did not offer the `progress` feature is not told; that is no error.

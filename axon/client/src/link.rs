@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
 use crate::agent::reconnect;
@@ -33,6 +33,8 @@ pub struct Link {
     path: Arc<PathBuf>,
     state: Arc<Mutex<State>>,
     patience: Duration,
+    /// Whether it was closed for good.
+    closed: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,12 @@ impl Link {
         let client = Client::connect(path.as_ref(), hello).await?;
         let state = State { client, watch: false, subscription: None, advert: None, missed: false };
         let path = Arc::new(path.as_ref().to_owned());
-        Ok(Self { path, state: Arc::new(Mutex::new(state)), patience: PATIENCE })
+        Ok(Self {
+            path,
+            state: Arc::new(Mutex::new(state)),
+            patience: PATIENCE,
+            closed: watch::channel(false).0,
+        })
     }
 
     /// Waits so long for a daemon that is away, in place of 10 s.
@@ -64,6 +71,13 @@ impl Link {
     /// The socket.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Closes it for good, for all clones: what waits for a reply gets [`ClientError::Closed`].
+    pub async fn close(&self) {
+        self.closed.send_replace(true);
+        // Nobody makes a new connection any more.
+        self.state.lock().await.client.close();
     }
 
     /// The present connection, or a new one when it has ended.
@@ -83,7 +97,7 @@ impl Link {
 
     /// Asks for an event at each change of any delegation, on this connection and those that follow.
     pub async fn watch(&self) -> Result<(), ClientError> {
-        watch(&self.client().await?).await?;
+        watch_delegations(&self.client().await?).await?;
         self.state.lock().await.watch = true;
         Ok(())
     }
@@ -113,6 +127,14 @@ impl Link {
     }
 
     async fn live(&self) -> Result<Client, ClientError> {
+        let mut closed = self.closed.subscribe();
+        tokio::select! {
+            _ = closed.wait_for(|closed| *closed) => Err(ClientError::Closed),
+            client = self.make() => client,
+        }
+    }
+
+    async fn make(&self) -> Result<Client, ClientError> {
         let mut state = self.state.lock().await;
         while state.client.end().is_some() {
             let client = reconnect(&state.client).await?;
@@ -139,13 +161,13 @@ impl State {
             client.subscribe(subscription).await?;
         }
         if self.watch {
-            watch(client).await?;
+            watch_delegations(client).await?;
         }
         Ok(())
     }
 }
 
-async fn watch(client: &Client) -> Result<(), ClientError> {
+async fn watch_delegations(client: &Client) -> Result<(), ClientError> {
     let filter = DelegationFilter { limit: Some(1), watch: true, ..DelegationFilter::default() };
     client.delegations(&filter).await.map(drop)
 }
