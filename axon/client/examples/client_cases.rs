@@ -127,6 +127,7 @@ enum Thing {
 
 struct Answerer {
     attached: watch::Sender<u64>,
+    begun: watch::Sender<u64>,
     handled: watch::Sender<Vec<Value>>,
     stop: Mutex<Option<oneshot::Sender<()>>>,
     serving: Mutex<Option<JoinHandle<()>>>,
@@ -346,6 +347,11 @@ async fn do_step(stage: Arc<Stage>, step: Value) -> Done {
             stage.answerer(&step)?.attached.subscribe().wait_for(|n| *n >= times).await.unwrap();
             Ok(Value::Null)
         }
+        "begun" => {
+            let count = step["count"].as_u64().unwrap();
+            stage.answerer(&step)?.begun.subscribe().wait_for(|n| *n >= count).await.unwrap();
+            Ok(Value::Null)
+        }
         "handled" => {
             let count = usize::try_from(step["count"].as_u64().unwrap()).unwrap();
             let mut handled = stage.answerer(&step)?.handled.subscribe();
@@ -546,6 +552,7 @@ async fn answer(stage: &Arc<Stage>, step: &Value) -> Result<Arc<Answerer>, Fault
     let (stop, stopped) = oneshot::channel::<()>();
     let one = Arc::new(Answerer {
         attached: watch::channel(0).0,
+        begun: watch::channel(0).0,
         handled: watch::channel(Vec::new()).0,
         stop: Mutex::new(Some(stop)),
         serving: Mutex::new(None),
@@ -554,6 +561,7 @@ async fn answer(stage: &Arc<Stage>, step: &Value) -> Result<Arc<Answerer>, Fault
     let attached = one.attached.clone();
     let mut agent = Agent::new(move |request: Request| {
         let (script, gates, seen) = (script.clone(), gates.clone(), seen.clone());
+        seen.begun.send_modify(|times| *times += 1);
         async move { Left { seen, request }.play(script, &gates).await }
     })
     .kinds(texts(step, "kinds").unwrap_or_else(|| vec!["query".to_owned(), "delegate".to_owned()]))

@@ -1,7 +1,7 @@
 //! Typed client of the axon daemon's Unix socket (IPC version 2, `spec/IPC.md`).
 //!
-//! [`Client`] is one connection: ask, delegate, notify, read the inbox, subscribe. [`Link`] makes it again when
-//! it has ended. [`Messages`] is the inbox as a stream, with acknowledgement, over restarts of the daemon.
+//! [`Client`] is one connection: ask, delegate, notify, read the inbox, subscribe. [`Link`] makes it again
+//! when it has ended. [`Messages`] is the inbox as a stream, with acknowledgement, over restarts of the daemon.
 //! [`Agent`] turns a closure into an agent that answers what peers ask. All need a tokio runtime; a
 //! current-thread one will do.
 //!

@@ -157,7 +157,7 @@ impl Messages {
         Ok(())
     }
 
-    /// Reads what was not told. Rows that were given and are not acknowledged come again, and are passed over.
+    /// Reads what was not told. Rows that were given and not acknowledged come again, and are passed over.
     async fn catch_up(&mut self) -> Result<(), ClientError> {
         let page = self.client.inbox(Some(PAGE_ROWS), None).await?;
         self.lose(page.lost_before_seq);

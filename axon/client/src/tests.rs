@@ -15,6 +15,7 @@ use crate::{
     Hello, OutboxFilter, Query, SendOptions, SendState, Subscription, Trust,
 };
 
+mod lasting;
 mod owner;
 mod raw;
 
