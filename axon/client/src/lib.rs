@@ -1,8 +1,8 @@
 //! Typed client of the axon daemon's Unix socket (IPC version 2, `spec/IPC.md`).
 //!
 //! [`Client`] is one connection: ask, delegate, notify, read the inbox, subscribe. [`Link`] makes it again
-//! when it has ended. [`Messages`] is the inbox as a stream, with acknowledgement, over restarts of the daemon.
-//! [`Agent`] turns a closure into an agent that answers what peers ask. All need a tokio runtime; a
+//! when it has ended. [`Messages`] is the inbox as a stream, with acknowledgement, over restarts of the
+//! daemon. [`Agent`] turns a closure into an agent that answers what peers ask. All need a tokio runtime; a
 //! current-thread one will do.
 //!
 //! What must not get lost is kept by the daemon: [`SendOptions::hold`] keeps a message for a peer that cannot
