@@ -3,6 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
+#[path = "clients/typescript.rs"]
+mod typescript;
 
 use std::collections::BTreeSet;
 use std::fs;

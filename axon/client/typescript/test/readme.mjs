@@ -1,0 +1,74 @@
+// Runs the examples of README.md as they stand there, between two daemons that know each other as alice and
+// bob, and compares what they print with what README.md says. Sockets: $AXON_A (alice), $AXON_B (bob).
+
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+import { Client } from "../dist/index.js";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const build = `${root}build/readme`;
+const sockets = { alice: process.env.AXON_A, bob: process.env.AXON_B };
+/** Longest that an example may take. */
+const RUN_MS = 30_000;
+
+const readme = readFileSync(`${root}README.md`, "utf8");
+const form = /<!-- run: (\w+)(, in the background)? -->\n\n```ts\n(.*?)```\n(?:\n```text\n(.*?)```\n)?/gs;
+const examples = [...readme.matchAll(form)].map(([, on, background, code, prints], at) => {
+  return { name: `example${at + 1}`, on, background: background !== undefined, code, prints: prints ?? "" };
+});
+assert.equal(examples.length, readme.match(/^```ts$/gm).length, "each example says where it is run");
+assert.ok(examples.length > 0);
+
+// Inside the package, so that it finds itself by its name, and checked as strictly as itself.
+rmSync(build, { recursive: true, force: true });
+mkdirSync(build, { recursive: true });
+for (const { name, code } of examples) writeFileSync(`${build}/${name}.ts`, code);
+const { compilerOptions } = JSON.parse(readFileSync(`${root}tsconfig.json`, "utf8"));
+const own = { ...compilerOptions, rootDir: ".", outDir: "out", declaration: false };
+writeFileSync(`${build}/tsconfig.json`, JSON.stringify({ compilerOptions: own, include: ["*.ts"] }));
+const compiler = `${root}node_modules/typescript/bin/tsc`;
+execFileSync(process.execPath, [compiler, "-p", build], { stdio: "inherit" });
+
+function start({ name, on }) {
+  const env = { ...process.env, AXON_SOCKET: sockets[on] };
+  const stdio = ["ignore", "pipe", "inherit"];
+  const child = spawn(process.execPath, [`${build}/out/${name}.js`], { env, stdio });
+  let printed = "";
+  child.stdout.setEncoding("utf8").on("data", (text) => (printed += text));
+  const over = once(child, "close").then(([code]) => ({ code, printed }));
+  return { name, child, over };
+}
+
+const background = [];
+try {
+  for (const example of examples) {
+    const running = start(example);
+    if (example.background) {
+      background.push(running);
+      const client = await Client.connect({ socket: sockets[example.on] });
+      // Nothing tells that somebody else has attached: look until it is so.
+      while ((await client.status()).answerers < background.length) {
+        assert.equal(running.child.exitCode, null, `${example.name} has ended`);
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+      client.close();
+      continue;
+    }
+    const late = setTimeout(() => running.child.kill("SIGKILL"), RUN_MS);
+    const { code, printed } = await running.over;
+    clearTimeout(late);
+    assert.equal(code, 0, `${example.name} ended with ${code}`);
+    assert.equal(printed, example.prints, example.name);
+  }
+  for (const { name, child, over } of background) {
+    child.kill("SIGTERM");
+    assert.equal((await over).code, 0, `${name} is stopped by a signal`);
+  }
+} finally {
+  for (const { child } of background) child.kill("SIGKILL");
+}
+process.stdout.write(`${examples.length} examples ran\n`);
