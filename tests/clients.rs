@@ -14,8 +14,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use support::{Daemon, pair_with};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::cli::{run, spawn};
+use support::{AXON, Daemon, pair_with, wait_for};
 
 /// How long a runner may take for all cases.
 const RUN: Duration = Duration::from_secs(240);
@@ -67,7 +69,8 @@ impl Stage {
 
 /// Plays all cases with this runner. Each must be ok.
 fn play(mut command: Command) {
-    let (alice, bob) = pair_with("", "ipc.buffer_size = 100\n");
+    let quick = "handshake_timeout_secs = 1\n";
+    let (alice, bob) = pair_with(quick, &format!("{quick}ipc.buffer_size = 100\n"));
     command.env("AXON_CASES", cases()).env("AXON_A", alice.socket()).env("AXON_B", bob.socket());
     command.env("HOME", alice.root()).env_remove("AXON_ROOT");
     if std::env::var_os("AXON_ONLY").is_none() {
@@ -111,33 +114,106 @@ fn play(mut command: Command) {
     assert_eq!(played, wanted);
 }
 
-fn python(arguments: &[&str]) -> Option<Command> {
+#[test]
+fn rust_plays_the_cases() {
+    let bin = Path::new(AXON).parent().unwrap().join("examples").join("client_cases");
+    if !bin.exists() {
+        // `cargo test --workspace` has built it; `cargo test --test clients` has not.
+        let release = Path::new(AXON).parent().unwrap().ends_with("release");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--locked", "--workspace", "--example", "client_cases"]);
+        cargo.args(release.then_some("--release")).current_dir(repository());
+        assert!(cargo.status().unwrap().success());
+    }
+    play(Command::new(bin));
+}
+
+/// `python3` in the library's folder, where there is one that is new enough.
+fn python(test: &str, arguments: &[&str]) -> Option<Command> {
     let version =
         Command::new("python3").args(["-c", "import sys; print(sys.version_info >= (3, 9))"]).output();
     if !version.is_ok_and(|output| output.stdout.starts_with(b"True")) {
+        support::skip(test, "python3 (3.9 or later) is not installed");
         return None;
     }
     let mut command = Command::new("python3");
-    // Nothing is written beside the sources.
-    command.args(["-B", "-X", "dev"]).args(arguments);
-    command.current_dir(repository().join("axon/client/python"));
+    // Nothing is written beside the sources, and what it says comes at once.
+    command.args(["-B", "-u", "-X", "dev"]).args(arguments);
+    command.current_dir(repository().join("axon/client/python")).env("PYTHONPATH", "src");
     Some(command)
 }
 
 #[test]
 fn python_plays_the_cases() {
-    match python(&["tests/cases.py"]) {
-        Some(command) => play(command),
-        None => support::skip("python_plays_the_cases", "python3 (3.9 or later) is not installed"),
+    if let Some(command) = python("python_plays_the_cases", &["tests/cases.py"]) {
+        play(command);
     }
 }
 
 #[test]
 fn python_without_asyncio_plays_the_cases() {
-    match python(&["tests/cases.py", "--sync"]) {
-        Some(command) => play(command),
-        None => {
-            support::skip("python_without_asyncio_plays_the_cases", "python3 (3.9 or later) is not installed")
-        }
+    if let Some(command) = python("python_without_asyncio_plays_the_cases", &["tests/cases.py", "--sync"]) {
+        play(command);
     }
+}
+
+#[test]
+fn python_tests_of_the_library_alone() {
+    let arguments = ["-m", "unittest", "discover", "-s", "tests"];
+    if let Some(mut command) = python("python_tests_of_the_library_alone", &arguments) {
+        let home = tempfile::tempdir().unwrap();
+        let ran = run({
+            command.env("HOME", home.path());
+            command
+        });
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+    }
+}
+
+/// The blocks of a page in this language, in order.
+fn blocks(page: &Path, language: &str) -> Vec<String> {
+    let text = fs::read_to_string(page).unwrap();
+    let begin = format!("```{language}\n");
+    let rest = text.split(&begin).skip(1);
+    rest.map(|rest| rest.split_once("\n```").unwrap().0.to_owned()).collect()
+}
+
+#[test]
+fn python_examples_of_the_readme() {
+    let Some(_) = python("python_examples_of_the_readme", &[]) else { return };
+    let blocks = blocks(&repository().join("axon/client/python/README.md"), "python");
+    let [ask, ask_plainly, answer, delegate, notify, read, fail] = &blocks[..] else {
+        panic!("{} examples", blocks.len());
+    };
+    let (alice, bob) = support::pair();
+    let program = |daemon: &Daemon, text: &str| {
+        let mut command = python("python_examples_of_the_readme", &["-c", text]).unwrap();
+        command.env("AXON_ROOT", daemon.root()).env("HOME", daemon.root());
+        command
+    };
+    let said = |text: &str| {
+        let ran = run(program(&alice, text));
+        assert_eq!((ran.code, &*ran.stderr), (0, ""), "{ran:?}");
+        ran.stdout
+    };
+    let agent = spawn(program(&bob, answer));
+    let status = || bob.client().ok(json!({"cmd":"status"}));
+    wait_for("the example to answer", || (status()["answerers"] == 1).then_some(()));
+    assert_eq!(said(ask), "At seven.\nAt seven. {'time': '19:00'}\n");
+    assert_eq!(said(ask_plainly), "At seven.\n");
+    let delegated = said(delegate);
+    let [given, ended] = delegated.lines().collect::<Vec<_>>()[..] else { panic!("{delegated}") };
+    assert!(given.ends_with(" accepted"), "{given}");
+    assert_eq!(ended, "completed Done.");
+    assert_eq!(said(fail), "peer_not_found\n");
+
+    // What one example tells, the other reads, and the first hears of it.
+    let mut reader = spawn(program(&bob, read));
+    assert_eq!(said(notify), "delivered\nread\n");
+    assert_eq!(reader.text().trim(), "alice known home.door {'open': True}");
+
+    // Ctrl-C is how it ends.
+    agent.signal(Signal::INT);
+    let ran = agent.wait();
+    assert_eq!((ran.code, &*ran.stderr), (0, ""), "{ran:?}");
 }

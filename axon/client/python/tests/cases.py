@@ -84,7 +84,7 @@ class Answerer:
     def __init__(self, case, path, consumer, step):
         self.case = case
         self.handled = []
-        self.attached = 0
+        self.attached = self.begun = 0
         self.changed = asyncio.Condition()
         self.loop = asyncio.get_running_loop()
         face = axon_client.sync if SYNC else axon_client
@@ -117,6 +117,9 @@ class Answerer:
     def attach(self):
         self.attached += 1
 
+    def begin(self):
+        self.begun += 1
+
     async def until(self, holds):
         async with self.changed:
             await self.changed.wait_for(holds)
@@ -133,6 +136,7 @@ class Answerer:
         self.note(lambda: self.handled.append(seen))
 
     async def awaiting(self, script, request):
+        self.note(self.begin)
         try:
             while True:
                 script = script["by"][request.subject] if "by" in script else script
@@ -155,6 +159,7 @@ class Answerer:
             self.left(request)
 
     def plainly(self, script, request):
+        self.note(self.begin)
         try:
             while True:
                 script = script["by"][request.subject] if "by" in script else script
@@ -318,6 +323,10 @@ class Case:
     async def attached(self, step, fields):
         one = self.things[step["on"]]
         await one.until(lambda: one.attached >= fields["times"])
+
+    async def begun(self, step, fields):
+        one = self.things[step["on"]]
+        await one.until(lambda: one.begun >= fields["count"])
 
     async def handled(self, step, fields):
         one = self.things[step["on"]]

@@ -37,8 +37,7 @@ from ._types import (
     Subscribed,
     Whoami,
 )
-
-__version__ = "0.1.0"
+from ._version import __version__
 
 __all__ = [
     "ENDS",
@@ -66,6 +65,7 @@ __all__ = [
     "Subscribed",
     "SyncRequest",
     "Whoami",
+    "__version__",
     "connect",
     "default_path",
 ]

@@ -215,8 +215,8 @@ class Serving:
         if end is not None and message.kind != "delegate":
             return  # The daemon has told the peer, or hands the query to somebody else.
         if end == "cancelled":
-            outcome = Refuse("cancelled", "stopped, as its sender asked")
-        elif end == "timeout":
+            return  # The ack of the cancel ends it, and nothing follows.
+        if end == "timeout":
             outcome = Refuse("timeout", "the work was not done before its deadline")
         elif end == "stopped":
             outcome = Refuse("internal", "the agent was stopped before the work was done")
