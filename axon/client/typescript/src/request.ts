@@ -29,7 +29,8 @@ const WHY: Record<EndReason, string> = {
   stopped: "the agent stops",
 };
 
-/** What the agent keeps of a request under way. */
+/** What the agent keeps of a request under way.
+ * @internal */
 export class Run {
   readonly request: Request;
   readonly #abort: AbortController;
