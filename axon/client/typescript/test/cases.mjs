@@ -209,7 +209,7 @@ const VERBS = {
   ack_to: (_, { seq }, { stream }) => stream.ack(seq),
   lost: (_, __, { lost }) => ({ lost_before_seq: lost }),
   async answer(stage, step) {
-    const [attached, handled] = [new Seen(), new Seen()];
+    const [attached, begun, handled] = [new Seen(), new Seen(), new Seen()];
     const socket = step.path ?? SOCKETS[step.daemon];
     const client = await Client.connect({ socket, consumer: step.consumer ?? stage.consumer });
     const onAttached = () => attached.add(true);
@@ -217,6 +217,7 @@ const VERBS = {
     const onError = (error) => process.stderr.write(`(${stage.consumer}: ${error})\n`);
     const agent = client.agent({ ...picked(step, "capacity"), onAttached, onError });
     const handler = async (request) => {
+      begun.add(true);
       try {
         return await play(step.script, request, stage);
       } finally {
@@ -227,10 +228,11 @@ const VERBS = {
     for (const kind of step.kinds ?? ["query", "delegate"]) {
       agent.answer(kind, kind === "query" ? picked(step, "domains") : {}, handler);
     }
-    stage.named[step.as] = { client, agent, attached, handled };
+    stage.named[step.as] = { client, agent, attached, begun, handled };
     await agent.start();
   },
   attached: (_, { times }, { attached }) => attached.reach(times).then(() => undefined),
+  begun: (_, { count }, { begun }) => begun.reach(count).then(() => undefined),
   handled: (_, { count }, { handled }) => handled.reach(count),
   release: (stage, { gate }) => stage.gate(gate).open(),
   join(stage, { task }) {
