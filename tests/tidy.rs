@@ -241,8 +241,18 @@ fn the_core_and_the_client_stay_light() {
 
 fn sources() -> Vec<(String, String)> {
     let mut all = files("axon", ".rs");
-    for (dir, ending) in [("tests", ".rs"), ("examples", ".rs"), ("examples", ".py"), ("examples", ".sh")] {
+    for (dir, ending) in [
+        ("tests", ".rs"),
+        ("examples", ".rs"),
+        ("examples", ".py"),
+        ("examples", ".sh"),
+        ("axon/client/python", ".py"),
+    ] {
         all.extend(files(dir, ending));
+    }
+    // The folders by name: what npm installs and the compiler writes beside them is nobody's to read.
+    for (dir, ending) in [("src", ".ts"), ("test", ".mjs")] {
+        all.extend(files(&format!("axon/client/typescript/{dir}"), ending));
     }
     all
 }

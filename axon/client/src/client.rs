@@ -91,6 +91,16 @@ impl Client {
         Self::connect(&self.shared.path, self.shared.hello.clone()).await
     }
 
+    /// Closes the connection now, for all clones: what waits for a reply gets [`ClientError::Closed`].
+    pub fn close(&self) {
+        self.shared.conn.close();
+    }
+
+    /// Why the connection is over; none while it is not.
+    pub fn end(&self) -> Option<ClientError> {
+        self.shared.conn.end()
+    }
+
     /// The socket.
     pub fn path(&self) -> &Path {
         &self.shared.path

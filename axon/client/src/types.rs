@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{ClientError, Delegation, Knock, SendState, Trust};
+use crate::{ClientError, Delegation, DelegationState, Given, Knock, SendState, Trust};
 
 /// How a client introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -307,6 +307,21 @@ impl Sent {
     /// Whether it waits in the outbox for its peer; it has no answer then.
     pub fn is_held(&self) -> bool {
         self.send_state() == Some(SendState::Held)
+    }
+
+    /// What became of a delegation: one that the peer does not take is [`ClientError::Declined`], and an
+    /// `error` envelope [`ClientError::Peer`].
+    pub fn into_given(self) -> Result<Given, ClientError> {
+        let id = self.msg_id.clone();
+        if self.is_held() {
+            return Ok(Given { id, state: DelegationState::Held });
+        }
+        let ack = self.into_answer()?;
+        if let Some(reason) = ack.refusal() {
+            return Err(ClientError::Declined { reason, from: ack.from, id });
+        }
+        let queued = ack.text("state").as_deref() == Some("queued");
+        Ok(Given { id, state: if queued { DelegationState::Queued } else { DelegationState::Accepted } })
     }
 
     /// The peer's answer; an `error` envelope becomes [`ClientError::Peer`].
