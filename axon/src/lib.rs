@@ -13,3 +13,4 @@ pub mod image;
 pub mod ipc;
 pub mod log;
 pub mod net;
+pub mod readiness;
