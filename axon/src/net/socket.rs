@@ -1,5 +1,5 @@
-//! The UDP socket as quinn uses it, with fewer calls to the system than quinn's own: it is watched for packets
-//! alone, and is not asked for more once a read has brought fewer than it could.
+//! The UDP socket as quinn uses it, with fewer calls to the system than quinn's own: it is watched for
+//! packets alone, and is not asked for more once a read has brought fewer than it could.
 
 use std::fmt;
 use std::future::Future;
@@ -19,6 +19,8 @@ use crate::readiness;
 /// Reads bring so many datagrams at most. The system joins those of one sender to one; each has room of its
 /// own, which is memory once it was used.
 const TOGETHER: usize = 8;
+/// Whether a read brings all that there is, up to so many.
+const READS_ALL: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// A bound UDP socket.
 #[derive(Debug)]
@@ -60,8 +62,9 @@ impl AsyncUdpSocket for Socket {
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 read => {
-                    // What comes after this is told of anew.
-                    if read.as_ref().is_ok_and(|read| *read < together) {
+                    // There were no more, and what comes after this is told of anew. Elsewhere a read may
+                    // bring one where there are several.
+                    if READS_ALL && read.as_ref().is_ok_and(|read| *read < together) {
                         ready.clear_ready();
                     } else {
                         ready.retain_ready();
