@@ -15,3 +15,4 @@ pub mod ipc;
 pub mod log;
 pub mod net;
 pub mod notify;
+pub mod readiness;
