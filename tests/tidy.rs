@@ -250,6 +250,10 @@ fn sources() -> Vec<(String, String)> {
     ] {
         all.extend(files(dir, ending));
     }
+    // The folders by name: what npm installs and the compiler writes beside them is nobody's to read.
+    for (dir, ending) in [("src", ".ts"), ("test", ".mjs")] {
+        all.extend(files(&format!("axon/client/typescript/{dir}"), ending));
+    }
     all
 }
 

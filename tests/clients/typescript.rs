@@ -101,7 +101,9 @@ fn typescript_package_holds_what_it_should() {
     let home = tempfile::tempdir().unwrap();
     let mut npm = Command::new("npm");
     npm.args(["pack", "--dry-run", "--json", "--ignore-scripts", "--offline"]);
-    let output = npm.current_dir(package()).env("HOME", home.path()).output().unwrap();
+    let Ok(output) = npm.current_dir(package()).env("HOME", home.path()).output() else {
+        return support::skip("typescript_package_holds_what_it_should", "npm is not installed");
+    };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let packed: Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut files: Vec<&str> =

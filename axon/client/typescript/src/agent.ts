@@ -28,6 +28,8 @@ const RETRY = { times: 120, ms: 5_000 };
 /** A `reply` that waits for the peer's receipt. */
 const RECEIPT_MS = 40_000;
 
+/** Why progress is left out: its sender takes none, or cannot take it now. */
+const UNTOLD = ["not_offered", "not_authorized", "overloaded", "peer_unreachable", "stuck", "timeout"];
 /** The answer of an agent whose handler threw. The peer is not told what. */
 const FELL = Answer.error("internal", "the agent failed on this request: ask it something else");
 
@@ -361,16 +363,19 @@ export class Agent {
     return this.#reply(id, "ack", { accepted: false, reason });
   }
 
-  async #progress(ref: string, progress: object): Promise<void> {
+  async #progress(ref: string, progress: object): Promise<boolean> {
     const connection = this.#connection;
-    if (connection === undefined) throw closed();
+    if (connection === undefined) return false;
     const payload = { state: "running", ...progress };
     try {
       const limits = { slow: true, limit_ms: RECEIPT_MS };
       await connection.call("reply", { ref, kind: "progress", payload }, limits);
+      return true;
     } catch (error) {
-      // A sender that takes no progress is not told.
-      if (!(error instanceof AxonError) || error.code !== "not_offered") throw error;
+      // Progress that cannot be told now is left out: the result says the rest.
+      const left = error instanceof AxonError && (error.endsConnection || UNTOLD.includes(error.code));
+      if (left) return false;
+      throw error;
     }
   }
 

@@ -46,7 +46,8 @@ export class AxonError extends Error {
   }
 }
 
-/** The connection has ended before the reply. */
+/** The connection has ended before the reply.
+ * @internal */
 export function closed(): AxonError {
   return new AxonError(
     "closed",
@@ -55,7 +56,8 @@ export function closed(): AxonError {
   );
 }
 
-/** The daemon said what is not in the specification. */
+/** The daemon said what is not in the specification.
+ * @internal */
 export function protocol(what: string): AxonError {
   const why = `the daemon does not speak as expected (${what})`;
   return new AxonError("protocol", `${why}: are this library and the daemon of one version?`);
@@ -73,14 +75,16 @@ function nobody(path: string): AxonError {
   );
 }
 
-/** What the system said of the socket, as an error of ours. */
+/** What the system said of the socket, as an error of ours.
+ * @internal */
 export function ofSystem(path: string, error: NodeJS.ErrnoException): AxonError {
   if (error.code === "ENOENT" || error.code === "ECONNREFUSED") return nobody(path);
   if (error.code === "ECONNRESET" || error.code === "EPIPE") return closed();
   return new AxonError("io", `cannot talk to ${path}: ${error.message}; check the path and who may use it`);
 }
 
-/** Whether trying again after a while may help. Otherwise something here must be changed first. */
+/** Whether trying again after a while may help. Otherwise something here must be changed first.
+ * @internal */
 export function passes(error: unknown): boolean {
   const lasting = [
     "auth_failed",

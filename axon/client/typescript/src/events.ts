@@ -13,7 +13,8 @@ const EVENT_BYTES_MAX = 4_194_304;
 /** Requests to answer: the daemon hands out no more than the capacity, which is 1024 at most. */
 const REQUESTS_MAX = 2048;
 
-/** Who fills a stream, and hears when it is closed. */
+/** Who fills a stream, and hears when it is closed.
+ * @internal */
 export interface StreamHooks {
   onClose: () => void;
   signal: AbortSignal | undefined;
@@ -153,7 +154,8 @@ export class EventStream implements AsyncIterableIterator<Event> {
   }
 }
 
-/** An event's line, typed. One that this library does not know, or that lacks what it needs, is `other`. */
+/** An event's line, typed. One that this library does not know, or that lacks what it needs, is `other`.
+ * @internal */
 export function read(line: Json): Event {
   const name = String(line["event"]);
   const whole =

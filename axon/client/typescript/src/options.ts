@@ -20,7 +20,8 @@ export interface ConnectOptions {
   token?: string;
 }
 
-/** Where the options lead. */
+/** Where the options lead.
+ * @internal */
 export function address({ socket, consumer = "default", token }: ConnectOptions): Address {
   const { AXON_SOCKET, AXON_ROOT } = process.env;
   const path = socket ?? (AXON_SOCKET || join(AXON_ROOT || join(homedir(), ".axon"), "axon.sock"));

@@ -29,7 +29,8 @@ const WHY: Record<EndReason, string> = {
   stopped: "the agent stops",
 };
 
-/** What the agent keeps of a request under way. */
+/** What the agent keeps of a request under way.
+ * @internal */
 export class Run {
   readonly request: Request;
   readonly #abort: AbortController;
@@ -96,10 +97,10 @@ export class Request {
   readonly deadline: number | undefined;
   /** @internal */
   readonly run: Run;
-  readonly #progress: (progress: Progress) => Promise<void>;
+  readonly #progress: (progress: Progress) => Promise<boolean>;
 
   /** @internal */
-  constructor(inbound: InboundEvent, progress: (progress: Progress) => Promise<void>) {
+  constructor(inbound: InboundEvent, progress: (progress: Progress) => Promise<boolean>) {
     const { envelope, trust, from_name, claimed = false, queued = false, deadline_ms } = inbound;
     const abort = new AbortController();
     this.message = envelope;
@@ -155,11 +156,11 @@ export class Request {
   }
 
   /**
-   * Tells the sender of a delegation how far it is. A sender that takes no progress is not told; that is no
-   * error. One that cannot be reached just now is (`peer_unreachable`, `closed`), and the work goes on.
+   * Tells the sender of a delegation how far it is, and gives whether it was told. Progress that cannot be
+   * told now, or that its sender does not take, is left out; that is no error.
    */
-  async progress(progress: Progress): Promise<void> {
-    await this.#progress(progress);
+  progress(progress: Progress): Promise<boolean> {
+    return this.#progress(progress);
   }
 
   #text(field: string): string | undefined {

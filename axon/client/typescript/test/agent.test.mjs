@@ -132,19 +132,20 @@ test("work is acked, done and told", async (t) => {
   assert.deepEqual(await reply(fake, 3), { ref, kind: "result", payload: result });
 });
 
-test("a peer that takes no progress is not told, and other failures are the handler's", async (t) => {
-  const refusals = ["not_offered", "peer_unreachable"];
+test("progress that cannot be told is left out, and what is wrong is the handler's", async (t) => {
+  const refusals = ["not_offered", "peer_unreachable", undefined, "invalid_command"];
   const replies = { progress: () => refusals.shift() };
-  let failed;
+  const told = [];
   const handler = async (request) => {
-    await request.progress({ percent: 1 });
-    failed = await request.progress({ percent: 2 }).catch(({ code }) => code);
+    for (const percent of [1, 2, 3, 400]) {
+      told.push(await request.progress({ percent }).catch(({ code }) => code));
+    }
     return "done";
   };
   const { fake, hand } = await stage(t, {}, (agent) => agent.answer("delegate", handler), replies);
   hand(1, "delegate", { task: "t" });
-  assert.equal((await reply(fake, 4)).payload.outcome, "done");
-  assert.equal(failed, "peer_unreachable");
+  assert.equal((await reply(fake, 6)).payload.outcome, "done");
+  assert.deepEqual(told, [false, false, true, "invalid_command"]);
 });
 
 test("work may be declined, with a reason", async (t) => {

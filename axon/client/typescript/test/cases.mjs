@@ -217,7 +217,7 @@ const VERBS = {
     const onError = (error) => process.stderr.write(`(${stage.consumer}: ${error})\n`);
     const agent = client.agent({ ...picked(step, "capacity"), onAttached, onError });
     const handler = async (request) => {
-      begun.add(true);
+      begun.add(request);
       try {
         return await play(step.script, request, stage);
       } finally {
