@@ -431,6 +431,7 @@ class Answering(Case):
         @agent.answer("delegate")
         async def work(request):
             await request.progress("running", 10)
+            await request.progress("running", 20)
             await go.wait()
             return "done"
 
@@ -439,6 +440,7 @@ class Answering(Case):
         await fake.say(self.request("d", "delegate", {"task": "t"}))
         self.assertEqual((await fake.replied())[1], "ack")
         await fake.fail(await fake.next("reply"), "not_offered")
+        await fake.fail(await fake.next("reply"), "peer_unreachable")
         fake.close()
         fake = await self.accept()
         await fake.hello()

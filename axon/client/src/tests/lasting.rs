@@ -7,6 +7,11 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::{Link, Messages};
 
+/// What does not end in time has failed.
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), work).await.unwrap()
+}
+
 fn row(seq: u64, kind: &str) -> Value {
     json!({"seq": seq, "buffered_at_ms": 1, "trust": "known", "from_name": "bob",
            "envelope": envelope(&format!("m{seq}"), kind, json!({"topic": "t", "data": seq}))})
@@ -87,7 +92,7 @@ async fn a_stream_reads_the_inbox_after_slow_consumer_and_goes_on() {
         assert_eq!(messages.ack(4).await.unwrap(), 4);
         assert_eq!((next(&mut messages).await, next(&mut messages).await), (5, 6));
     };
-    tokio::join!(daemon, reader);
+    within(async { tokio::join!(daemon, reader) }).await;
 }
 
 #[tokio::test]
@@ -111,7 +116,7 @@ async fn what_is_not_acknowledged_bounds_how_far_a_stream_reads() {
         messages.ack(1).await.unwrap();
         assert_eq!(next(&mut messages).await, 4);
     };
-    tokio::join!(daemon, reader);
+    within(async { tokio::join!(daemon, reader) }).await;
 }
 
 #[tokio::test]
@@ -140,7 +145,7 @@ async fn a_stream_goes_on_over_a_new_connection_and_tells_what_is_lost() {
         assert_eq!(next(&mut messages).await, 8);
         assert_eq!(*lost.lock().unwrap(), [7], "it is told once");
     };
-    tokio::join!(daemon, reader);
+    within(async { tokio::join!(daemon, reader) }).await;
 }
 
 #[tokio::test]
@@ -175,7 +180,7 @@ async fn a_link_says_again_what_holds_and_tells_that_events_may_be_missing() {
         assert!(matches!(error, ClientError::Closed), "{error}");
         assert!(matches!(link.next_event().await.unwrap(), Event::Missed));
     };
-    let (fake, ()) = tokio::join!(daemon, user);
+    let (fake, ()) = within(async { tokio::join!(daemon, user) }).await;
     let waiting: JoinHandle<_> = tokio::spawn({
         let link = link.clone();
         async move { link.next_event().await }
@@ -210,7 +215,7 @@ async fn a_wait_asks_again_after_each_change_and_each_connection() {
         let command = fake.next().await;
         fake.ok(&command, asked("completed")).await;
     };
-    let (ended, ()) = tokio::join!(client.wait("d", None), daemon);
+    let (ended, ()) = within(async { tokio::join!(client.wait("d", None), daemon) }).await;
     assert_eq!(ended.unwrap().state, DelegationState::Completed);
 
     let daemon = async {
@@ -227,7 +232,7 @@ async fn a_wait_asks_again_after_each_change_and_each_connection() {
         let late = client.wait("d", Some(Duration::from_millis(200))).await.unwrap_err();
         assert_eq!((late.code(), late.exit_code()), ("timeout", 3));
     };
-    tokio::join!(daemon, waits);
+    within(async { tokio::join!(daemon, waits) }).await;
 }
 
 #[tokio::test]
@@ -256,5 +261,5 @@ async fn what_becomes_of_a_delegation_is_told_apart() {
         assert_eq!((error.code(), error.exit_code(), error.ends_connection()), ("declined", 4, false));
         assert_eq!(error.to_string(), "the work is declined: no ladder");
     };
-    tokio::join!(daemon, user);
+    within(async { tokio::join!(daemon, user) }).await;
 }

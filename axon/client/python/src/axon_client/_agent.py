@@ -453,7 +453,8 @@ class Agent:
                 return f"You asked: {request.subject}"
 
         It returns an `Answer`, its text, or any JSON value, or raises `Refuse`. A plain function runs in a
-        thread. Of several for one kind, that with the narrowest fitting domain is taken.
+        thread, which nobody can stop: with long work it looks at `request.ended` now and then. Of several for
+        one kind, that with the narrowest fitting domain is taken.
         """
         for kind in kinds:
             if kind not in ("query", "delegate"):

@@ -96,7 +96,10 @@ class Request:
     async def progress(
         self, state: str = "running", percent: Optional[int] = None, note: Optional[str] = None
     ) -> None:
-        """Tells the sender of a delegation how far it is. A sender that takes none is not told."""
+        """Tells the sender of a delegation how far it is.
+
+        One that cannot be told now is left out, and so is any to a sender that takes none.
+        """
         await self._report(_progress(state, percent, note))
 
 

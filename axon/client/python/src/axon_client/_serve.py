@@ -200,8 +200,8 @@ class Serving:
             try:
                 await self._reply(message.id, "progress", payload)
             except AxonError as error:
-                # Who takes no progress is none the worse off.
-                if error.code != "not_offered":
+                # One that cannot be told now is left out: the result says the rest.
+                if error.code in ("invalid_command", "command_too_large", "message_too_large"):
                     raise
 
         request = Request(message, deadline_ms, queued, run.ended, report)
