@@ -314,7 +314,7 @@ fn run(mut shared: Shared, ready: Ready, first: Option<First>) -> impl Future<Ou
 }
 
 /// What is in the box, which goes at once: one that is emptied in place stays as long as its future.
-#[expect(clippy::boxed_local, reason = "to empty the box is what it is for")]
+#[expect(clippy::boxed_local, reason = "it is here to end the box")]
 fn unboxed<T>(boxed: Box<T>) -> T {
     *boxed
 }
