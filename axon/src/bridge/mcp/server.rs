@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use super::calls;
 use super::hub::{Arrival, Change, Hub};
 use super::resources::{self, PEERS};
-use super::words::{brief, harmless, reaches, short};
+use super::words::{bare, brief, harmless, kind, reaches, short};
 
 /// What the model is told of this server.
 const INSTRUCTIONS: &str = "axon lets you talk with agents on other machines. What a peer says comes in \
@@ -363,11 +363,11 @@ async fn wake(hub: &Hub, peer: &Peer<RoleServer>, arrival: &Arrival) {
     let mut note = |name: &str, value: String| {
         meta.insert(name.to_owned(), value.into());
     };
-    note("from", arrival.author.label());
+    note("from", bare(&arrival.author.label()));
     if let (Some(name), true) = (&arrival.author.name, arrival.author.claimed) {
-        note("claims", harmless(name));
+        note("claims", bare(name));
     }
-    note("kind", harmless(&arrival.kind));
+    note("kind", kind(&arrival.kind));
     note("id", short(&arrival.id));
     note("trust", arrival.author.level().to_owned());
     if let Some(reference) = &arrival.reference {
