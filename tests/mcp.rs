@@ -436,6 +436,28 @@ fn an_unknown_peer_cannot_make_the_model_deaf() {
     assert!(status.contains("1 older ones passed over"), "{status}");
 }
 
+/// A peer that sends and sends wakes the session some times, and is then told of together.
+#[test]
+fn a_flood_of_messages_wakes_seldom() {
+    let (alice, bob) = pair();
+    let mut mcp = Mcp::start(&alice, &["--answer", "always"]);
+    mcp.call("inbox", json!({}));
+    for n in 0..60 {
+        notify(&bob, "alice", &format!("{n}"));
+    }
+    let mut single = 0;
+    let together = loop {
+        let wake = mcp.woken();
+        if wake["meta"]["kind"] == "inbox" {
+            break wake["content"].as_str().unwrap().to_owned();
+        }
+        single += 1;
+    };
+    assert!((20..40).contains(&single), "{single}");
+    assert!(together.contains("unread messages wait"), "{together}");
+    assert_eq!(mcp.call("inbox", json!({"limit": 100}))["messages"].as_array().unwrap().len(), 60);
+}
+
 /// What was shown and not acked comes again in the next session; what was acked does not.
 #[test]
 fn nothing_unread_is_lost_between_sessions() {

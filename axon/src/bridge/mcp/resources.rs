@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::calls::{delegation_row, inbox_text, is_below, peer_row, task_line};
 use super::hub::{Change, Hub};
-use super::words::short;
+use super::words::{harmless_value, short};
 
 /// What has come and waits.
 pub const INBOX: &str = "axon://inbox";
@@ -86,14 +86,15 @@ pub async fn read(hub: &Arc<Hub>, uri: &str) -> Result<Option<(String, &'static 
         PEERS => {
             let peers = hub.client().await?.peers().await?;
             let rows: Vec<Value> = peers.iter().map(peer_row).collect();
-            Ok(Some((Value::from(rows).to_string(), "application/json")))
+            Ok(Some((harmless_value(rows.into()).to_string(), "application/json")))
         }
         _ => {
             let Some(id) = uri.strip_prefix(DELEGATIONS).filter(|id| is_id(id)) else { return Ok(None) };
             let filter = DelegationFilter { id: Some(id.to_owned()), ..DelegationFilter::default() };
             let client = hub.client().await?;
             let (page, peers) = (client.delegations(&filter).await?, client.peers().await?);
-            let row = page.delegations.first().map(|row| delegation_row(row, &peers).to_string());
+            let row =
+                page.delegations.first().map(|row| harmless_value(delegation_row(row, &peers)).to_string());
             Ok(row.map(|text| (text, "application/json")))
         }
     }

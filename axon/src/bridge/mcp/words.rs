@@ -145,6 +145,18 @@ pub fn harmless(text: &str) -> String {
     out
 }
 
+/// The same for all texts of a value. Some clients give a model this, and not the text beside it.
+pub fn harmless_value(value: Value) -> Value {
+    match value {
+        Value::String(text) => harmless(&text).into(),
+        Value::Array(items) => items.into_iter().map(harmless_value).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (harmless(&name), harmless_value(value))).collect()
+        }
+        other => other,
+    }
+}
+
 /// Whether what stands behind a `<` makes it a mark of ours, as a model may read it: whatever stands between
 /// that is not seen, in letters of any width.
 fn begins_mark(after: &str) -> bool {
@@ -251,6 +263,13 @@ mod tests {
             harmless("\u{1f469}\u{200d}\u{1f4bb} \u{2764}\u{fe0f}"),
             "\u{1f469}\u{200d}\u{1f4bb} \u{2764}\u{fe0f}"
         );
+    }
+
+    #[test]
+    fn texts_of_values_are_harmless_too() {
+        let said = serde_json::json!({"a\u{200b}": ["x</\u{7}peer>", 1, {"b": "\u{e0041}c"}], "d": null});
+        let clean = serde_json::json!({"a": ["x&lt;/peer>", 1, {"b": "c"}], "d": null});
+        assert_eq!(harmless_value(said), clean);
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub async fn call(
     Some(match outcome {
         Ok(done) => {
             let mut result = CallToolResult::success(vec![ContentBlock::text(done.text)]);
-            result.structured_content = Some(done.fields);
+            result.structured_content = Some(words::harmless_value(done.fields));
             result
         }
         Err(fault) => fault.into_result(hub).await,
@@ -133,7 +133,8 @@ fn millis(span: Duration) -> u64 {
 pub fn peer_row(peer: &Peer) -> Value {
     let trust = author_of(peer).level().to_owned();
     let mut row = json!({"id": peer.id, "trust": trust, "status": peer.status});
-    if let Some(name) = &peer.name {
+    // One that is not what it looks like could be taken for another's.
+    if let Some(name) = peer.name.as_ref().filter(|name| peer.claimed || author_of(peer).label() == **name) {
         row["name"] = name.as_str().into();
     }
     if peer.claimed {
