@@ -9,36 +9,40 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use hyper::header::{AUTHORIZATION, HeaderMap, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rmcp::model::ProtocolVersion;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::hub::Hub;
 use super::server::Server;
 
 /// Where it is.
 pub const PATH: &str = "/mcp";
-/// Connections at once.
-const CONNECTIONS_MAX: usize = 64;
-/// Sessions, and requests without one, at once.
+/// Connections at once: of each session one that listens, and others that ask.
+const CONNECTIONS_MAX: usize = 256;
+/// Sessions at once, and as many requests that belong to none.
 const SESSIONS_MAX: usize = 64;
 /// A request's body: a tool call with the longest payload, and room.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 /// A request's head has to come within this.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// And its body within this.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 
 /// Serves on this listener until its task ends.
 pub async fn serve(hub: Arc<Hub>, listener: TcpListener, token: String) -> io::Result<()> {
-    let service = service(hub, listener.local_addr()?);
+    let services = Services::new(&hub, listener.local_addr()?);
     let (token, places) = (Arc::new(token), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
     loop {
         // The next is taken once there is room for it; until then it waits in the system's queue.
@@ -51,11 +55,13 @@ pub async fn serve(hub: Arc<Hub>, listener: TcpListener, token: String) -> io::R
                 continue;
             }
         };
-        let (service, token) = (service.clone(), token.clone());
+        // An answer is several short writes, none of which may wait until the one before was acknowledged.
+        stream.set_nodelay(true).ok();
+        let (services, token) = (services.clone(), token.clone());
         tokio::spawn(async move {
             let answer = service_fn(move |request: Request<Incoming>| {
-                let (service, token) = (service.clone(), token.clone());
-                async move { Ok::<_, Infallible>(answer(service, &token, request).await) }
+                let (services, token) = (services.clone(), token.clone());
+                async move { Ok::<_, Infallible>(answer(services, &token, request).await) }
             });
             let mut connection = hyper::server::conn::http1::Builder::new();
             connection.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
@@ -68,7 +74,31 @@ pub async fn serve(hub: Arc<Hub>, listener: TcpListener, token: String) -> io::R
 
 type Service = StreamableHttpService<Server, LocalSessionManager>;
 
-fn service(hub: Arc<Hub>, addr: SocketAddr) -> Service {
+/// Sessions, and requests of the revisions that have none: neither can take the other's places.
+#[derive(Clone)]
+struct Services {
+    with_sessions: Service,
+    without: Service,
+}
+
+impl Services {
+    fn new(hub: &Arc<Hub>, addr: SocketAddr) -> Self {
+        let manager = Arc::new(LocalSessionManager::default());
+        Self {
+            with_sessions: service(hub.clone(), addr, manager.clone()),
+            without: service(hub.clone(), addr, manager),
+        }
+    }
+
+    fn pick(self, headers: &HeaderMap) -> Service {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let is_new = text("mcp-protocol-version")
+            .is_some_and(|version| version >= ProtocolVersion::V_2026_07_28.as_str());
+        if is_new && text("mcp-session-id").is_none() { self.without } else { self.with_sessions }
+    }
+}
+
+fn service(hub: Arc<Hub>, addr: SocketAddr, manager: Arc<LocalSessionManager>) -> Service {
     let places = Arc::new(Semaphore::new(SESSIONS_MAX));
     let names = ["127.0.0.1", "localhost", "[::1]"];
     let config = StreamableHttpServerConfig::default()
@@ -80,10 +110,10 @@ fn service(hub: Arc<Hub>, addr: SocketAddr) -> Service {
         Ok(place) => Ok(Server::on_http(hub.clone(), place)),
         Err(_) => Err(io::Error::other(format!("{SESSIONS_MAX} sessions are open: end one of them"))),
     };
-    StreamableHttpService::new(session, Arc::new(LocalSessionManager::default()), config)
+    StreamableHttpService::new(session, manager, config)
 }
 
-async fn answer(service: Service, token: &str, request: Request<Incoming>) -> Response<Body> {
+async fn answer(services: Services, token: &str, request: Request<Incoming>) -> Response<Body> {
     if request.uri().path() != PATH {
         return plain(StatusCode::NOT_FOUND, "there is only /mcp here\n");
     }
@@ -95,7 +125,22 @@ async fn answer(service: Service, token: &str, request: Request<Incoming>) -> Re
         refused.headers_mut().insert(WWW_AUTHENTICATE, scheme);
         return refused;
     }
-    service.handle(request).await
+    let service = services.pick(request.headers());
+    let (head, body) = request.into_parts();
+    let body = match timeout(BODY_WITHIN, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        Ok(Ok(whole)) => Full::new(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return plain(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "longer than 262144 bytes: shorten it or split it\n",
+            );
+        }
+        Ok(Err(_)) => return plain(StatusCode::BAD_REQUEST, "the body is broken: send it again\n"),
+        Err(_) => {
+            return plain(StatusCode::REQUEST_TIMEOUT, "the body did not come within 10 s: send it again\n");
+        }
+    };
+    service.handle(Request::from_parts(head, body)).await
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
