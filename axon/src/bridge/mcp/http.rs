@@ -24,19 +24,23 @@ use tokio::time::timeout;
 
 use super::hub::Hub;
 use super::server::Server;
+use super::sessions::{SESSIONS_MAX, Sessions};
 
 /// Where it is.
 pub const PATH: &str = "/mcp";
 /// Connections at once: of each session one that listens, and others that ask.
 const CONNECTIONS_MAX: usize = 256;
-/// Sessions at once, and as many requests that belong to none.
-const SESSIONS_MAX: usize = 64;
+/// Requests at once that belong to no session.
+const SINGLE_MAX: usize = 64;
 /// A request's body: a tool call with the longest payload, and room.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 /// A request's head has to come within this.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// And its body within this.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+const HEADER_SESSION: &str = "mcp-session-id";
+const HEADER_VERSION: &str = "mcp-protocol-version";
 
 type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 
@@ -77,40 +81,73 @@ type Service = StreamableHttpService<Server, LocalSessionManager>;
 /// Sessions, and requests of the revisions that have none: neither can take the other's places.
 #[derive(Clone)]
 struct Services {
+    sessions: Arc<Sessions>,
     with_sessions: Service,
     without: Service,
 }
 
 impl Services {
     fn new(hub: &Arc<Hub>, addr: SocketAddr) -> Self {
-        let manager = Arc::new(LocalSessionManager::default());
+        let (sessions, single) = (Arc::new(Sessions::new()), Arc::new(Semaphore::new(SINGLE_MAX)));
+        let (of_session, of_single) = (sessions.clone(), hub.clone());
+        let hub = hub.clone();
+        let session = move || match of_session.place() {
+            Some(place) => Ok(Server::on_http(hub.clone(), place)),
+            None => Err(io::Error::other(format!("{SESSIONS_MAX} sessions are in use: end one of them"))),
+        };
+        let request = move || match single.clone().try_acquire_owned() {
+            Ok(place) => Ok(Server::on_http(of_single.clone(), place)),
+            Err(_) => Err(io::Error::other(format!("{SINGLE_MAX} requests are at work: let one end"))),
+        };
+        let manager = &sessions.manager;
         Self {
-            with_sessions: service(hub.clone(), addr, manager.clone()),
-            without: service(hub.clone(), addr, manager),
+            with_sessions: StreamableHttpService::new(session, manager.clone(), config(addr)),
+            without: StreamableHttpService::new(request, manager.clone(), config(addr)),
+            sessions,
         }
     }
 
-    fn pick(self, headers: &HeaderMap) -> Service {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let is_new = text("mcp-protocol-version")
-            .is_some_and(|version| version >= ProtocolVersion::V_2026_07_28.as_str());
-        if is_new && text("mcp-session-id").is_none() { self.without } else { self.with_sessions }
+    async fn handle(self, request: Request<Full<Bytes>>) -> Response<Body> {
+        let headers = request.headers();
+        let version = text_of(headers, HEADER_VERSION);
+        let id = text_of(headers, HEADER_SESSION).map(str::to_owned);
+        if id.is_none() && version.is_some_and(|version| version >= ProtocolVersion::V_2026_07_28.as_str()) {
+            return self.without.handle(request).await;
+        }
+        let busy = match &id {
+            Some(id) => self.sessions.touch(id),
+            None => {
+                self.sessions.make_room().await;
+                None
+            }
+        };
+        let response = self.with_sessions.handle(request).await;
+        let busy = match text_of(response.headers(), HEADER_SESSION) {
+            Some(begun) if id.is_none() => Some(self.sessions.begun(begun).await),
+            _ => busy,
+        };
+        response.map(|body| {
+            let body = body.map_frame(move |frame| {
+                // Held for as long as the answer goes on.
+                let _busy = &busy;
+                frame
+            });
+            body.boxed()
+        })
     }
 }
 
-fn service(hub: Arc<Hub>, addr: SocketAddr, manager: Arc<LocalSessionManager>) -> Service {
-    let places = Arc::new(Semaphore::new(SESSIONS_MAX));
+fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn config(addr: SocketAddr) -> StreamableHttpServerConfig {
     let names = ["127.0.0.1", "localhost", "[::1]"];
-    let config = StreamableHttpServerConfig::default()
+    StreamableHttpServerConfig::default()
         .with_allowed_hosts(names.map(|name| format!("{name}:{}", addr.port())))
         .with_allowed_origins(names.map(|name| format!("http://{name}:{}", addr.port())))
         .enforce_origin_validation()
-        .with_max_request_body_bytes(BODY_BYTES_MAX);
-    let session = move || match places.clone().try_acquire_owned() {
-        Ok(place) => Ok(Server::on_http(hub.clone(), place)),
-        Err(_) => Err(io::Error::other(format!("{SESSIONS_MAX} sessions are open: end one of them"))),
-    };
-    StreamableHttpService::new(session, manager, config)
+        .with_max_request_body_bytes(BODY_BYTES_MAX)
 }
 
 async fn answer(services: Services, token: &str, request: Request<Incoming>) -> Response<Body> {
@@ -125,7 +162,6 @@ async fn answer(services: Services, token: &str, request: Request<Incoming>) -> 
         refused.headers_mut().insert(WWW_AUTHENTICATE, scheme);
         return refused;
     }
-    let service = services.pick(request.headers());
     let (head, body) = request.into_parts();
     let body = match timeout(BODY_WITHIN, Limited::new(body, BODY_BYTES_MAX).collect()).await {
         Ok(Ok(whole)) => Full::new(whole.to_bytes()),
@@ -140,7 +176,7 @@ async fn answer(services: Services, token: &str, request: Request<Incoming>) -> 
             return plain(StatusCode::REQUEST_TIMEOUT, "the body did not come within 10 s: send it again\n");
         }
     };
-    service.handle(Request::from_parts(head, body)).await
+    services.handle(Request::from_parts(head, body)).await
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {

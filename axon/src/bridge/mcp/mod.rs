@@ -3,7 +3,8 @@
 //! A server over standard input and output or streamable HTTP, by the official SDK. [`hub`] keeps to the
 //! daemon and is shared by all sessions; [`server`] is one session; [`calls`] are the tools and [`resources`]
 //! what can be read and watched. [`desk`] remembers what the model has been shown, and [`words`] marks what
-//! peers say as theirs. [`pace`] keeps a client that does not read from being read itself.
+//! peers say as theirs. [`pace`] and
+//! [`sessions`] keep a client within bounds.
 
 mod calls;
 mod desk;
@@ -12,6 +13,7 @@ pub mod hub;
 mod pace;
 mod resources;
 pub mod server;
+mod sessions;
 mod words;
 
 use std::io;
