@@ -38,8 +38,8 @@ impl Answer {
     /// The JSON-RPC message in it: the body, or the last that the stream brought.
     pub fn message(&self) -> Value {
         let parse = |line: &str| serde_json::from_str::<Value>(line.strip_prefix("data: ").unwrap_or(line));
-        let messages = self.body.lines().filter_map(|line| parse(line).ok()).filter(Value::is_object);
-        messages.last().unwrap_or_else(|| panic!("no message: {self:?}"))
+        let mut messages = self.body.lines().filter_map(|line| parse(line).ok()).filter(Value::is_object);
+        messages.next_back().unwrap_or_else(|| panic!("no message: {self:?}"))
     }
 }
 
