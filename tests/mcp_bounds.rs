@@ -68,7 +68,11 @@ fn what_is_too_long_or_broken_is_refused() {
     assert_eq!(served.raw(chunked.as_bytes()).status, 413);
     let head = served.head("POST", &[("X-Long", &"x".repeat(500_000))]);
     assert_eq!(served.raw(format!("{head}\r\n").as_bytes()).status, 431);
-    for broken in ["", "{", "[]", "null", "\u{0}", r#"{"jsonrpc":"2.0"}"#] {
+    for broken in ["", "{", "{} {}", "nonsense", "\u{0}"] {
+        let answer = served.request("POST", &[], broken);
+        assert_eq!((answer.status, answer.body.contains("one JSON-RPC message")), (400, true), "{answer:?}");
+    }
+    for broken in ["[]", "null", "1", r#"{"jsonrpc":"2.0"}"#] {
         let answer = served.request("POST", &[], broken);
         assert!((400..500).contains(&answer.status), "{broken}: {answer:?}");
     }

@@ -45,7 +45,7 @@ impl<'a> Inspector<'a> {
         Self { programs: programs.to_owned(), home: tempfile::tempdir().unwrap(), target }
     }
 
-    /// Runs one method with both eras' handshakes, or one; gives its exit code and what it printed.
+    /// Runs one method, with sessions (legacy) or without (modern); gives its exit code and what it printed.
     fn run(&self, era: &str, method: &str, args: &[&str]) -> (i32, String) {
         let mut command = outsider(&self.programs.join("node_modules/.bin/node"), self.home.path());
         command.arg(self.programs.join("node_modules/.bin/inspector"));
@@ -148,7 +148,6 @@ fn the_inspector_lists_and_calls_everything_over_stdio() {
     let mut agent = alice.spawn(&["answer", "--text", "--", "sh", "-c", SHOUT]);
     assert_eq!(agent.line()["ok"], true);
     let inspector = Inspector::new(&programs, Target::Stdio(&bob));
-    lists(&inspector, "legacy");
     lists(&inspector, "modern");
     every_tool(&inspector, "legacy", &alice);
 }
@@ -162,7 +161,6 @@ fn the_inspector_lists_and_calls_everything_over_http() {
     let served = Served::start(&bob, &["--answer", "always"]);
     let inspector = Inspector::new(&programs, Target::Http(&served));
     lists(&inspector, "legacy");
-    lists(&inspector, "modern");
     every_tool(&inspector, "modern", &alice);
 
     // A question waits at the server, which is there between two runs of the inspector, for its answer.

@@ -21,7 +21,7 @@ pub fn installed(test: &str) -> Option<PathBuf> {
     None
 }
 
-/// A program of others, in an environment of its own: it finds no settings, and reaches nobody but this machine.
+/// A program of others, in an environment of its own: it finds no settings, and reaches this machine alone.
 pub fn outsider(program: &Path, home: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("HOME", home).current_dir(home);

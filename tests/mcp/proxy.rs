@@ -1,7 +1,7 @@
 //! A way into `axon mcp --http` for programs that cannot show a token.
 //!
-//! It adds the token, and sends its own address on as that of the server, in `Host` and `Origin`. All else goes
-//! through as it is, streams too. One connection carries one request.
+//! It adds the token, and sends its own address on as that of the server, in `Host` and `Origin`. All else
+//! goes through as it is, streams too. One connection carries one request.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

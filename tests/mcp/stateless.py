@@ -1,8 +1,8 @@
 """The revision of 2026-07-28 over HTTP, which has no sessions, by the official Python SDK.
 
-Called by tests/mcp_tools.rs: stateless.py, with URL and TOKEN (bob's `axon mcp --http`), AXON (the program) and
-ROOT_A (alice's daemon, at whose side an agent answers) in the environment. That agent says what it was asked
-in capitals, and does not answer what begins with "slow". Prints `ok` and what it did, a line each.
+Called by tests/mcp_tools.rs: stateless.py, with URL and TOKEN (bob's `axon mcp --http`), AXON (the program)
+and ROOT_A (alice's daemon, at whose side an agent answers) in the environment. That agent says what it was
+asked in capitals, and does not answer what begins with "slow". Prints `ok` and what it did, a line each.
 """
 
 import asyncio

@@ -13,11 +13,12 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, HeaderMap, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rmcp::model::ProtocolVersion;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use serde::de::IgnoredAny;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -164,7 +165,7 @@ async fn answer(services: Services, token: &str, request: Request<Incoming>) -> 
     }
     let (head, body) = request.into_parts();
     let body = match timeout(BODY_WITHIN, Limited::new(body, BODY_BYTES_MAX).collect()).await {
-        Ok(Ok(whole)) => Full::new(whole.to_bytes()),
+        Ok(Ok(whole)) => whole.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             return plain(
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -176,7 +177,10 @@ async fn answer(services: Services, token: &str, request: Request<Incoming>) -> 
             return plain(StatusCode::REQUEST_TIMEOUT, "the body did not come within 10 s: send it again\n");
         }
     };
-    services.handle(Request::from_parts(head, body)).await
+    if head.method == Method::POST && serde_json::from_slice::<IgnoredAny>(&body).is_err() {
+        return plain(StatusCode::BAD_REQUEST, "the body is not JSON: send one JSON-RPC message\n");
+    }
+    services.handle(Request::from_parts(head, Full::new(body))).await
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {

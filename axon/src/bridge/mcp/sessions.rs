@@ -1,7 +1,7 @@
 //! Sessions over HTTP, and which of them goes when another is to begin and there are as many as may be.
 //!
-//! Many clients never end theirs, and begin another each time they are started. Whoever comes back to a session
-//! that has gone is told so, and begins anew, as the protocol has it.
+//! Many clients never end theirs, and begin another each time they are started. Whoever comes back to a
+//! session that has gone is told so, and begins anew, as the protocol has it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
