@@ -320,7 +320,17 @@ fn the_readme_names_the_verbs_and_flags_that_there_are() {
     for row in section.lines().filter(|line| line.starts_with("| `axon ")) {
         let verbs: Vec<&str> =
             row.split("`axon ").skip(1).map(|rest| rest.split([' ', '`']).next().unwrap()).collect();
-        let help: String = verbs.iter().map(|verb| home.run(&[verb, "--help"]).stdout).collect();
+        let mut help: String = verbs.iter().map(|verb| home.run(&[verb, "--help"]).stdout).collect();
+        // A verb of a verb, such as `mcp install`, has a help of its own.
+        let spans = row.split("`axon ").skip(1).map(|rest| rest.split('`').next().unwrap());
+        for words in spans.map(|span| span.split(' ').collect::<Vec<_>>()) {
+            let [verb, subs, ..] = words[..] else { continue };
+            for sub in subs.split(['\\', '|']).filter(|sub| !sub.is_empty()) {
+                if sub.bytes().all(|byte| byte.is_ascii_lowercase()) {
+                    help.push_str(&home.run(&[verb, sub, "--help"]).stdout);
+                }
+            }
+        }
         let words = row.split([' ', '`', '[', ']', ',', ';', '|', '.']);
         for flag in words.filter(|word| word.starts_with("--") && word.len() > 2) {
             assert!(help.contains(flag), "no {flag} in {verbs:?}");

@@ -159,9 +159,10 @@ fn tailscale_configs_connect_two_daemons() {
 }
 
 #[test]
-fn every_example_is_named_in_the_readme_and_run_here() {
+fn every_example_is_named_in_the_readme_and_run_by_a_test() {
     let readme = fs::read_to_string(example("README.md")).unwrap();
-    let tests = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/examples.rs")).unwrap();
+    let test = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let tests = test("tests/examples.rs") + &test("tests/skill.rs");
     for entry in fs::read_dir(example("")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let stem = name.strip_suffix(".rs").unwrap_or(&name);

@@ -120,6 +120,8 @@ fn a_version_1_client_gets_answers_and_messages_as_lines() {
     assert_eq!((&line["kind"], &line["ref"]), (&json!("error"), &sent["msg_id"]), "{line}");
     assert_eq!((&line["from"], &line["to"]), (&json!(alice.id()), &json!(alice.id())));
     assert_eq!(line["payload"]["code"], "timeout");
+    // It comes late to who answers, and whoever connects from now on does not see it.
+    assert_eq!(agent.request()["id"], sent["msg_id"]);
 
     // Every v1 client of the receiver reads what comes in; one that has said nothing is one, too.
     let mut quiet = RawClient::v1(&bob);

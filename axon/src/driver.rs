@@ -5,12 +5,16 @@
 //! disk holds nobody up.
 
 use std::collections::{HashSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axon_proto::node::{Birth, Effect, Entropy, Input, JobId, LogLevel, Node, Now};
 use axon_proto::scope::{Scope, ScopeChange};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::Sleep;
 
 use crate::discover::Mdns;
 use crate::disk::{
@@ -19,6 +23,7 @@ use crate::disk::{
 };
 use crate::ipc::{Ipc, IpcEvent};
 use crate::net::{BindError, Net, NetConfig, NetEvent};
+use crate::notify::Notify;
 
 /// Inputs of each source that wait for the loop.
 const INPUTS_MAX: usize = 256;
@@ -116,7 +121,9 @@ pub fn run(args: DaemonArgs) -> Result<End, DriverError> {
         .build()?;
     let result = runtime.block_on(async {
         let driver = Driver::start(&args, config, &identity)?;
-        driver.run().await
+        // A task like the others: what `block_on` itself waits for is looked at only after another question
+        // to the system, twice for each message.
+        tokio::spawn(driver.run()).await.map_err(std::io::Error::from)?
     });
     // A name that is still being looked up must not hold up the end.
     runtime.shutdown_background();
@@ -138,6 +145,10 @@ struct Driver {
     /// What the disk has done; bounded by what the node asks of it.
     stored: mpsc::UnboundedReceiver<DiskEvent>,
     config: Config,
+    /// Whoever started it, where that wants to know how it is.
+    manager: Notify,
+    /// Whether something was heard that may change what it is told.
+    stirred: bool,
     /// Scoped sockets that are open.
     scopes: HashSet<String>,
     started: Instant,
@@ -233,6 +244,8 @@ impl Driver {
             found,
             stored,
             config,
+            manager: Notify::of_env(),
+            stirred: false,
             scopes: HashSet::new(),
             started,
             inputs: VecDeque::new(),
@@ -251,13 +264,27 @@ impl Driver {
     }
 
     async fn run(mut self) -> Result<End, DriverError> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
+        let signals = Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        };
+        let (tell, mut told) = mpsc::channel(1);
+        tokio::spawn(signals.tell(tell));
         self.carry_out();
         self.feed(Input::Start);
+        self.manager.ready(self.node.glance());
+        let mut alarm = Alarm::new();
         while !self.stopped {
-            self.turn([&mut terminate, &mut interrupt], &mut hangup).await;
+            if !self.take_all(&mut told) {
+                let come = self.next(&mut told, &mut alarm).await;
+                self.take_one(come);
+            }
+            self.manager.turned(std::mem::take(&mut self.stirred), || self.node.glance());
+        }
+        if self.rekeyed && !self.told_to_stop {
+            // To its manager one that starts again as another is one that reads its settings again.
+            self.manager.reloading();
         }
         if let Some(mdns) = self.mdns.take() {
             mdns.stop();
@@ -266,52 +293,109 @@ impl Driver {
         self.net.close(5, "shutting down").await;
         self.disk.stop();
         // One that came while all was closed counts as well.
-        let told = tokio::select! {
-            biased;
-            _ = terminate.recv() => true,
-            _ = interrupt.recv() => true,
-            () = std::future::ready(()) => self.told_to_stop,
-        };
-        let end = if self.rekeyed && !told { End::Restart } else { End::Stopped };
+        tokio::task::yield_now().await;
+        let late = std::iter::from_fn(|| told.try_recv().ok()).any(|told| matches!(told, Told::Stop(_)));
+        let end = if self.rekeyed && !self.told_to_stop && !late { End::Restart } else { End::Stopped };
+        if end == End::Stopped {
+            self.manager.stopping();
+        }
         tracing::info!("{}", if end == End::Restart { "starting again as another" } else { "stopped" });
         Ok(end)
     }
 
-    /// Waits for one input or several of one source, and takes them to their end.
-    async fn turn(&mut self, stop: [&mut Signal; 2], hangup: &mut Signal) {
-        let [terminate, interrupt] = stop;
-        let due = self.node.next_timeout().map(|at_ms| self.started + Duration::from_millis(at_ms));
-        tokio::select! {
-            Some(event) = self.net_events.recv() => {
-                let mut taken = self.net_event(event);
-                while taken < BURST_MAX && let Ok(event) = self.net_events.try_recv() {
-                    taken += self.net_event(event);
-                }
+    /// Takes what has come, some of each source and in their order, to its end; whether there was anything.
+    fn take_all(&mut self, told: &mut mpsc::Receiver<Told>) -> bool {
+        let mut taken = 0;
+        while taken < BURST_MAX
+            && let Ok(event) = self.net_events.try_recv()
+        {
+            taken += self.net_event(event);
+        }
+        for _ in 0..BURST_MAX {
+            let Ok(event) = self.ipc_events.try_recv() else { break };
+            self.ipc_event(event);
+            taken += 1;
+        }
+        for _ in 0..BURST_MAX {
+            let Ok(event) = self.stored.try_recv() else { break };
+            self.disk_event(event);
+            taken += 1;
+        }
+        if let Ok(input) = self.found.try_recv() {
+            self.feed(input);
+            taken += 1;
+        }
+        if let Ok(told) = told.try_recv() {
+            self.told(told);
+            taken += 1;
+        }
+        if self.due().is_some_and(|due| due <= Instant::now()) {
+            self.feed(Input::Timer);
+            taken += 1;
+        }
+        taken > 0
+    }
+
+    fn take_one(&mut self, come: Come) {
+        match come {
+            Come::Net(event) => drop(self.net_event(event)),
+            Come::Ipc(event) => self.ipc_event(event),
+            Come::Stored(event) => self.disk_event(event),
+            Come::Found(input) => self.feed(input),
+            Come::Told(told) => self.told(told),
+            Come::Something => {}
+        }
+    }
+
+    /// Waits until something has come, which is here or in its queue.
+    async fn next(&mut self, told: &mut mpsc::Receiver<Told>, alarm: &mut Alarm) -> Come {
+        alarm.set(self.due());
+        let mut asked = false;
+        std::future::poll_fn(|cx| {
+            // Whoever has woken it is found sooner by a look into the queues.
+            if std::mem::replace(&mut asked, true) {
+                return Poll::Ready(Come::Something);
             }
-            Some(event) = self.ipc_events.recv() => {
-                self.ipc_event(event);
-                for _ in 1..BURST_MAX {
-                    let Ok(event) = self.ipc_events.try_recv() else { break };
-                    self.ipc_event(event);
-                }
+            if alarm.poll(cx).is_ready() {
+                return Poll::Ready(Come::Something);
             }
-            Some(event) = self.stored.recv() => {
-                self.disk_event(event);
-                for _ in 1..BURST_MAX {
-                    let Ok(event) = self.stored.try_recv() else { break };
-                    self.disk_event(event);
-                }
+            // A queue that has nobody on its other end brings nothing.
+            if let Poll::Ready(Some(event)) = self.net_events.poll_recv(cx) {
+                return Poll::Ready(Come::Net(event));
             }
-            Some(input) = self.found.recv() => self.feed(input),
-            () = sleep_until(due) => self.feed(Input::Timer),
-            _ = terminate.recv() => self.stop("SIGTERM"),
-            _ = interrupt.recv() => self.stop("SIGINT"),
-            _ = hangup.recv() => self.disk.reload(None),
+            if let Poll::Ready(Some(event)) = self.ipc_events.poll_recv(cx) {
+                return Poll::Ready(Come::Ipc(event));
+            }
+            if let Poll::Ready(Some(event)) = self.stored.poll_recv(cx) {
+                return Poll::Ready(Come::Stored(event));
+            }
+            if let Poll::Ready(Some(input)) = self.found.poll_recv(cx) {
+                return Poll::Ready(Come::Found(input));
+            }
+            if let Poll::Ready(Some(told)) = told.poll_recv(cx) {
+                return Poll::Ready(Come::Told(told));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// When the node or the manager wants something done, at the latest.
+    fn due(&self) -> Option<Instant> {
+        let node = self.node.next_timeout().map(|at_ms| self.started + Duration::from_millis(at_ms));
+        [node, self.manager.due()].into_iter().flatten().min()
+    }
+
+    fn told(&mut self, told: Told) {
+        match told {
+            Told::Stop(signal) => self.stop(signal),
+            Told::Reload => self.reload(None),
         }
     }
 
     /// How many inputs it was.
     fn net_event(&mut self, event: NetEvent) -> usize {
+        self.stirred = true;
         let mut taken = 0;
         for event in event.each() {
             if let Some(input) = self.net.absorb(event) {
@@ -323,6 +407,7 @@ impl Driver {
     }
 
     fn ipc_event(&mut self, event: IpcEvent) {
+        self.stirred = true;
         if let Some(input) = self.ipc.absorb(event) {
             self.feed(input);
         }
@@ -330,7 +415,11 @@ impl Driver {
 
     fn disk_event(&mut self, event: DiskEvent) {
         match event {
-            DiskEvent::Input(input) => self.feed(input),
+            DiskEvent::Input(input) => {
+                // A command has come to its end. All else that the disk says is of no weight here.
+                self.stirred |= matches!(input, Input::Done { .. });
+                self.feed(input);
+            }
             DiskEvent::Socket { job, change, outcome } => {
                 let outcome = outcome.and_then(|before| self.change_scope(change, before));
                 match job {
@@ -421,7 +510,7 @@ impl Driver {
                 Effect::SavePeers(peers) => self.disk.save_peers(peers),
                 Effect::Contacts { job, changes } => self.disk.contacts(job, changes),
                 Effect::Socket { job, change } => self.disk.socket(Some(job), change),
-                Effect::Reload { job } => self.disk.reload(Some(job)),
+                Effect::Reload { job } => self.reload(Some(job)),
                 Effect::Rekey { job } => self.disk.rekey(job),
                 Effect::Audit(row) => self.disk.audit(row),
                 Effect::Purge { job, peer } => self.ipc.purge(job, peer),
@@ -438,8 +527,14 @@ impl Driver {
     fn stop(&mut self, signal: &str) {
         tracing::info!("{signal}: finishing what is in flight");
         self.told_to_stop = true;
+        self.manager.stopping();
         self.ipc.stop_accepting();
         self.feed(Input::Stop);
+    }
+
+    fn reload(&mut self, job: Option<JobId>) {
+        self.manager.reloading();
+        self.disk.reload(job);
     }
 
     /// Takes what the files say now; what is wrong leaves everything as it was.
@@ -460,6 +555,7 @@ impl Driver {
                 Err(why)
             }
         };
+        self.manager.reloaded();
         if let Some(job) = job {
             self.feed(Input::Done { job, outcome: done });
         }
@@ -483,10 +579,74 @@ impl Driver {
     }
 }
 
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
+/// The signals that mean something to the daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Tells of each, until nobody listens. A task of its own, so that they cost nothing where none comes.
+    async fn tell(mut self, tell: mpsc::Sender<Told>) {
+        loop {
+            let told = tokio::select! {
+                _ = self.terminate.recv() => Told::Stop("SIGTERM"),
+                _ = self.interrupt.recv() => Told::Stop("SIGINT"),
+                _ = self.hangup.recv() => Told::Reload,
+            };
+            if tell.send(told).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What a signal asks for.
+enum Told {
+    /// To stop; the signal's name.
+    Stop(&'static str),
+    /// To read the settings again.
+    Reload,
+}
+
+/// What the loop has waited for.
+enum Come {
+    Net(NetEvent),
+    Ipc(IpcEvent),
+    Stored(DiskEvent),
+    Found(Input),
+    Told(Told),
+    /// It is in its queue, or it is time.
+    Something,
+}
+
+/// Wakes the loop in time. What is due is put off with every message: it is set again only to be earlier, and
+/// once it has rung.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    at: Option<Instant>,
+}
+
+impl Alarm {
+    fn new() -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), at: None }
+    }
+
+    fn set(&mut self, due: Option<Instant>) {
+        if let Some(due) = due.filter(|due| self.at.is_none_or(|at| *due < at)) {
+            self.sleep.as_mut().reset(due.into());
+            self.at = Some(due);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.at.is_none() {
+            return Poll::Pending;
+        }
+        ready!(self.sleep.as_mut().poll(cx));
+        self.at = None;
+        Poll::Ready(())
     }
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::Root;
 use crate::driver::{self, DaemonArgs, DriverError, End};
+use crate::notify::Notify;
 
 /// What the daemon's image is called in a list of processes.
 const NAME: &str = "axon daemon";
@@ -86,7 +87,9 @@ impl Plan {
             verbose: self.verbose,
             quiet: self.quiet,
         };
-        while driver::run(args.clone())? == End::Restart {
+        let run =
+            || driver::run(args.clone()).inspect_err(|error| Notify::of_env().failed(&error.to_string()));
+        while run()? == End::Restart {
             // The program's file may be another by now, or gone: then this image goes on.
             let error = self.start_anew();
             tracing::info!("the daemon starts again in its old image: {error}");

@@ -14,3 +14,5 @@ pub mod image;
 pub mod ipc;
 pub mod log;
 pub mod net;
+pub mod notify;
+pub mod readiness;

@@ -1,5 +1,8 @@
 //! The daemon's log: one line an event, on stderr.
 //!
+//! Where stderr is the journal of systemd, that gets the level in its own form and no time, which it has
+//! itself. A file on stderr grows without end, unless `AXON_LOG_BYTES_MAX` bounds it: then it begins anew.
+//!
 //! A subscriber of our own instead of `tracing-subscriber`, which costs a daemon of 5 MB some 0.2 MB for
 //! spans and filters that nobody here looks at.
 
@@ -7,6 +10,7 @@ use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, ftruncate};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -22,12 +26,43 @@ pub fn to_stderr(verbose: u8, quiet: bool) {
     let color =
         std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     // It is refused only where one is set already, as in a test.
-    tracing::subscriber::set_global_default(Stderr { level, color }).ok();
+    let (journal, bytes_max) = (is_journal(), bytes_max());
+    tracing::subscriber::set_global_default(Stderr { level, color, journal, bytes_max }).ok();
 }
 
 struct Stderr {
     level: Level,
     color: bool,
+    /// Whether the journal reads it.
+    journal: bool,
+    /// Most of the file that it is, if it is one that is bounded.
+    bytes_max: Option<u64>,
+}
+
+/// Whether stderr is the stream that systemd names, and not one that came in between.
+fn is_journal() -> bool {
+    let Some(named) = std::env::var_os("JOURNAL_STREAM") else { return false };
+    fstat(std::io::stderr()).is_ok_and(|about| {
+        named.to_str().is_some_and(|named| named == format!("{}:{}", about.st_dev, about.st_ino))
+    })
+}
+
+/// How large the file on stderr may become. Only one that is appended to can begin anew.
+fn bytes_max() -> Option<u64> {
+    let max = std::env::var("AXON_LOG_BYTES_MAX").ok()?.parse().ok()?;
+    let is_file = FileType::from_raw_mode(fstat(std::io::stderr()).ok()?.st_mode).is_file();
+    let appends = fcntl_getfl(std::io::stderr()).ok()?.contains(OFlags::APPEND);
+    (is_file && appends).then_some(max)
+}
+
+/// What the journal reads a level from, as sd-daemon(3) has it.
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
+    }
 }
 
 impl Subscriber for Stderr {
@@ -51,14 +86,25 @@ impl Subscriber for Stderr {
         let level = *event.metadata().level();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut line = Line { text: String::with_capacity(128), rest: String::new() };
+        if let Some(max) = self.bytes_max
+            && fstat(std::io::stderr())
+                .is_ok_and(|about| u64::try_from(about.st_size).is_ok_and(|n| n >= max))
+        {
+            // Where that fails, the line is still worth more than the bound.
+            ftruncate(std::io::stderr(), 0).ok();
+        }
         let (on, off) = match level {
             _ if !self.color => ("", ""),
             Level::ERROR => ("\x1b[31m", "\x1b[0m"),
             Level::WARN => ("\x1b[33m", "\x1b[0m"),
             _ => ("\x1b[2m", "\x1b[0m"),
         };
-        // Writing to a string cannot fail.
-        write!(line.text, "{} {on}{level:>5}{off} ", Utc(since.as_secs(), since.subsec_millis())).ok();
+        if self.journal {
+            line.text.push_str(priority(level));
+        } else {
+            // Writing to a string cannot fail.
+            write!(line.text, "{} {on}{level:>5}{off} ", Utc(since.as_secs(), since.subsec_millis())).ok();
+        }
         event.record(&mut line);
         let Line { mut text, rest } = line;
         text.push_str(&rest);

@@ -340,7 +340,7 @@ async def main() -> None:
         said(f"revision {a.protocol_version}")
         await tools(a)
         # So that this side is known to be listening.
-        await call(b, "status")
+        await call(b, "inbox")
         await asking(a, b, woken)
         await declining(a, b, woken)
         delegation = await work(a, b, woken)

@@ -102,12 +102,18 @@ impl Daemon {
 
     /// Starts it without waiting.
     pub fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn launch_with(&mut self, vars: &[(&str, &str)]) {
         assert!(self.child.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         // A benchmark measures what a user has: a daemon that logs as little as by default.
         let verbose: &[&str] = if MEASURED.get().is_some() { &[] } else { &["-v"] };
         let child = self
             .command(&[verbose, &["daemon", "--port", &self.port.get().to_string()]].concat())
+            .envs(vars.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

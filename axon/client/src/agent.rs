@@ -101,6 +101,11 @@ impl Request {
         wait_end(self.ended.clone()).await
     }
 
+    /// Why the request needs no answer any more; none while it does.
+    pub fn has_ended(&self) -> Option<End> {
+        self.ended.borrow().clone()
+    }
+
     /// Tells the sender of a delegation how far it is: `state` is `accepted` or `running`.
     ///
     /// A sender that did not offer the `progress` feature is not told; that is no error.
@@ -477,7 +482,8 @@ async fn run<H, F>(
         (None, Some(answer)) => answer,
         // The daemon has told the peer, or hands the query to somebody else.
         (Some(_), _) if kind != "delegate" => return,
-        (Some(End::Cancelled), _) => Answer::error("cancelled", "stopped, as its sender asked"),
+        // The ack of the cancel ends it, and nothing follows.
+        (Some(End::Cancelled), _) => return,
         (Some(End::TimedOut), _) => Answer::error("timeout", "the work was not done before its deadline"),
         (Some(End::Stopped), _) => {
             Answer::error("internal", "the agent was stopped before the work was done")
@@ -523,7 +529,8 @@ async fn deliver(
     }
 }
 
-async fn reconnect(client: &Client) -> Result<Client, ClientError> {
+/// A new connection like this one, as soon as there is a daemon; an error when trying again is of no use.
+pub(crate) async fn reconnect(client: &Client) -> Result<Client, ClientError> {
     let (mut wait, longest) = BACKOFF;
     loop {
         match client.reconnect().await {

@@ -15,8 +15,8 @@ use crate::ClientError;
 use crate::conn::Conn;
 use crate::held::{DelegationFilter, Delegations, Outbox, OutboxFilter, Reported};
 use crate::types::{
-    Delegate, Event, Hello, Inbox, Message, Peer, Query, SendOptions, Sent, Status, Subscribed, Subscription,
-    Welcome, Whoami,
+    Delegate, Event, Hello, Inbox, Message, Peer, PeersUnread, Query, SendOptions, Sent, Status, Subscribed,
+    Subscription, Welcome, Whoami,
 };
 
 /// How long a command that waits for no peer may take before the daemon is held to be stuck.
@@ -91,6 +91,16 @@ impl Client {
         Self::connect(&self.shared.path, self.shared.hello.clone()).await
     }
 
+    /// Closes the connection now, for all clones: what waits for a reply gets [`ClientError::Closed`].
+    pub fn close(&self) {
+        self.shared.conn.close();
+    }
+
+    /// Why the connection is over; none while it is not.
+    pub fn end(&self) -> Option<ClientError> {
+        self.shared.conn.end()
+    }
+
     /// The socket.
     pub fn path(&self) -> &Path {
         &self.shared.path
@@ -113,6 +123,15 @@ impl Client {
             peers: Vec<Peer>,
         }
         self.quick::<Reply>("peers", Nothing {}).await.map(|reply| reply.peers)
+    }
+
+    /// The same, with what this consumer has not read of each. The daemon reads its disk for it.
+    pub async fn peers_unread(&self) -> Result<PeersUnread, ClientError> {
+        #[derive(Serialize)]
+        struct Body {
+            unread: bool,
+        }
+        self.quick("peers", Body { unread: true }).await
     }
 
     /// Sends a message of any kind. For a kind that is answered this awaits the answer.

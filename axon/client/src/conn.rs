@@ -51,6 +51,17 @@ impl Conn {
         Ok(Self { lines, wires, tasks: [reader, writer] })
     }
 
+    /// Why it is over; none while it is not.
+    pub(crate) fn end(&self) -> Option<ClientError> {
+        self.wires.lock().closed.clone()
+    }
+
+    /// Ends it now. Calls that wait get an error.
+    pub(crate) fn close(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.wires.close(ClientError::Closed);
+    }
+
     /// Sends one command and awaits its reply. The permit is given back when the reply is there, even when
     /// nobody waits for it any more.
     pub(crate) async fn call(
@@ -187,6 +198,9 @@ impl Wires {
 
     fn close(&self, end: ClientError) {
         let mut state = self.lock();
+        if state.closed.is_some() {
+            return;
+        }
         let end = state.last_word.take().unwrap_or(end);
         for (_, waiting) in state.pending.drain() {
             waiting.reply.send(Err(end.clone())).ok();

@@ -40,6 +40,22 @@ pub enum ClientError {
         /// The request.
         id: String,
     },
+    /// The peer does not take the work that it was given.
+    #[error("the work is declined: {reason}")]
+    Declined {
+        /// What it says.
+        reason: String,
+        /// Who declined.
+        from: String,
+        /// The delegation.
+        id: String,
+    },
+    /// A stream of messages cannot go on: all that the inbox gives at once was given and is not acknowledged.
+    #[error("{rows} messages were given and are not acknowledged: acknowledge them before you read on")]
+    NotAcked {
+        /// How many.
+        rows: usize,
+    },
     /// Nobody listens on the socket.
     #[error("{}", nobody(path))]
     NoDaemon {
@@ -69,11 +85,13 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// A short code for programs: the daemon's or the peer's own, or one of `no_daemon io closed stuck
-    /// protocol`.
+    /// A short code for programs: the daemon's or the peer's own, or one of `declined not_acked
+    /// no_daemon io closed stuck protocol`.
     pub fn code(&self) -> &str {
         match self {
             Self::Ipc { code, .. } | Self::Peer { code, .. } => code,
+            Self::Declined { .. } => "declined",
+            Self::NotAcked { .. } => "not_acked",
             Self::NoDaemon { .. } => "no_daemon",
             Self::Io { .. } => "io",
             Self::Closed => "closed",
@@ -87,14 +105,14 @@ impl ClientError {
         match self {
             Self::Ipc { code, .. } => IpcCode::parse(code).map_or(1, IpcCode::exit_code),
             Self::Peer { code, .. } if PeerCode::parse(code) == Some(PeerCode::Timeout) => 3,
-            Self::Peer { .. } => 4,
+            Self::Peer { .. } | Self::Declined { .. } => 4,
             _ => 1,
         }
     }
 
     /// Whether the connection is over, so that only a new one can help.
     pub fn ends_connection(&self) -> bool {
-        !matches!(self, Self::Ipc { .. } | Self::Peer { .. } | Self::Stuck { .. })
+        matches!(self, Self::NoDaemon { .. } | Self::Io { .. } | Self::Closed | Self::Protocol(_))
     }
 
     pub(crate) fn ipc(code: IpcCode, message: impl Into<String>) -> Self {

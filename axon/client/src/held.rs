@@ -89,6 +89,16 @@ pub struct Reported {
     pub state: Option<SendState>,
 }
 
+/// Work that a peer has taken on, or that is held for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Given {
+    /// Its id, by which it is [waited for](crate::Client::wait).
+    pub id: String,
+    /// `accepted`, `queued` or `held`.
+    pub state: DelegationState,
+}
+
 /// Which rows of the outbox to give; all of them when nothing is said.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct OutboxFilter {

@@ -1,7 +1,9 @@
 //! Typed client of the axon daemon's Unix socket (IPC version 2, `spec/IPC.md`).
 //!
-//! [`Client`] is one connection: ask, delegate, notify, read the inbox, subscribe. [`Agent`] turns a closure
-//! into an agent that answers what peers ask. Both need a tokio runtime; a current-thread one will do.
+//! [`Client`] is one connection: ask, delegate, notify, read the inbox, subscribe. [`Link`] makes it again
+//! when it has ended. [`Messages`] is the inbox as a stream, with acknowledgement, over restarts of the
+//! daemon. [`Agent`] turns a closure into an agent that answers what peers ask. All need a tokio runtime; a
+//! current-thread one will do.
 //!
 //! What must not get lost is kept by the daemon: [`SendOptions::hold`] keeps a message for a peer that cannot
 //! be reached, [`Client::outbox`] tells how far each has come, [`Client::delegations`] what became of work.
@@ -28,6 +30,8 @@ mod client;
 mod conn;
 mod error;
 mod held;
+mod link;
+mod messages;
 mod owner;
 mod raw;
 #[cfg(test)]
@@ -41,9 +45,11 @@ pub use answer::{Answer, PAYLOAD_BYTES_MAX, truncate};
 pub use client::Client;
 pub use error::ClientError;
 pub use held::{
-    Delegation, DelegationFilter, DelegationState, Delegations, Direction, Outbox, OutboxFilter, Outgoing,
-    Reported, SendState,
+    Delegation, DelegationFilter, DelegationState, Delegations, Direction, Given, Outbox, OutboxFilter,
+    Outgoing, Reported, SendState,
 };
+pub use link::Link;
+pub use messages::Messages;
 pub use raw::Raw;
 pub use trust::{
     Approved, Connect, Connected, Constraints, Contact, Contacts, Decision, Intent, Invite, InviteOptions,
@@ -51,6 +57,6 @@ pub use trust::{
     Trusted,
 };
 pub use types::{
-    Delegate, Dropped, Event, Hello, Inbound, Inbox, Kept, Message, Peer, Query, SendOptions, Sender, Sent,
-    Status, Subscribed, Subscription, Welcome, Whoami,
+    Delegate, Dropped, Event, Hello, Inbound, Inbox, Kept, Message, Peer, PeersUnread, Query, SendOptions,
+    Sender, Sent, Status, Subscribed, Subscription, Welcome, Whoami,
 };

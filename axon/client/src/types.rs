@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{ClientError, Delegation, Knock, SendState, Trust};
+use crate::{ClientError, Delegation, DelegationState, Given, Knock, SendState, Trust};
 
 /// How a client introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,8 @@ pub struct Status {
     pub queued: u64,
     /// Messages that this consumer has not acknowledged.
     pub inbox_unread: u64,
+    /// Messages that are held for peers.
+    pub held: u64,
     /// Messages that were turned away, by reason.
     pub dropped: Dropped,
     /// Whether all inbound work is paused.
@@ -168,9 +170,37 @@ pub struct Peer {
     /// What it offers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<Vec<String>>,
+    /// Whether its hello travelled in 0-RTT.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub early: bool,
+    /// Whether its work is paused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// Why the last attempt to reach it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Messages that are held for it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub held: u64,
+    /// Messages of it that this consumer has not acknowledged, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<u64>,
+}
+
+/// The peers, and what waits of each in the inbox.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PeersUnread {
+    /// The peers.
+    pub peers: Vec<Peer>,
+    /// There are more unread messages than the daemon looked at: each number is at least so many.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unread_more: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "so serde calls it")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A message between agents: the envelope of `spec/WIRE_FORMAT.md`.
@@ -277,6 +307,21 @@ impl Sent {
     /// Whether it waits in the outbox for its peer; it has no answer then.
     pub fn is_held(&self) -> bool {
         self.send_state() == Some(SendState::Held)
+    }
+
+    /// What became of a delegation: one that the peer does not take is [`ClientError::Declined`], and an
+    /// `error` envelope [`ClientError::Peer`].
+    pub fn into_given(self) -> Result<Given, ClientError> {
+        let id = self.msg_id.clone();
+        if self.is_held() {
+            return Ok(Given { id, state: DelegationState::Held });
+        }
+        let ack = self.into_answer()?;
+        if let Some(reason) = ack.refusal() {
+            return Err(ClientError::Declined { reason, from: ack.from, id });
+        }
+        let queued = ack.text("state").as_deref() == Some("queued");
+        Ok(Given { id, state: if queued { DelegationState::Queued } else { DelegationState::Accepted } })
     }
 
     /// The peer's answer; an `error` envelope becomes [`ClientError::Peer`].

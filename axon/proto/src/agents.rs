@@ -103,6 +103,19 @@ pub struct Client {
     pub leaving: bool,
     /// What it may do and see; none: it is the owner's.
     pub scope: Option<Arc<Scope>>,
+    /// What was counted for its `peers` command, while the round trips are asked for.
+    pub unread: Option<Box<Unread>>,
+}
+
+/// Rows of the inbox that a client has not read, by their senders.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// The command that asked.
+    pub req_id: String,
+    /// How many of each.
+    pub of: HashMap<AgentId, u64>,
+    /// A bound was reached before all were counted.
+    pub more: bool,
 }
 
 /// What an agent is looked for.
@@ -146,6 +159,7 @@ impl Client {
             watches: false,
             leaving: false,
             scope: None,
+            unread: None,
         }
     }
 

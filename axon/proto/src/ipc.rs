@@ -99,6 +99,7 @@ command! {
     uid "uid";
     messages_per_minute "messages_per_minute";
     name_given "name";
+    unread "unread";
 }
 
 impl<'a> Command<'a> {

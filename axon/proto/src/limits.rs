@@ -127,6 +127,10 @@ pub const INBOX_LIMIT_DEFAULT: u64 = 50;
 pub const INBOX_LIMIT_MAX: u64 = 1_000;
 /// Bytes of one `inbox` reply, about: rows beyond it wait for the next.
 pub const INBOX_REPLY_BYTES_MAX: usize = 1_048_576;
+/// Rows of the inbox that `peers` looks at to count unread ones by their senders.
+pub const UNREAD_ROWS_MAX: usize = 4_096;
+/// Bytes of their envelopes.
+pub const UNREAD_BYTES_MAX: usize = 8_388_608;
 /// Events waiting for one client, in bytes.
 pub const CLIENT_QUEUE_BYTES_MAX: usize = 4_194_304;
 /// Longest wait for the answer to a query, in milliseconds; longer deadlines are cut to it.

@@ -252,6 +252,22 @@ impl Outbox {
         self.rows.values().filter(of).count()
     }
 
+    /// How many messages are held.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// How many messages of one consumer's clients wait for each peer.
+    pub fn held_for(&self, consumer: &str) -> HashMap<AgentId, usize> {
+        let mut counts = HashMap::default();
+        for held in self.rows.values() {
+            if held.state == State::Held && held.consumer.as_deref() == Some(consumer) {
+                *counts.entry(held.to).or_default() += 1;
+            }
+        }
+        counts
+    }
+
     /// How many messages wait for a peer.
     pub fn waiting_for(&self, peer: AgentId) -> usize {
         self.queues.get(&peer).map_or(0, |queue| queue.order.len())

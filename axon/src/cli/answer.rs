@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axon_client::Agent;
+use axon_client::{Agent, Answer, Trust};
 use axon_proto::limits::CAPACITY_MAX;
 use serde::Serialize;
 use serde_json::json;
@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::{CliError, CliResult, EXIT_DONE, printable};
 use super::program::Program;
-use super::{Context, link, show};
+use super::{Context, level, link, show};
 
 /// Its own, because it reads nothing: requests are handed to it.
 const CONSUMER: &str = "answer";
@@ -23,7 +23,8 @@ const CONSUMER: &str = "answer";
 /// The request's payload comes on stdin, and AXON_ID, AXON_FROM, AXON_TRUST (unknown, known or trusted),
 /// AXON_FROM_NAME (only what the sender claims where AXON_CLAIMED is 1), AXON_KIND, AXON_DOMAIN,
 /// AXON_DEADLINE_MS and AXON_MAX_TOKENS stand in the environment. A JSON object on stdout is the answer's
-/// payload, other text its words; an exit code other than 0 is an error with the end of stderr.
+/// payload, other text its words; an exit code other than 0 is an error with the end of stderr. Requests of
+/// peers below --trust are refused, and start nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  axon answer --text --domain text -- tr a-z A-Z")]
 pub struct Args {
@@ -53,6 +54,9 @@ pub struct Args {
     /// Only the question or task on stdin, not the whole payload
     #[arg(long)]
     text: bool,
+    /// Only for peers that are trusted so far, or further
+    #[arg(long, value_name = "LEVEL", default_value = level::WAKES, value_parser = level::LEVELS)]
+    trust: String,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -68,13 +72,18 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
     let shown = args.command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let program = Arc::new(Program { command: args.command, timeout: args.timeout, text: args.text });
     let out = cx.out;
+    let least = Trust::from(args.trust.as_str());
     let handler = move |request: axon_client::Request| {
         let program = program.clone();
+        let refused = level::is_below(request.sender(), &least).then(|| level::refusal(&least));
         async move {
             let began = Instant::now();
             let message = request.message();
             let what = format!("{} {} from {}", message.kind, message.id, show::short(&message.from));
-            let answer = program.answer(request).await;
+            let answer = match refused {
+                Some(why) => Answer::error("not_authorized", why),
+                None => program.answer(request).await,
+            };
             match answer.why() {
                 Some(why) => out.note(|| format!("{}: {}", printable(&what), printable(why))),
                 None => out.detail(|| format!("{}: {} ms", printable(&what), began.elapsed().as_millis())),

@@ -115,7 +115,7 @@ fn read(root: &Root) -> Result<String, CliError> {
 }
 
 /// A file of the log, which nothing in its place can hold up.
-fn open(path: &Path) -> Result<Option<File>, CliError> {
+pub(super) fn open(path: &Path) -> Result<Option<File>, CliError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => Ok(Some(File::from(fd))),
@@ -172,11 +172,21 @@ fn names(root: &Root) -> HashMap<String, String> {
     peers.chain(contacts).collect()
 }
 
+/// When a row was written, and what it says, without colours; none for a line that is no row.
+pub(super) fn told(line: &str, names: &HashMap<String, String>) -> Option<(u64, String)> {
+    let row: Row = serde_json::from_str(line).ok()?;
+    let out = Out { json: false, quiet: true, verbose: 0, color: false };
+    Some((row.at_ms, said(&out, names, &row)))
+}
+
 fn human(out: &Out, names: &HashMap<String, String>, row: &Row) -> String {
+    format!("{} {}", out.paint(Paint::Dim, &when::utc(row.at_ms)), said(out, names, row))
+}
+
+fn said(out: &Out, names: &HashMap<String, String>, row: &Row) -> String {
     let peer = row.peer.as_deref().map_or("-", |id| show::who(names, id));
     let mut text = format!(
-        "{} {} {:<8} {}",
-        out.paint(Paint::Dim, &when::utc(row.at_ms)),
+        "{} {:<8} {}",
         out.paint(Paint::Bold, &format!("{:<9}", printable(&row.event))),
         printable(peer),
         printable(&row.rule),

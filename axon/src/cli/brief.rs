@@ -32,6 +32,7 @@ fn command(verb: &str) -> Option<Command> {
         "daemon": daemon::Args,
         "whoami": whoami::Args,
         "status": status::Args,
+        "top": top::Args,
         "invite": invite::Args,
         "connect": connect::Args,
         "knocks": knocks::Args,
@@ -91,8 +92,18 @@ mod tests {
                 None => slow.push(whole.get_name().to_owned()),
             }
         }
-        let no_socket =
-            ["demo", "identity", "bench", "config", "doctor", "examples", "completions", "instances"];
+        let no_socket = [
+            "demo",
+            "identity",
+            "bench",
+            "config",
+            "doctor",
+            "examples",
+            "completions",
+            "man",
+            "service",
+            "instances",
+        ];
         assert_eq!(slow, no_socket);
     }
 

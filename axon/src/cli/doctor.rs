@@ -159,6 +159,7 @@ fn examine(root: &Root, fix: bool) -> Report {
     check_state(&mut report, root, idle);
     store::check(&mut report, root);
     trust::check(&mut report, root, identity.as_ref());
+    check_service(&mut report, root);
     match &holder {
         Holder::Daemon => check_daemon(&mut report, root),
         Holder::Somebody => {}
@@ -166,7 +167,8 @@ fn examine(root: &Root, fix: bool) -> Report {
             if let Some(config) = &config {
                 check_port(&mut report, root, config);
             }
-            let start = format!("start one with `axon{} daemon`", root.flags());
+            let flags = root.flags();
+            let start = format!("start one with `axon{flags} service install`, or `axon{flags} daemon`");
             report.add(
                 "daemon",
                 Status::Warn,
@@ -180,6 +182,13 @@ fn examine(root: &Root, fix: bool) -> Report {
         }
     }
     report
+}
+
+/// Whether the daemon is a service, where it was made one.
+fn check_service(report: &mut Report, root: &Root) {
+    if let Some((runs, text)) = super::service::glance(root) {
+        report.add("service", if runs { Status::Ok } else { Status::Warn }, text);
+    }
 }
 
 /// False: there is nothing to look at further.

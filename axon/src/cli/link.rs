@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Read as _;
 use std::time::Duration;
 
-use axon_client::{Client, ClientError, Hello, Message, Sent};
+use axon_client::{Client, ClientError, Hello, Message, Sent, Status};
 use axon_proto::error::IpcCode;
 use axon_proto::id::MsgId;
 use axon_proto::limits::LINE_BYTES_MAX;
@@ -149,6 +149,12 @@ impl Context {
         let message = format!("{} answered {code}: {message}", show::short(from));
         Err(CliError::new(code.to_owned(), printable(&message).into_owned(), exit))
     }
+}
+
+/// Whether a status says all that there is. A scoped socket is told only how long the daemon runs, how many
+/// of its peers are connected, and whether inbound work is paused; the owner's socket counts also who asks.
+pub fn tells_all(status: &Status) -> bool {
+    status.clients > 0
 }
 
 /// A time above 0: seconds, such as `2.5`, or with a unit, such as `90s`, `15m`, `1h` or `2d`.

@@ -2,19 +2,25 @@
 
 use std::time::Duration;
 
-use axon_client::{Client, ClientError, Event, Inbound, Knock, Message, Sender, Subscription};
+use axon_client::{Client, ClientError, Event, Inbound, Inbox, Knock, Message, Sender, Subscription, Trust};
 use axon_proto::limits::{CAPACITY_MAX, CONSUMER_BYTES_MAX, INBOX_LIMIT_MAX};
 use serde::Serialize;
 
 use super::output::{CliError, CliResult, EXIT_DONE};
 use super::row::Row;
-use super::{Context, knocks, link, show};
+use super::{Context, knocks, level, link, show};
 
 const EXIT_TIMEOUT: u8 = 3;
 /// Kinds that an agent answers.
 const REQUESTS: [&str; 3] = ["query", "delegate", "cancel"];
 
 /// Print messages as they come, and how far their senders are trusted.
+///
+/// Messages of peers below --trust are counted, told of at the end, and left in the inbox, unacknowledged:
+/// `axon inbox` shows them. What came after the first of them stays there too, and is printed here all the
+/// same, once: a consumer of its own keeps how far. On a scoped socket, which has one consumer, it comes
+/// again in the next run, until `axon ack`. When the inbox is full, what was left goes before what nobody
+/// has passed. With --answer, requests of such peers are refused.
 ///
 /// Among --kinds, `knock` prints strangers that want in (see `axon knocks`); otherwise they are remarked on.
 #[derive(Debug, clap::Args)]
@@ -42,6 +48,9 @@ pub struct Args {
     /// Do not acknowledge what was printed
     #[arg(long)]
     no_ack: bool,
+    /// Only of peers that are trusted so far, or further
+    #[arg(long, value_name = "LEVEL", default_value = level::WAKES, value_parser = level::LEVELS)]
+    trust: String,
 }
 
 pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
@@ -51,15 +60,29 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
         (None, None) => link::CONSUMER.to_owned(),
     };
     let client = cx.connect(&consumer).await?;
-    let ack = !args.no_ack;
-    let mut listener = Listener { cx, client, kinds: None, ack, printed: 0, last_seq: 0, lost: None };
     let subscription = subscription(&args);
-    listener.kinds.clone_from(&subscription.kinds);
-    let listening = listener.listen(&subscription, args.count);
+    let mut listener = Listener {
+        cx,
+        client,
+        consumer,
+        kinds: subscription.kinds.clone(),
+        subscription,
+        level: Trust::from(args.trust.as_str()),
+        ack: !args.no_ack,
+        aside: false,
+        endless: args.count.is_none() && args.span.is_none(),
+        left: 0,
+        refused: 0,
+        printed: 0,
+        last_seq: 0,
+        lost: None,
+    };
+    let listening = listener.listen(args.count);
     let ended = match args.span {
         None => Some(listening.await),
         Some(span) => tokio::time::timeout(span, listening).await.ok(),
     };
+    listener.tell_left().await;
     match (ended, args.count) {
         (Some(Err(error)), _) => Err(error),
         (None, Some(count)) => {
@@ -75,9 +98,22 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
 struct Listener<'a> {
     cx: &'a Context,
     client: Client,
+    /// Whose cursor is read from and moved.
+    consumer: String,
+    subscription: Subscription,
     /// Kinds to print, where not all are.
     kinds: Option<Vec<String>>,
+    /// Who is trusted less is not printed.
+    level: Trust,
     ack: bool,
+    /// Whether something was left for `axon inbox`, so that the consumer's own cursor stays before it.
+    aside: bool,
+    /// Nothing but a signal ends it.
+    endless: bool,
+    /// Messages that were not printed for their sender's level.
+    left: u64,
+    /// Requests that were refused for it.
+    refused: u64,
     printed: u64,
     last_seq: u64,
     /// What is to be said beside the next message: those before this number are lost.
@@ -85,13 +121,14 @@ struct Listener<'a> {
 }
 
 impl Listener<'_> {
-    async fn listen(&mut self, subscription: &Subscription, count: Option<u64>) -> Result<(), CliError> {
+    async fn listen(&mut self, count: Option<u64>) -> Result<(), CliError> {
         // Replayed messages come before the reply; they are taken from the queue below.
-        let subscribed = self.client.subscribe(subscription).await.map_err(|error| self.cx.failure(error))?;
+        let subscribed =
+            self.client.subscribe(&self.subscription).await.map_err(|error| self.cx.failure(error))?;
         self.tell_lost(subscribed.lost_before_seq);
         // With nothing left of it to acknowledge, what was lost is settled by its own number.
         if let (Some(seq @ 1..), 0, true) =
-            (subscribed.lost_before_seq, subscribed.replayed, subscription.answer.is_empty())
+            (subscribed.lost_before_seq, subscribed.replayed, self.subscription.answer.is_empty())
         {
             self.acknowledge(seq - 1).await?;
         }
@@ -110,20 +147,134 @@ impl Listener<'_> {
     }
 
     async fn take(&mut self, inbound: &Inbound) -> Result<(), CliError> {
+        if inbound.answer && level::is_below(&inbound.sender, &self.level) {
+            return self.refuse(inbound).await;
+        }
         if inbound.answer {
             return self.print(inbound.seq, &inbound.envelope, &inbound.sender, Some(inbound));
         }
         if inbound.seq <= self.last_seq {
             return Ok(());
         }
+        if level::is_below(&inbound.sender, &self.level) {
+            return self.leave(inbound.seq).await;
+        }
         self.print(inbound.seq, &inbound.envelope, &inbound.sender, None)?;
         self.acknowledge(inbound.seq).await
     }
 
+    /// A message stays in the inbox unprinted.
+    ///
+    /// The consumer's cursor must not go past it: whoever reads the inbox is to find it. But without a cursor
+    /// what follows would wake again at each start, and any stranger could bring that about. So from here on
+    /// a consumer of its own keeps how far has been printed.
+    async fn leave(&mut self, seq: u64) -> Result<(), CliError> {
+        self.left += 1;
+        self.last_seq = seq;
+        if self.endless && self.left == 1 {
+            let level = &self.level;
+            self.cx.out.note(|| format!("messages of peers below {level} come too: counted, not printed"));
+        }
+        if self.aside {
+            return self.acknowledge(seq).await;
+        }
+        if !self.ack {
+            return Ok(());
+        }
+        self.aside = true;
+        // What was taken to be answered is bound to this connection; and a scoped socket has one consumer.
+        if !self.subscription.answer.is_empty() || self.is_scoped().await? {
+            self.ack = false;
+            return Ok(());
+        }
+        self.client = self.cx.connect(&aside_of(&self.consumer, &self.level)).await?;
+        self.pass(seq).await?;
+        let subscribed =
+            self.client.subscribe(&self.subscription).await.map_err(|error| self.cx.failure(error))?;
+        let lost = subscribed.lost_before_seq;
+        self.tell_lost(lost.filter(|before| *before > self.last_seq + 1));
+        if let (Some(before @ 1..), 0) = (lost, subscribed.replayed) {
+            self.move_cursor(before - 1).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves the new consumer's cursor up to here: it may never have been used, or long ago.
+    async fn pass(&self, up_to: u64) -> Result<(), CliError> {
+        loop {
+            let page = self.client.inbox(Some(INBOX_LIMIT_MAX), None).await;
+            let page = page.map_err(|error| self.cx.failure(error))?;
+            let Some(next) = page.next_seq else { return Ok(()) };
+            // One that is past it already begins behind it.
+            let passed = page.messages.iter().map(|kept| kept.seq).take_while(|seq| *seq <= up_to).last();
+            let Some(passed) = passed else { return Ok(()) };
+            self.move_cursor(passed).await?;
+            if next >= up_to || !page.has_more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether this socket is for one agent.
+    async fn is_scoped(&self) -> Result<bool, CliError> {
+        let status = self.client.status().await.map_err(|error| self.cx.failure(error))?;
+        Ok(!link::tells_all(&status))
+    }
+
+    /// A request of a peer that this process does not work for.
+    async fn refuse(&mut self, inbound: &Inbound) -> Result<(), CliError> {
+        self.refused += 1;
+        let why = level::refusal(&self.level);
+        let payload = serde_json::json!({"code": "not_authorized", "message": why, "retryable": false});
+        let id = &inbound.envelope.id;
+        match self.client.reply(id, "error", &payload).await {
+            // It was answered or given up meanwhile.
+            Ok(_) | Err(ClientError::Ipc { .. }) => Ok(()),
+            Err(error) => Err(self.cx.failure(error)),
+        }
+    }
+
+    /// Says what was not printed, and where it is.
+    async fn tell_left(&self) {
+        let (level, flags) = (&self.level, &self.cx.flags);
+        if self.refused > 0 {
+            let (some, n) = (show::plural(self.refused), self.refused);
+            self.cx.out.note(|| format!("{n} request{some} of peers below {level} refused (see --trust)"));
+        }
+        if self.left == 0 {
+            return;
+        }
+        // All that wait, also those that came before this run.
+        let waiting = match self.cx.connect(&self.consumer).await {
+            Ok(client) => client.inbox(Some(INBOX_LIMIT_MAX), None).await.map(|page| self.below(&page)),
+            Err(_) => return,
+        };
+        let n = waiting.map_or(self.left, |waiting| waiting.max(self.left));
+        let consumer = match self.consumer.as_str() {
+            link::CONSUMER => String::new(),
+            name => format!(" --consumer {name}"),
+        };
+        let again = if self.aside && !self.ack { "; what came after comes again until then" } else { "" };
+        self.cx.out.note(|| {
+            format!(
+                "{n} message{} of peers below {level} not printed: `axon{flags} inbox{consumer}` shows them, \
+                 `axon{flags} ack{consumer} SEQ` settles them{again}",
+                show::plural(n)
+            )
+        });
+    }
+
+    fn below(&self, page: &Inbox) -> u64 {
+        let wanted = |kind: &String| self.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind));
+        let rows = page.messages.iter().filter(|kept| wanted(&kept.envelope.kind));
+        let below = rows.filter(|kept| level::is_below(&kept.sender, &self.level)).count();
+        u64::try_from(below).unwrap_or(u64::MAX)
+    }
+
     /// Reads from the inbox what came too fast to be told.
     async fn catch_up(&mut self, count: Option<u64>) -> Result<(), CliError> {
-        let limit = if self.ack { 100 } else { INBOX_LIMIT_MAX };
         loop {
+            let limit = if self.ack { 100 } else { INBOX_LIMIT_MAX };
             let page = self.client.inbox(Some(limit), None).await.map_err(|error| self.cx.failure(error))?;
             // Where nothing is acknowledged, every page tells of what was lost before the first.
             self.tell_lost(page.lost_before_seq.filter(|seq| *seq > self.last_seq));
@@ -136,6 +287,15 @@ impl Listener<'_> {
                     continue;
                 }
                 let wanted = self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kept.envelope.kind));
+                if wanted && level::is_below(&kept.sender, &self.level) {
+                    let was_aside = self.aside;
+                    self.leave(kept.seq).await?;
+                    if self.aside && self.ack && !was_aside {
+                        // The rest comes on the connection that was made for it.
+                        return Ok(());
+                    }
+                    continue;
+                }
                 if wanted {
                     self.print(kept.seq, &kept.envelope, &kept.sender, None)?;
                 }
@@ -153,6 +313,10 @@ impl Listener<'_> {
         if !self.ack {
             return Ok(());
         }
+        self.move_cursor(seq).await
+    }
+
+    async fn move_cursor(&self, seq: u64) -> Result<(), CliError> {
         match self.client.ack(seq).await {
             Ok(_) => Ok(()),
             // Somebody else reads as the same consumer and was faster.
@@ -234,7 +398,16 @@ fn consumer_of(kinds: &[String]) -> String {
     let mut kinds = kinds.to_vec();
     kinds.sort();
     kinds.dedup();
-    let name = format!("listen:{}", kinds.join(","));
+    named(format!("listen:{}", kinds.join(",")))
+}
+
+/// A consumer beside another one, for what was printed past messages that were not.
+fn aside_of(consumer: &str, level: &Trust) -> String {
+    named(format!("listen:{level}:{consumer}"))
+}
+
+/// The name, or one made of it where it is too long.
+fn named(name: String) -> String {
     if name.len() <= CONSUMER_BYTES_MAX {
         return name;
     }
@@ -255,7 +428,9 @@ mod tests {
 
     fn args(names: Option<&[&str]>, answer: bool) -> Args {
         let (consumer, count, span) = (None, None, None);
-        Args { kinds: names.map(kinds), consumer, count, span, answer, domain: Vec::new(), no_ack: false }
+        let trust = level::WAKES.to_owned();
+        let kinds = names.map(kinds);
+        Args { kinds, consumer, count, span, answer, domain: Vec::new(), no_ack: false, trust }
     }
 
     #[test]
@@ -264,6 +439,8 @@ mod tests {
         assert_eq!(consumer_of(&kinds(&["result", "notify"])), consumer_of(&kinds(&["notify", "result"])));
         let long = consumer_of(&kinds(&[&"x".repeat(80)]));
         assert!(long.len() <= CONSUMER_BYTES_MAX && long != consumer_of(&kinds(&[&"y".repeat(80)])));
+        assert_eq!(aside_of("default", &Trust::Known), "listen:known:default");
+        assert!(aside_of(&"x".repeat(64), &Trust::Known).len() <= CONSUMER_BYTES_MAX);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use axon_client::Trust;
 use tokio::net::TcpListener;
 
-use super::Context;
 use super::output::{CliError, CliResult, EXIT_DONE};
+use super::{Context, mcp_install};
 use crate::bridge::mcp;
 use crate::bridge::mcp::hub::{Config, Hub, When};
 use crate::bridge::mcp::server::level;
@@ -15,18 +15,22 @@ use crate::disk::token;
 
 /// Let an agent that speaks MCP talk through this daemon, on standard input and output or over HTTP.
 ///
-/// Its tools are peers, ask, delegate, wait, notify, inbox, reply, result, advertise and status. What comes from
-/// peers of level --trust and above reaches it unasked; what others sent is only counted until it asks.
+/// Its tools are peers, ask, delegate, wait, notify, inbox, reply, result, advertise and status. What comes
+/// from peers of level --trust and above reaches it unasked; what others sent is only counted until it asks.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  axon mcp --answer always\n  axon mcp --http 127.0.0.1:7180")]
+#[command(args_conflicts_with_subcommands = true)]
+#[command(after_help = "Examples:\n  axon mcp install claude\n  axon mcp --http 127.0.0.1:7180")]
 pub struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// Serve streamable HTTP on this loopback address instead, at /mcp
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
     /// File with the token that HTTP clients show; made when it is not there [default: mcp-token in the root]
     #[arg(long, value_name = "FILE", requires = "http")]
     token_file: Option<PathBuf>,
-    /// When to take what peers ask: always (the client is woken by `claude/channel`), or while it looks or waits
+    /// When to take what peers ask: always, as the client is woken by `claude/channel`; present, that is
+    /// while it looks or waits; or never
     #[arg(long, value_name = "WHEN", default_value = "present")]
     answer: When,
     /// Lowest level of peers whose words reach the agent unasked: unknown, known, trusted
@@ -37,7 +41,15 @@ pub struct Args {
     consumer: String,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    Install(mcp_install::Args),
+}
+
 pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
+    if let Some(Verb::Install(args)) = args.verb {
+        return mcp_install::run(cx, args).await;
+    }
     let socket = cx.socket.clone().unwrap_or_else(|| cx.root.socket());
     let config = Config { socket, consumer: args.consumer, floor: args.trust, answer: args.answer };
     let stopped = |error: std::io::Error| CliError::local("io", format!("cannot go on: {error}"));

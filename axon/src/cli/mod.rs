@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use axon_client::Welcome;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueHint};
 
 use crate::disk::Root;
 use crate::disk::root::RootError;
@@ -38,9 +38,12 @@ mod inbox;
 mod instances;
 mod invite;
 mod knocks;
+mod level;
 mod link;
 mod listen;
+mod man;
 mod mcp;
+mod mcp_install;
 mod notify;
 mod outbox;
 pub mod output;
@@ -55,10 +58,12 @@ mod reload;
 mod reply;
 mod row;
 mod send;
+mod service;
 mod show;
 mod socket;
 mod stage;
 mod status;
+mod top;
 mod trust;
 mod wait;
 mod when;
@@ -113,14 +118,20 @@ struct Cli {
 #[derive(Debug, clap::Args)]
 struct Globals {
     /// The agent's directory [default: $AXON_ROOT or ~/.axon]
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Global")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global", value_hint = ValueHint::DirPath)]
     root: Option<PathBuf>,
     /// An instance of its own under the default root
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global")]
     name: Option<String>,
     /// Talk to the daemon over this socket, as an agent does that has only a scoped one (see `axon socket`)
     /// [default: $AXON_SOCKET or axon.sock in the root]
-    #[arg(long, global = true, value_name = "PATH", help_heading = "Global")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        help_heading = "Global",
+        value_hint = ValueHint::FilePath
+    )]
     socket: Option<PathBuf>,
     /// One JSON object a line on stdout, as when it is piped
     #[arg(long, global = true, help_heading = "Global")]
@@ -145,6 +156,7 @@ enum Verb {
     Identity,
     Whoami(whoami::Args),
     Status(status::Args),
+    Top(top::Args),
     Invite(invite::Args),
     Connect(connect::Args),
     Knocks(knocks::Args),
@@ -190,6 +202,8 @@ enum Verb {
     },
     Examples(examples::Args),
     Completions(completions::Args),
+    Man(man::Args),
+    Service(service::Args),
     /// List the instances made by --name
     #[command(after_help = "Example:\n  axon instances")]
     Instances,
@@ -204,7 +218,8 @@ impl Cli {
                 return drive(bench::run_alone(&out, &self.globals, args));
             }
             Verb::Examples(args) => return examples::run(&out, &args),
-            Verb::Completions(args) => return completions::run(&out, &args),
+            Verb::Completions(args) => return completions::run(&out, self.globals, &args),
+            Verb::Man(args) => return man::run(&out, &args),
             Verb::Instances => return instances::run(&out),
             verb => verb,
         };
@@ -219,8 +234,10 @@ impl Cli {
             Verb::Config(args) => config::run(&cx.out, &cx.root, &args),
             Verb::Doctor { fix } => doctor::run(&cx.out, &cx.root, fix),
             Verb::Audit(args) => audit::run(cx, &args),
+            Verb::Service(args) => service::run(cx, args),
             Verb::Whoami(args) => drive(whoami::run(cx, args)),
             Verb::Status(args) => drive(status::run(cx, args)),
+            Verb::Top(args) => drive(top::run(cx, args)),
             Verb::Invite(args) => drive(invite::run(cx, args)),
             Verb::Connect(args) => drive(connect::run(cx, args)),
             Verb::Knocks(args) => drive(knocks::run(cx, args)),
@@ -253,7 +270,9 @@ impl Cli {
             Verb::Rekey(args) => drive(rekey::run(cx, args)),
             Verb::Reload(args) => drive(reload::run(cx, args)),
             Verb::Bench(args) => drive(bench::run(cx, args)),
-            Verb::Demo(_) | Verb::Examples(_) | Verb::Completions(_) | Verb::Instances => Ok(EXIT_DONE),
+            Verb::Demo(_) | Verb::Examples(_) | Verb::Completions(_) | Verb::Man(_) | Verb::Instances => {
+                Ok(EXIT_DONE)
+            }
         }
     }
 }
@@ -263,7 +282,12 @@ impl Verb {
     fn is_of_files(&self) -> bool {
         matches!(
             self,
-            Self::Daemon(_) | Self::Identity | Self::Config(_) | Self::Doctor { .. } | Self::Audit(_)
+            Self::Daemon(_)
+                | Self::Identity
+                | Self::Config(_)
+                | Self::Doctor { .. }
+                | Self::Audit(_)
+                | Self::Service(_)
         )
     }
 }
@@ -340,6 +364,11 @@ fn root_error(error: RootError) -> CliError {
 
 /// Runs a verb that talks to the daemon, on one thread and without anything that it does not need.
 fn drive(verb: impl Future<Output = CliResult>) -> CliResult {
+    drive_for(verb)
+}
+
+/// The same for what is only a part of a verb.
+fn drive_for<T>(verb: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,7 +1,9 @@
 //! The two tasks of one client: one reads its lines, one writes ours.
 
-use std::io;
-use std::os::fd::AsFd;
+use std::future::pending;
+use std::io::{self, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +12,15 @@ use axon_proto::error::IpcError;
 use axon_proto::ipc::error_line;
 use axon_proto::limits::{LINE_BYTES_MAX, LINE_MS};
 use axon_proto::node::{ClientId, Input, Of};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use rustix::buffer::spare_capacity;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::IpcEvent;
 use super::outbox::{Outbox, Pace};
+use crate::readiness;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 8 * 1024;
@@ -28,9 +31,53 @@ const BUFFER_KEPT_BYTES: usize = 16 * 1024;
 /// How long a line may take from its first byte to its last, while we read.
 const LINE: Duration = Duration::from_millis(LINE_MS);
 
+/// The connection to a client, of both its tasks.
+#[derive(Debug)]
+pub(super) struct Stream(AsyncFd<UnixStream>);
+
+impl Stream {
+    pub(super) fn new(stream: tokio::net::UnixStream) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self(readiness::watch(stream.into_std()?)?)))
+    }
+
+    /// Reads into the room that the buffer has; none at the end. What was not yet waited for is not lost.
+    async fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let room = buffer.capacity() - buffer.len();
+        loop {
+            let mut ready = self.0.readable().await?;
+            let read = ready.try_io(|stream| {
+                rustix::io::retry_on_intr(|| rustix::io::read(stream, spare_capacity(buffer)))
+                    .map_err(io::Error::from)
+            });
+            if let Ok(read) = read {
+                // There was no more, and what comes after this is told of anew.
+                if read.as_ref().is_ok_and(|read| (1..room).contains(read)) {
+                    ready.clear_ready();
+                }
+                return read;
+            }
+        }
+    }
+
+    async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.0.get_ref().write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock => readiness::room(self.0.get_ref()).await,
+                    _ => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Reads a client's lines until it goes.
 pub(super) async fn read(
-    reader: OwnedReadHalf,
+    reader: Arc<Stream>,
     client: ClientId,
     outbox: Arc<Outbox>,
     events: mpsc::Sender<IpcEvent>,
@@ -51,7 +98,7 @@ enum End {
 }
 
 struct Lines<'a> {
-    reader: OwnedReadHalf,
+    reader: Arc<Stream>,
     client: ClientId,
     outbox: &'a Outbox,
     events: &'a mpsc::Sender<IpcEvent>,
@@ -66,13 +113,19 @@ impl Lines<'_> {
         loop {
             buffer.reserve(READ_BYTES);
             let begun = skipping || !buffer.is_empty();
-            let since = Instant::now();
-            let read = tokio::select! {
-                read = self.reader.read_buf(&mut buffer) => read,
-                () = self.outbox.ended.notified() => return End::Gone,
-                () = sleep(patience), if begun => return self.too_slow(),
+            let since = begun.then(Instant::now);
+            let too_slow = async {
+                match since {
+                    Some(since) => sleep_until(since + patience).await,
+                    None => pending().await,
+                }
             };
-            patience = if begun { patience.saturating_sub(since.elapsed()) } else { LINE };
+            let read = tokio::select! {
+                read = self.reader.read(&mut buffer) => read,
+                () = self.outbox.ended.notified() => return End::Gone,
+                () = too_slow => return self.too_slow(),
+            };
+            patience = since.map_or(LINE, |since| patience.saturating_sub(since.elapsed()));
             match read {
                 // It may have closed this half only, and wait for its answers: the node decides.
                 Ok(0) => {
@@ -129,7 +182,7 @@ impl Lines<'_> {
     async fn half_closed(&self) {
         if self.tell(Input::ClientEof { client: self.client }).await {
             tokio::select! {
-                () = hung_up(self.reader.as_ref()) => {}
+                () = hung_up(self.reader.0.get_ref()) => {}
                 () = self.outbox.ended.notified() => {}
             }
         }
@@ -151,9 +204,8 @@ impl Lines<'_> {
 ///
 /// Over a descriptor of its own, whose readiness can be taken without the writer missing it.
 async fn hung_up(stream: &UnixStream) {
-    let own = stream.as_fd().try_clone_to_owned().map(std::os::unix::net::UnixStream::from);
     // Without a descriptor to spare the client counts as gone.
-    let Ok(own) = own.and_then(UnixStream::from_std) else { return };
+    let Ok(own) = stream.try_clone().and_then(tokio::net::UnixStream::from_std) else { return };
     while let Ok(ready) = own.ready(Interest::WRITABLE).await {
         if ready.is_write_closed() {
             return;
@@ -164,7 +216,7 @@ async fn hung_up(stream: &UnixStream) {
 
 /// Writes a client's lines, many at once, until it goes or is closed.
 pub(super) async fn write(
-    mut writer: OwnedWriteHalf,
+    writer: Arc<Stream>,
     client: ClientId,
     outbox: Arc<Outbox>,
     events: mpsc::Sender<IpcEvent>,
@@ -180,7 +232,7 @@ pub(super) async fn write(
             filled.await;
             continue;
         }
-        if !write_batch(&mut writer, &batch, &outbox).await {
+        if !write_batch(&writer, &batch, &outbox).await {
             break;
         }
         outbox.written();
@@ -191,13 +243,13 @@ pub(super) async fn write(
     }
     outbox.ends();
     // A client that is closed reads all its lines, then the end.
-    drop(writer.shutdown().await);
+    drop(writer.0.get_ref().shutdown(Shutdown::Write));
     // When this fails the driver has ended, and with it everything that could matter.
     drop(events.send(IpcEvent::Client(client, Input::ClientGone { client })).await);
 }
 
 /// Whether all of it could be written.
-async fn write_batch(writer: &mut OwnedWriteHalf, batch: &[u8], outbox: &Outbox) -> bool {
+async fn write_batch(writer: &Stream, batch: &[u8], outbox: &Outbox) -> bool {
     let mut writing = pin!(writer.write_all(batch));
     let mut until = None;
     loop {

@@ -11,7 +11,7 @@ mod outbox;
 mod tests;
 
 use std::cell::Cell;
-use std::collections::HashMap;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use axon_proto::id::AgentId;
 use axon_proto::ipc::error_line;
 use axon_proto::limits::{PLACES_KEPT, PURGE_MS};
 use axon_proto::node::{ClientId, Input, JobId, Of};
+use foldhash::HashMap;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc};
@@ -99,8 +100,8 @@ impl Ipc {
         let door = Door { events, places: Arc::new(Semaphore::new(NEWCOMERS_MAX)) };
         Ok(Self {
             main: Listening::on(path, door.clone())?,
-            scopes: HashMap::new(),
-            clients: HashMap::new(),
+            scopes: HashMap::default(),
+            clients: HashMap::default(),
             next_client: 1,
             clients_max,
             events_max,
@@ -182,7 +183,7 @@ impl Ipc {
         if self.clients.len() >= self.clients_max + turned_away_max {
             return None;
         }
-        Some(self.client_up(newcomer.stream, newcomer.socket, trusted))
+        self.client_up(newcomer.stream, newcomer.socket, trusted)
     }
 
     /// Looks at a newcomer once more, after a while.
@@ -284,16 +285,17 @@ impl Ipc {
         });
     }
 
-    fn client_up(&mut self, stream: UnixStream, socket: Option<Arc<str>>, trusted: bool) -> Input {
+    fn client_up(&mut self, stream: UnixStream, socket: Option<Arc<str>>, trusted: bool) -> Option<Input> {
+        let warn = |error: &io::Error| tracing::warn!(%error, "a client could not be served");
+        let stream = client::Stream::new(stream).inspect_err(warn).ok()?;
         let client = ClientId(self.next_client);
         self.next_client += 1;
-        let (reader, writer) = stream.into_split();
         let outbox = Arc::new(Outbox::default());
-        tokio::spawn(client::write(writer, client, outbox.clone(), self.door.events.clone()));
-        tokio::spawn(client::read(reader, client, outbox.clone(), self.door.events.clone()));
+        tokio::spawn(client::write(stream.clone(), client, outbox.clone(), self.door.events.clone()));
+        tokio::spawn(client::read(stream, client, outbox.clone(), self.door.events.clone()));
         let socket_of = socket.clone();
         self.clients.insert(client, Client { outbox, socket: socket_of, standing: Standing::Served });
-        Input::ClientUp { client, trusted, socket }
+        Some(Input::ClientUp { client, trusted, socket })
     }
 
     /// Queues a line that must not be dropped, with whose words it carries; a client that leaves too many

@@ -262,7 +262,7 @@ fn run(mut shared: Shared, ready: Ready, first: Option<First>) -> impl Future<Ou
         let _place = place;
         // A room in the channel first, here and below: an event that waits for one is a part of this future.
         let Ok(room) = shared.events.reserve().await else { return };
-        room.send(*told);
+        room.send(unboxed(told));
         // As many messages as the peer may have streams are read, or wait for the node or its answer; then no
         // more are taken.
         let slots = [(); 2].map(|()| Arc::new(Semaphore::new(places as usize)));
@@ -311,6 +311,12 @@ fn run(mut shared: Shared, ready: Ready, first: Option<First>) -> impl Future<Ou
             room.send(NetEvent(Event::Disconnected { conn, why }));
         }
     }
+}
+
+/// What is in the box, which goes at once: one that is emptied in place stays as long as its future.
+#[expect(clippy::boxed_local, reason = "it is here to end the box")]
+fn unboxed<T>(boxed: Box<T>) -> T {
+    *boxed
 }
 
 async fn requests(

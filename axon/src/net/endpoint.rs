@@ -119,7 +119,10 @@ pub(super) fn open(
     let mut client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).map_err(tls)?));
     client.transport_config(Arc::new(transport(config)));
 
-    let endpoint = Endpoint::new(keys(seed), Some(server), socket, Arc::new(TokioRuntime)).map_err(io)?;
+    let socket = super::socket::Socket::new(socket).map_err(io)?;
+    let endpoint =
+        Endpoint::new_with_abstract_socket(keys(seed), Some(server), socket, Arc::new(TokioRuntime))
+            .map_err(io)?;
     Ok(Open { endpoint, client, local })
 }
 

@@ -12,6 +12,7 @@ mod herald;
 mod kx;
 mod pipe;
 mod silence;
+mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,6 @@ mod tls;
 mod trust;
 mod why;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +29,7 @@ use std::time::Duration;
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits::{MESSAGE_BYTES_MAX, STREAMS_MAX};
 use axon_proto::node::{ConnId, Effect, Input, Lost, Side, StreamId, Token};
+use foldhash::HashMap;
 use quinn::{Connection, Endpoint, VarInt};
 use rustls::sign::CertifiedKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -324,9 +325,9 @@ impl Net {
             sessions,
             old,
             config: config.clone(),
-            conns: HashMap::new(),
-            streams: HashMap::new(),
-            messages: HashMap::new(),
+            conns: HashMap::default(),
+            streams: HashMap::default(),
+            messages: HashMap::default(),
             attempts: 0,
             accepting,
         })

@@ -5,7 +5,7 @@
 
 mod records;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +17,7 @@ use axon_proto::limits::{
     PIPE_MESSAGE_BYTES_MAX, PIPE_ONE_WAY_MAX, PIPE_REQUESTS_MAX, PIPE_WAITING_BYTES_MAX,
 };
 use axon_proto::node::{ConnId, Input, Lost, Side, StreamId, Token};
+use foldhash::HashMap;
 use quinn::{Connection, RecvStream};
 use tokio::sync::{Notify, Semaphore, oneshot};
 

@@ -4,18 +4,20 @@
 
 use std::sync::Arc;
 
+use foldhash::HashMap;
+
 use super::jobs::{End, Step};
 use super::storing::Reading;
 use super::{ClientId, ConnId, Effect, Node, Now, Of};
-use crate::agents::{Client, Speaks, Wants};
+use crate::agents::{Client, Speaks, Unread, Wants};
 use crate::error::{IpcCode, IpcError};
 use crate::family::Input as FamilyInput;
 use crate::id::{AgentId, MsgId};
 use crate::ipc::{Command, Line, error_line};
 use crate::limits::{CONSUMER_BYTES_MAX, IPC_VERSION, LINE_BYTES_MAX};
 use crate::mailbox::SCOPED;
-use crate::peers::Dial;
-use crate::scope::Scope;
+use crate::peers::{Dial, Peer};
+use crate::scope::{Right, Scope};
 use crate::session::Phase;
 use crate::store::Read;
 use crate::wire::to_raw;
@@ -194,11 +196,7 @@ impl Node {
         }
         match &*name {
             "send" => self.send(now, client, command, speaks != Speaks::V2).map(|()| None),
-            "peers" => {
-                let (req_id, conns) = (command.req_id().to_owned(), self.sessions.conns().collect());
-                self.out.push(Effect::Measure { client, req_id, conns });
-                Ok(None)
-            }
+            "peers" => self.peers_command(client, command).map(|()| None),
             "status" => {
                 let consumer = self.agents.clients.get(&client).map(|client| client.consumer.clone());
                 let acked = self.mailbox.acked(&consumer.unwrap_or_default());
@@ -385,6 +383,7 @@ impl Node {
             .field("open_requests", &self.agents.open_count())
             .field("queued", &self.agents.queued_count())
             .field("inbox_unread", &unread)
+            .field("held", &self.outbox.held())
             .field("paused", &self.peers.contacts().paused())
             .field("set_aside", &self.aside_count())
             .field("knocks", &self.pairing.knocks.iter().count())
@@ -394,17 +393,34 @@ impl Node {
             .end()
     }
 
-    pub(super) fn measured(&mut self, client: ClientId, req_id: &str, rtts: &[(ConnId, u64)]) {
+    pub(super) fn measured(&mut self, now: Now, client: ClientId, req_id: &str, rtts: &[(ConnId, u64)]) {
         let scope = self.scope_of(client);
-        let seen = |peer: &&crate::peers::Peer| scope.as_ref().is_none_or(|scope| scope.sees_peer(peer.id));
-        let rows: Vec<String> =
-            self.peers.iter().filter(seen).map(|peer| self.peer_row(peer, rtts)).collect();
-        let line = Line::ok(req_id).raw("peers", &format!("[{}]", rows.join(","))).end();
+        let state = self.agents.clients.get_mut(&client);
+        let counted = state.and_then(|state| state.unread.take_if(|counted| counted.req_id == req_id));
+        // What a scoped socket did not send is no matter of its own.
+        let held = match &scope {
+            None => None,
+            Some(scope) if scope.may(Right::Send) => Some(self.outbox.held_for(&of_scope(scope))),
+            Some(_) => Some(HashMap::default()),
+        };
+        let held = |peer: AgentId| match &held {
+            None => self.outbox.waiting_for(peer),
+            Some(own) => own.get(&peer).copied().unwrap_or(0),
+        };
+        let seen = |peer: &&Peer| scope.as_ref().is_none_or(|scope| scope.sees_peer(peer.id));
+        let row = |peer: &Peer| self.peer_row(peer, rtts, held(peer.id), counted.as_deref());
+        let rows: Vec<String> = self.peers.iter().filter(seen).map(row).collect();
+        let line = Line::ok(req_id).raw("peers", &format!("[{}]", rows.join(",")));
+        let more = counted.as_ref().is_some_and(|counted| counted.more);
+        let line = if more { line.flag("unread_more", true) } else { line };
         // What they call themselves, and why they went, are their words.
-        self.answer_of(client, req_id, Ok(line), Of::Several);
+        self.answer_of(client, req_id, Ok(line.end()), Of::Several);
+        if counted.is_some() {
+            self.resume(now, client);
+        }
     }
 
-    fn peer_row(&self, peer: &crate::peers::Peer, rtts: &[(ConnId, u64)]) -> String {
+    fn peer_row(&self, peer: &Peer, rtts: &[(ConnId, u64)], held: usize, counted: Option<&Unread>) -> String {
         let conn = self.best_session(peer.id);
         let session = conn.and_then(|conn| self.sessions.get(conn));
         let status = match (session, peer.dial) {
@@ -442,6 +458,12 @@ impl Node {
             }
         } else if let Some(error) = &peer.error {
             row.insert("error".into(), error.clone().into());
+        }
+        if held > 0 {
+            row.insert("held".into(), held.into());
+        }
+        if let Some(counted) = counted {
+            row.insert("unread".into(), counted.of.get(&peer.id).copied().unwrap_or(0).into());
         }
         to_raw(&row).get().to_owned()
     }
@@ -483,6 +505,11 @@ const IPC_FEATURES: &[&str] =
 
 pub(super) fn is_v2(name: &str) -> bool {
     V2_COMMANDS.contains(&name) || OWNER_COMMANDS.contains(&name)
+}
+
+/// The consumer of a scoped socket, as its messages in the outbox are marked.
+fn of_scope(scope: &Scope) -> String {
+    format!("{SCOPED}{}", scope.name)
 }
 
 /// Compares two texts in a time that depends on their length only.

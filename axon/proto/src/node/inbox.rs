@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::storing::{After, Reading, disk_error};
 use super::{ClientId, Effect, Node, Now, Of};
-use crate::agents::{Answers, Client, Speaks, Wants};
+use crate::agents::{Answers, Client, Speaks, Unread, Wants};
 use crate::error::{IpcCode, IpcError};
 use crate::family::Input as FamilyInput;
 use crate::id::AgentId;
@@ -18,10 +18,11 @@ use crate::ipc::{Command, Line, Sender, inbound_line, row_json, v1_line};
 use crate::limits::{
     CAPABILITIES_BYTES_MAX, CAPACITY_DEFAULT, CAPACITY_MAX, CLIENT_BACKLOG_BYTES_MAX, CLIENT_BACKLOG_MAX,
     CLIENT_QUEUE_BYTES_MAX, DOMAIN_BYTES_MAX, INBOX_LIMIT_DEFAULT, INBOX_LIMIT_MAX, INBOX_REPLY_BYTES_MAX,
-    KIND_BYTES_MAX, REPLAY_EVENTS_MAX, SUBSCRIPTION_NAMES_MAX,
+    KIND_BYTES_MAX, REPLAY_EVENTS_MAX, SUBSCRIPTION_NAMES_MAX, UNREAD_BYTES_MAX, UNREAD_ROWS_MAX,
 };
 use crate::mailbox::SCOPED;
 use crate::peers::Peers;
+use crate::scope::Right;
 use crate::store::{CommitError, Read, Row, Rows, Write};
 use crate::trust::Level;
 use crate::wire::sender;
@@ -70,6 +71,18 @@ pub(super) struct Replaying {
     replayed_to: u64,
     bytes: usize,
     lost_before: Option<u64>,
+}
+
+/// A `peers` command that asked for unread rows, while they are counted.
+#[derive(Debug)]
+pub(super) struct Counting {
+    pub client: ClientId,
+    pub unread: Unread,
+    /// How far it has been read.
+    at: u64,
+    up_to: u64,
+    rows_left: usize,
+    bytes_left: usize,
 }
 
 impl Node {
@@ -413,6 +426,69 @@ impl Node {
             self.catch_up(client, end);
         }
         self.resume(now, client);
+    }
+
+    // --- peers ---
+
+    /// `peers`; the inbox is read only for who asks what is unread of whom, and may see it.
+    pub(super) fn peers_command(&mut self, client: ClientId, command: &Command<'_>) -> Result<(), IpcError> {
+        let asked = command.unread::<bool>()?.unwrap_or(false);
+        let req_id = command.req_id().to_owned();
+        let Some(state) = self.agents.clients.get(&client) else { return Ok(()) };
+        let may = state.scope.as_ref().is_none_or(|scope| scope.may(Right::Inbox));
+        if !asked || !may || state.speaks() != Speaks::V2 {
+            self.measure(client, req_id);
+            return Ok(());
+        }
+        let (at, up_to) = (self.mailbox.acked(&state.consumer), self.mailbox.visible());
+        self.begin_reading(client);
+        let unread = Unread { req_id, ..Unread::default() };
+        let (rows_left, bytes_left) = (UNREAD_ROWS_MAX, UNREAD_BYTES_MAX);
+        self.count_unread(Counting { client, unread, at, up_to, rows_left, bytes_left });
+        Ok(())
+    }
+
+    fn measure(&mut self, client: ClientId, req_id: String) {
+        let conns = self.sessions.conns().collect();
+        self.out.push(Effect::Measure { client, req_id, conns });
+    }
+
+    fn count_unread(&mut self, counting: Counting) {
+        let read = Read::Rows {
+            after: counting.at,
+            up_to: counting.up_to,
+            kinds: None,
+            stop_at_other: false,
+            limit: counting.rows_left.min(INBOX_LIMIT_MAX as usize),
+            bytes_max: counting.bytes_left.min(INBOX_REPLY_BYTES_MAX),
+        };
+        self.read(read, Reading::Unread(Box::new(counting)));
+    }
+
+    pub(super) fn unread_read(&mut self, now: Now, mut counting: Counting, rows: Rows) {
+        let client = counting.client;
+        let end = rows.next.map_or(rows.scanned_to, |next| next.saturating_sub(1)).max(counting.at);
+        let bytes: usize = rows.rows.iter().map(|row| row.raw.len()).sum();
+        counting.rows_left = counting.rows_left.saturating_sub(rows.rows.len());
+        counting.bytes_left = counting.bytes_left.saturating_sub(bytes);
+        let held: Vec<Row> = self.mailbox.held(counting.at, end).cloned().collect();
+        for (_, from) in self.seen(client, in_order(rows.rows, held)) {
+            *counting.unread.of.entry(from).or_default() += 1;
+        }
+        counting.at = end;
+        if rows.next.is_some() && end < counting.up_to {
+            if counting.rows_left > 0 && counting.bytes_left > 0 {
+                return self.count_unread(counting);
+            }
+            counting.unread.more = true;
+        }
+        let req_id = counting.unread.req_id.clone();
+        match self.agents.clients.get_mut(&client) {
+            Some(state) => state.unread = Some(Box::new(counting.unread)),
+            None => return self.resume(now, client),
+        }
+        // Its later commands wait until the reply is there.
+        self.measure(client, req_id);
     }
 
     pub(super) fn ack(&mut self, client: ClientId, command: &Command<'_>) -> Result<(), IpcError> {

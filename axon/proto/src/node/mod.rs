@@ -10,6 +10,7 @@ mod auditing;
 mod commands;
 mod contacting;
 mod dialling;
+mod glance;
 mod held;
 mod inbox;
 mod io;
@@ -52,6 +53,7 @@ use crate::store::Commit;
 use crate::trust::Rates;
 use crate::wire::{Envelope, Header, Scratch, TooLarge, encode_in};
 
+pub use glance::Glance;
 pub use io::{
     ClientId, CommitId, ConnId, DialId, Effect, Input, JobId, KEY_REFUSED, KnownPeer, LogLevel, Lost, Now,
     Of, OldKey, Pins, ReadId, Seen, Side, StreamId, TOO_MANY_STRANGERS, Token, Verify,
@@ -385,7 +387,7 @@ impl Node {
             Input::ClientGone { client } => self.client_gone(now, client),
             Input::Committed { id, outcome } => self.committed(now, id, outcome),
             Input::ReadDone { id, out } => self.read_done(now, id, out),
-            Input::Measured { client, req_id, rtts } => self.measured(client, &req_id, &rtts),
+            Input::Measured { client, req_id, rtts } => self.measured(now, client, &req_id, &rtts),
         }
     }
 

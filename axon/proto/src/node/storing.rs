@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::arrivals::Arrival;
-use super::inbox::{Advertising, Inboxing, Replaying};
+use super::inbox::{Advertising, Counting, Inboxing, Replaying};
 use super::jobs::Chain;
 use super::{ClientId, CommitId, Effect, LogLevel, Node, Now, ReadId, StreamId, Token};
 use crate::error::{IpcCode, IpcError};
@@ -58,6 +58,8 @@ pub(super) enum Reading {
     Replay(Box<Replaying>),
     /// A `status` reply.
     Status { client: ClientId, req_id: String, acked: u64 },
+    /// Unread rows of each peer, for a `peers` reply.
+    Unread(Box<Counting>),
     /// A family's items.
     Fetch { family: usize, client: ClientId, req_id: String, note: String },
     /// The envelope of a held message.
@@ -369,6 +371,7 @@ impl Node {
             // It goes on reading until nothing is left.
             Reading::Replay(replaying) => Some((replaying.client, !matches!(out, ReadOut::Rows(_)))),
             Reading::Given { client, .. } => Some((*client, !matches!(out, ReadOut::Rows(_)))),
+            Reading::Unread(counting) => Some((counting.client, !matches!(out, ReadOut::Rows(_)))),
             Reading::Body { .. } | Reading::Purge { .. } | Reading::Aside { .. } => None,
         };
         match (reading, out) {
@@ -389,6 +392,7 @@ impl Node {
                 };
                 self.answer_line(client, &req_id, Ok(line));
             }
+            (Reading::Unread(counting), ReadOut::Rows(rows)) => self.unread_read(now, *counting, rows),
             (Reading::Fetch { family, client, req_id, note }, ReadOut::Items(values)) => {
                 let (req_id, note) = (&req_id, &note);
                 let fetched = FamilyInput::Fetched { client, req_id, note, values: &values };
@@ -415,6 +419,7 @@ impl Node {
             | Reading::Status { client, req_id, .. }
             | Reading::Fetch { client, req_id, .. } => (client, req_id),
             Reading::Replay(replaying) => (replaying.client, replaying.req_id.clone()),
+            Reading::Unread(counting) => (counting.client, counting.unread.req_id),
             Reading::Body { n } => return self.body_failed(now, n, &why),
             // They are tried again: by the sweep, or at the next start.
             Reading::Purge { .. } | Reading::Given { .. } => return,

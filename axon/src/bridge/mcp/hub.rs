@@ -105,6 +105,8 @@ pub struct Request {
     pub deadline: Option<Instant>,
     /// Whether the model has been shown it.
     pub shown: bool,
+    /// Whether it was handed to us in this run, and sessions were told.
+    handed: bool,
 }
 
 /// What sessions hear of.
@@ -129,6 +131,8 @@ struct State {
     /// Delegations whose result some call has given: its row may come a little later.
     given: VecDeque<String>,
     last_seq: u64,
+    /// Why requests cannot be taken.
+    trouble: Option<String>,
 }
 
 /// What all sessions share.
@@ -256,7 +260,7 @@ impl Hub {
     pub async fn be_present(&self) -> Present<'_> {
         self.presence.send_modify(|calls| *calls += 1);
         let present = Present(self);
-        if self.config.answer == When::Present {
+        if self.config.answer != When::Never {
             let mut attached = self.attached.subscribe();
             // A daemon that is away hands out nothing; the call itself will say so.
             timeout(PATIENCE, attached.wait_for(|attached| *attached)).await.ok();
@@ -320,6 +324,11 @@ impl Hub {
         }
     }
 
+    /// Why requests cannot be taken, where they should be.
+    pub fn trouble(&self) -> Option<String> {
+        self.state().trouble.clone()
+    }
+
     /// Notes that the model was shown this request. Whoever gave a delegation away hears that it was taken.
     pub async fn show_request(&self, id: &str) {
         let kind = {
@@ -367,8 +376,6 @@ impl Hub {
                 wait = BACKOFF.0;
                 self.hear_over(&client).await;
                 self.link.send_replace(None);
-                // What was lost with it is in the inbox.
-                self.tell(Change::Missed);
             }
             sleep(wait).await;
             wait = (wait * 2).min(BACKOFF.1);
@@ -452,9 +459,10 @@ impl Hub {
         loop {
             self.wanted(true).await;
             if let Ok(client) = Client::connect(&self.config.socket, self.hello()).await {
-                wait = BACKOFF.0;
                 self.take_over(&client).await;
-                self.attached.send_replace(false);
+                if self.attached.send_replace(false) {
+                    wait = BACKOFF.0;
+                }
             }
             sleep(wait).await;
             wait = (wait * 2).min(BACKOFF.1);
@@ -474,9 +482,11 @@ impl Hub {
             let asked = ["query", "delegate", "cancel"].map(str::to_owned).to_vec();
             let capacity = Some(REQUESTS_MAX);
             let taking = Subscription { answer: asked, capacity, lease: true, ..Subscription::default() };
-            if client.subscribe(&taking).await.is_err() {
+            if let Err(error) = client.subscribe(&taking).await {
+                self.state().trouble = Some(error.to_string());
                 return;
             }
+            self.state().trouble = None;
             // What had waited was handed out with the subscription, before this reply.
             if client.status().await.is_err() {
                 return;
@@ -545,8 +555,16 @@ impl Hub {
 
     fn open(&self, arrival: Arrival, deadline: Option<Instant>) {
         let id = arrival.id.clone();
-        let request = Request { arrival: arrival.clone(), deadline, shown: false };
-        if self.state().requests.insert(id, request).is_none() {
+        let mut request = Request { arrival: arrival.clone(), deadline, shown: false, handed: true };
+        let before = {
+            let mut state = self.state();
+            let before = state.requests.remove(&id);
+            request.shown = before.as_ref().is_some_and(|before| before.shown);
+            state.requests.insert(id, request);
+            before
+        };
+        // After a restart the daemon may hand out again what the model has been told of.
+        if !before.is_some_and(|before| before.handed) {
             self.tell(Change::Arrived(Arc::new(arrival)));
         }
     }
@@ -570,7 +588,7 @@ impl Hub {
             };
             let (text, kind) = (row.task.unwrap_or_default(), "delegate".to_owned());
             let arrival = Arrival { seq: None, author, kind, id: row.id.clone(), reference: None, text };
-            let request = Request { arrival, deadline: None, shown: false };
+            let request = Request { arrival, deadline: None, shown: false, handed: false };
             state.requests.entry(row.id).or_insert(request);
         }
     }

@@ -59,6 +59,9 @@ pub(super) async fn status(hub: &Hub, _: Nothing) -> Outcome {
     if counts.paused {
         lines.push("paused by its owner: nothing of peers comes in".to_owned());
     }
+    if let Some(why) = hub.trouble() {
+        lines.push(format!("requests of peers cannot be taken: {why}"));
+    }
     for row in &open {
         let way = if row.direction == Direction::Out { "given to" } else { "taken from" };
         let (task, _) = brief(row.task.as_deref().unwrap_or_default(), 80);

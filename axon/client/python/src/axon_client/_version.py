@@ -1,0 +1,3 @@
+"""The version, which is the daemon's as well."""
+
+__version__ = "0.1.0"
