@@ -14,7 +14,7 @@ use axon_client::{
     Message, Sender, Subscription, Trust,
 };
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, broadcast, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::desk::{Desk, is_told};
@@ -24,6 +24,8 @@ use super::words::{Author, reaches, said};
 const REQUESTS_MAX: u32 = 256;
 /// Calls that may wait for peers at once; each has a connection of its own.
 const CALLS_MAX: usize = 8;
+/// Calls at work at once, of all sessions.
+const OPEN_MAX: usize = 256;
 /// Changes that a slow session may be behind.
 const CHANGES_MAX: usize = 256;
 /// First and longest wait before the daemon is tried again.
@@ -147,6 +149,7 @@ pub struct Hub {
     changes: broadcast::Sender<Change>,
     state: Mutex<State>,
     calls: Arc<Semaphore>,
+    open: Semaphore,
 }
 
 /// Somebody is there to take requests, until this is dropped.
@@ -194,6 +197,7 @@ impl Hub {
             changes: broadcast::Sender::new(CHANGES_MAX),
             state: Mutex::default(),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            open: Semaphore::new(OPEN_MAX),
         });
         tokio::spawn(hub.clone().hear());
         if hub.config.answer != When::Never {
@@ -227,6 +231,14 @@ impl Hub {
         }
         // So that it is told why.
         Client::connect(&self.config.socket, self.hello()).await
+    }
+
+    /// A place for a call, for as long as it works.
+    pub fn begin(&self) -> Result<SemaphorePermit<'_>, ClientError> {
+        self.open.try_acquire().map_err(|_| ClientError::Ipc {
+            code: "overloaded".to_owned(),
+            message: format!("{OPEN_MAX} calls are at work already: let some of them end"),
+        })
     }
 
     /// A connection of its own, for a call that waits for a peer.

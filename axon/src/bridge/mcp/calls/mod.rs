@@ -79,6 +79,10 @@ pub async fn call(
     arguments: JsonObject,
     cx: &RequestContext<RoleServer>,
 ) -> Option<CallToolResult> {
+    let _place = match hub.begin() {
+        Ok(place) => place,
+        Err(error) => return Some(Fault::from(error).into_result()),
+    };
     let outcome = match name {
         "peers" => run(arguments, |args| asking::peers(hub, args)).await,
         "ask" => run(arguments, |args| until_cancelled(cx, asking::ask(hub, args))).await,
