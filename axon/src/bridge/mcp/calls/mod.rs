@@ -81,7 +81,7 @@ pub async fn call(
 ) -> Option<CallToolResult> {
     let _place = match hub.begin() {
         Ok(place) => place,
-        Err(error) => return Some(Fault::from(error).into_result()),
+        Err(error) => return Some(Fault::from(error).into_result(hub).await),
     };
     let outcome = match name {
         "peers" => run(arguments, |args| asking::peers(hub, args)).await,
