@@ -64,6 +64,15 @@ fn python_agent() {
     assert_eq!(answer["payload"], json!({"data":{"words":5,"letters":21},"summary":"5 words, 21 letters."}));
     alice.run(&["send", "--domain", "family", "bob", "When?"]).fails(4, "unknown_domain");
     assert_eq!(alice.run(&["discover", "bob"]).ok()["payload"]["agent_name"], "counter");
+    // No number that a peer writes ends it.
+    let mut asking = alice.client();
+    let line = format!(
+        r#"{{"cmd":"send","req_id":"n","to":"bob","kind":"query","payload":{{"question":"one two",
+           "domain":"text","more":{}}}}}"#,
+        "7".repeat(5000)
+    );
+    asking.raw(format!("{}\n", line.replace('\n', "")).as_bytes());
+    assert_eq!(asking.finish("n")["response"]["payload"]["data"]["words"], 2);
     works_and_stops(&alice);
     let found = alice.run(&["cancel", "00000000-0000-4000-8000-000000000000"]);
     assert_ne!(found.code, 0);

@@ -36,6 +36,11 @@ def work(delegation, progress, stopped):
     return {"status": "completed", "outcome": f"read {len(words)} words", "data": {"words": len(words)}}
 
 
+def whole(digits):
+    """Python refuses to read a number of thousands of digits, and a peer may write one."""
+    return int(digits) if len(digits) <= 640 else float(digits)
+
+
 class Session:
     """One connection to the daemon."""
 
@@ -59,7 +64,7 @@ class Session:
             self.command("advertise", capabilities=CAPABILITIES)
             self.command("subscribe", answer=["query", "delegate", "cancel"], domains=["text"], capacity=4)
             for line in self.lines:
-                self.take(json.loads(line))
+                self.take(json.loads(line, parse_int=whole))
         finally:
             for stopped in list(self.running.values()):
                 stopped.set()

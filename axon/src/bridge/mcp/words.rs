@@ -115,7 +115,11 @@ pub fn said(message: &Message) -> String {
 
 /// What a delegation's result says, as text.
 pub fn outcome(delegation: &Delegation) -> Option<(String, Option<Value>)> {
-    let result: Map<String, Value> = serde_json::from_str(delegation.result.as_ref()?.get()).ok()?;
+    let whole = delegation.result.as_ref()?.get();
+    // A number can be too large to be read. It must not hide what else was said.
+    let Ok(result) = serde_json::from_str::<Map<String, Value>>(whole) else {
+        return Some((whole.to_owned(), None));
+    };
     let text = result.get("outcome").and_then(Value::as_str).unwrap_or_default().to_owned();
     Some((text, result.get("data").filter(|data| !data.is_null()).cloned()))
 }
@@ -323,6 +327,18 @@ mod tests {
             "o\nstatus: failed"
         );
         assert_eq!(message("x.y", r#"{"a": 1}"#), r#"{"a": 1}"#);
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_read_is_told_as_it_came() {
+        let told = |result: &str| {
+            let row = format!(
+                r#"{{"id":"i","peer":"p","direction":"out","state":"completed","since_ms":1,"result":{result}}}"#
+            );
+            outcome(&serde_json::from_str(&row).unwrap()).unwrap().0
+        };
+        assert_eq!(told(r#"{"outcome":"done","data":1}"#), "done");
+        assert_eq!(told(r#"{"outcome":"done","data":1e999}"#), r#"{"outcome":"done","data":1e999}"#);
     }
 
     #[test]
