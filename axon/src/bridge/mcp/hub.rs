@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const GIVEN_MAX: usize = 256;
 /// Rows of the inbox that are looked at: as many as the daemon gives at once.
 const ROWS_MAX: u64 = 1000;
+/// Full pages that are passed over at once.
+const PAGES_MAX: usize = 8;
 
 /// When requests of peers are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -251,9 +253,22 @@ impl Hub {
         Ok(Own { client, _place: place })
     }
 
-    /// All rows past the cursor.
+    /// The rows past the cursor, as many as there is room for.
     pub async fn rows(&self) -> Result<Inbox, ClientError> {
-        self.client().await?.inbox(Some(ROWS_MAX), None).await
+        self.rows_from(self.floor()).await
+    }
+
+    /// The same, where rows of this level are looked for.
+    pub async fn rows_from(&self, floor: &Trust) -> Result<Inbox, ClientError> {
+        let client = self.client().await?;
+        for _ in 0..PAGES_MAX {
+            let page = client.inbox(Some(ROWS_MAX), None).await?;
+            let Some(seq) = self.desk(|desk| desk.pass(&page, floor)) else { return Ok(page) };
+            if client.ack(seq).await.is_err() {
+                return Ok(page);
+            }
+        }
+        client.inbox(Some(ROWS_MAX), None).await
     }
 
     /// Says that a call is there to take requests, and waits until they can come.

@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::hub::Hub;
-use super::words::{self, Author, short};
+use super::words::{self, Author};
 pub use came::inbox_text;
-pub use work::delegation_row;
+pub use work::{delegation_row, is_below, task_line};
 
 /// How long `wait` waits when it is not told: less than the minute after which clients give a call up.
 const WAIT_SECS: u64 = 50;
@@ -25,32 +25,42 @@ const WAIT_SECS_MAX: u64 = 3600;
 /// Rows shown at once, unless more are asked for, and at most.
 const ROWS: (usize, usize) = (10, 100);
 
-/// A call that failed: what the model reads.
+/// A call that failed.
 #[derive(Debug)]
-pub struct Fault(String);
+pub enum Fault {
+    /// What the model reads.
+    Said(String),
+    /// What the daemon, or a peer, says to it.
+    Client(ClientError),
+}
 
 impl From<ClientError> for Fault {
     fn from(error: ClientError) -> Self {
-        // What a peer says to a failure is a peer's words as well.
-        match &error {
-            ClientError::Peer { code, message, from, .. } => Self(format!(
-                "{}: {} refused or failed:\n{}",
-                words::harmless(code),
-                short(from),
-                Author { id: from.clone(), ..Author::default() }.quote(message)
-            )),
-            other => Self(format!("{}: {other}", other.code())),
-        }
+        Self::Client(error)
     }
 }
 
 impl Fault {
     fn usage(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self::Said(text.into())
     }
 
-    fn into_result(self) -> CallToolResult {
-        CallToolResult::error(vec![ContentBlock::text(self.0)])
+    async fn into_result(self, hub: &Hub) -> CallToolResult {
+        let text = match self {
+            Self::Said(text) => text,
+            // What a peer says to a failure is a peer's words as well.
+            Self::Client(ClientError::Peer { code, message, from, .. }) => {
+                let peers = match hub.client().await {
+                    Ok(client) => client.peers().await.unwrap_or_default(),
+                    Err(_) => Vec::new(),
+                };
+                let author = author(&peers, &from);
+                let said = author.quote(&message);
+                format!("{}: {} refused or failed:\n{said}", words::kind(&code), author.label())
+            }
+            Self::Client(other) => words::harmless(&format!("{}: {other}", other.code())),
+        };
+        CallToolResult::error(vec![ContentBlock::text(text)])
     }
 }
 
@@ -71,7 +81,7 @@ pub async fn call(
 ) -> Option<CallToolResult> {
     let _place = match hub.begin() {
         Ok(place) => place,
-        Err(error) => return Some(Fault::from(error).into_result()),
+        Err(error) => return Some(Fault::from(error).into_result(hub).await),
     };
     let outcome = match name {
         "peers" => run(arguments, |args| asking::peers(hub, args)).await,
@@ -89,10 +99,10 @@ pub async fn call(
     Some(match outcome {
         Ok(done) => {
             let mut result = CallToolResult::success(vec![ContentBlock::text(done.text)]);
-            result.structured_content = Some(done.fields);
+            result.structured_content = Some(words::harmless_value(done.fields));
             result
         }
-        Err(fault) => fault.into_result(),
+        Err(fault) => fault.into_result(hub).await,
     })
 }
 
@@ -127,7 +137,8 @@ fn millis(span: Duration) -> u64 {
 pub fn peer_row(peer: &Peer) -> Value {
     let trust = author_of(peer).level().to_owned();
     let mut row = json!({"id": peer.id, "trust": trust, "status": peer.status});
-    if let Some(name) = &peer.name {
+    // One that is not what it looks like could be taken for another's.
+    if let Some(name) = peer.name.as_ref().filter(|name| peer.claimed || author_of(peer).label() == **name) {
         row["name"] = name.as_str().into();
     }
     if peer.claimed {
