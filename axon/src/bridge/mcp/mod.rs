@@ -1,9 +1,9 @@
 //! `axon mcp`: agents that speak the Model Context Protocol (`modelcontextprotocol.io`) talk through axon.
 //!
-//! A server over standard input and output or streamable HTTP, by the official SDK. [`hub`] keeps to the
-//! daemon and is shared by all sessions; [`server`] is one session; [`calls`] are the tools and [`resources`]
-//! what can be read and watched. [`desk`] remembers what the model has been shown, and [`words`] marks what
-//! peers say as theirs. [`pace`] and [`sessions`] keep a client within bounds.
+//! A server over standard input and output or streamable HTTP, by the official SDK. `hub` keeps to the
+//! daemon and is shared by all sessions; `server` is one session; `calls` are the tools and `resources`
+//! what can be read and watched. `desk` remembers what the model has been shown, and `words` marks what
+//! peers say as theirs. `pace` and `sessions` keep a client within bounds.
 
 mod calls;
 mod desk;
