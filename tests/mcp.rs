@@ -433,7 +433,7 @@ fn an_unknown_peer_cannot_make_the_model_deaf() {
     let came = mcp.call("wait", json!({"secs": 20}));
     assert!(came["said"].as_str().unwrap().contains("dinner"), "{came}");
     let status = mcp.call("status", json!({}))["said"].as_str().unwrap().to_owned();
-    assert!(status.contains("1 older ones passed over"), "{status}");
+    assert!(status.contains("1 older passed over"), "{status}");
 }
 
 /// A peer that sends and sends wakes the session some times, and is then told of together.

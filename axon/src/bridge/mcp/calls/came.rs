@@ -60,7 +60,7 @@ pub(super) fn strangers(hub: &Hub, unknown: usize) -> String {
     };
     let passed = hub.desk(|desk| desk.passed());
     if passed > 0 {
-        text.push_str(&format!("; {passed} older ones passed over: your owner's `axon inbox` has them"));
+        text.push_str(&format!("; {passed} older passed over, which your owner's `axon inbox` may show"));
     }
     text
 }
