@@ -138,6 +138,11 @@ fn listen_wakes_for_known_peers_and_leaves_the_rest_in_the_inbox() {
     }
     let inbox = alice.run(&["inbox"]).ok();
     assert_eq!(topics_of(&inbox), ["c1", "b1", "c2", "b2", "b3", "b3"], "{inbox}");
+    let known = alice.run(&["inbox", "--trust", "known"]).ok();
+    assert_eq!((topics_of(&known), &known["below"]), (vec!["b1", "b2", "b3", "b3"], &json!(2)), "{known}");
+    let plain = alice.run(&["--plain", "inbox", "--trust", "known"]).stdout;
+    assert!(plain.contains("2 messages of peers below known not shown"), "{plain}");
+    assert!(!plain.contains("carol"), "{plain}");
 
     // Asked for, they come, in their order, with all behind them.
     let all = alice.run(&["listen", "--trust", "unknown", "--count", "6"]);

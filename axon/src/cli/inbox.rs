@@ -1,10 +1,11 @@
 //! `axon inbox` and `axon ack`: messages kept for this agent, and how far they are dealt with.
 
+use axon_client::{Kept, Trust};
 use serde::Serialize;
 
 use super::output::{CliResult, EXIT_DONE};
 use super::row::Row;
-use super::{Context, link, show};
+use super::{Context, level, link, show};
 
 /// List kept messages that are not acknowledged yet.
 ///
@@ -22,6 +23,9 @@ pub struct Args {
     /// Whose cursor to read from
     #[arg(long, value_name = "NAME", default_value = link::CONSUMER)]
     consumer: String,
+    /// Only of peers that are trusted so far, or further: the others' are counted
+    #[arg(long, value_name = "LEVEL", value_parser = level::LEVELS)]
+    trust: Option<String>,
 }
 
 /// Mark kept messages as dealt with.
@@ -44,22 +48,35 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
         has_more: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         lost_before_seq: Option<u64>,
+        /// Messages of peers below --trust among these.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        below: Option<usize>,
     }
     let client = cx.connect(&args.consumer).await?;
     let inbox = client.inbox(args.limit, args.kinds.as_deref()).await.map_err(|error| cx.failure(error))?;
     if let Some(seq) = inbox.lost_before_seq {
         cx.out.note(|| show::lost(seq));
     }
+    let least = args.trust.as_deref().map(Trust::from);
+    let is_below = |kept: &&Kept| least.as_ref().is_some_and(|least| level::is_below(&kept.sender, least));
+    let (below, rows): (Vec<&Kept>, Vec<&Kept>) = inbox.messages.iter().partition(is_below);
     let line = Line {
         ok: true,
-        messages: inbox.messages.iter().map(Row::kept).collect(),
+        messages: rows.iter().map(|kept| Row::kept(kept)).collect(),
         next_seq: inbox.next_seq,
         has_more: inbox.has_more,
         lost_before_seq: inbox.lost_before_seq,
+        below: least.as_ref().map(|_| below.len()),
     };
     cx.out.result(&line, || {
-        let entry = |kept: &axon_client::Kept| show::entry(&cx.out, kept.seq, &kept.envelope, &kept.sender);
-        let mut lines: Vec<String> = inbox.messages.iter().map(entry).collect();
+        let entry = |kept: &&Kept| show::entry(&cx.out, kept.seq, &kept.envelope, &kept.sender);
+        let mut lines: Vec<String> = rows.iter().map(entry).collect();
+        if let (Some(least), n @ 1..) = (&least, below.len()) {
+            let some = if n == 1 { "" } else { "s" };
+            lines.push(format!(
+                "{n} message{some} of peers below {least} not shown, which ack passes as well"
+            ));
+        }
         match (inbox.messages.last(), inbox.has_more) {
             (None, false) => {
                 let settle = inbox.lost_before_seq.map(|seq| {
