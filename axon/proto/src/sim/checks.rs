@@ -38,6 +38,8 @@ pub(super) struct Promises {
     results: HashMap<(usize, String), String>,
     finished: BTreeSet<(usize, String, &'static str)>,
     holders: HashMap<(usize, String), ClientId>,
+    /// Answered with `overloaded`, and not come again since.
+    refused: BTreeSet<(usize, String)>,
     /// Said to be on the other disk: where, and which.
     delivered: BTreeSet<(usize, String)>,
     /// Said to be held: where, which, and for whom.
@@ -68,8 +70,19 @@ impl Promises {
         !self.finished.insert((at, id.to_owned(), kind))
     }
 
+    /// A delegation that was answered with `overloaded` may come again under its id, as if for the first
+    /// time (WF-REP-9).
+    pub fn answered(&mut self, at: usize, answer: &str) {
+        if answer.contains("\"kind\":\"error\"") && answer.contains("\"code\":\"overloaded\"") {
+            let answer: Value = serde_json::from_str(answer).unwrap_or_default();
+            self.refused.insert((at, text(&answer, "ref").to_owned()));
+        }
+    }
+
     /// Notes who has a request; gives who has it besides.
     pub fn handed(&mut self, at: usize, id: &str, client: ClientId) -> Option<ClientId> {
+        // Whoever gets it after another says anew whether he takes it.
+        self.finished.remove(&(at, id.to_owned(), "ack"));
         self.holders.insert((at, id.to_owned()), client)
     }
 
@@ -156,6 +169,7 @@ impl Sim {
         let kept = Kept { seq: row.seq, kind: row.kind.as_ref().into(), firm };
         if let Some(before) = self.promises.rows.insert((at, id.clone()), kept)
             && before.seq != row.seq
+            && !self.promises.refused.remove(&(at, id.clone()))
         {
             let what = format!("{id} as {} and as {}", before.seq, row.seq);
             self.wrong(at, "no message is in two rows", what);

@@ -350,6 +350,10 @@ impl Sim {
     fn replied_to(&mut self, at: usize, client: ClientId, value: &Value) {
         let now = self.now;
         let Some(state) = self.hosts[at].clients.get_mut(&client) else { return };
+        if value["req_id"].is_null() && value["ok"] == false {
+            // Said to the connection and not to a command: that the daemon stops, for one.
+            return;
+        }
         let Some(Asked { what, due_ms, cursor }) = state.asked.remove(text(value, "req_id")) else {
             return self.wrong(at, "a command has one reply", value.to_string());
         };

@@ -176,7 +176,7 @@ impl Sim {
             latency_ms: latency[usize::try_from(rng.below(4)).unwrap_or_default()],
             lost: [0, 10, 50, 200][usize::try_from(rng.below(4)).unwrap_or_default()],
             again: [0, 20, 100][usize::try_from(rng.below(3)).unwrap_or_default()],
-            fault_every_ms: rng.range(200, 4_000) * 50 / (plan.nodes.max(1) as u64).min(50),
+            fault_every_ms: rng.range(200, 4_000) * 10 / (plan.nodes as u64).max(10),
             act_every_ms: rng.range(100, 1_500),
             sorts: rng.number() | rng.number(),
         };

@@ -426,6 +426,7 @@ impl Sim {
                 Effect::Respond { stream, bytes } => {
                     self.trace.bytes(bytes.as_bytes());
                     self.story(|| format!("node {at} answers {stream:?} {bytes}"));
+                    self.promises.answered(at, &bytes);
                     self.respond(at, stream, Some(bytes));
                 }
                 Effect::Reset { stream } => self.respond(at, stream, None),
