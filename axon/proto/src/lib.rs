@@ -23,6 +23,8 @@ pub mod recent;
 pub mod replay;
 pub mod scope;
 pub mod session;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod store;
 pub mod trust;
 pub mod wire;

@@ -7,6 +7,8 @@
 mod answer;
 mod arrivals;
 mod auditing;
+#[cfg(feature = "sim")]
+mod bounds;
 mod commands;
 mod contacting;
 mod dialling;

@@ -1,0 +1,259 @@
+//! What must hold after every step.
+//!
+//! What a store has confirmed is noted here apart from the node, so that its words can be held against it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::Value;
+
+use super::Sim;
+use super::clients::text;
+use crate::node::ClientId;
+use crate::store::{Commit, Read, ReadOut, Row, Write};
+
+/// Kinds whose messages lie on disk before anybody sees them.
+const KEPT_KINDS: [&str; 4] = ["notify", "delegate", "result", "progress"];
+
+/// Whether a word about a message is true.
+pub(super) enum Promised {
+    Kept,
+    Broken(&'static str),
+}
+
+/// A row that a store has confirmed.
+#[derive(Debug, Clone)]
+struct Kept {
+    seq: u64,
+    kind: Box<str>,
+    firm: bool,
+}
+
+/// What was promised to whom. Nodes by their place, messages by their ids.
+#[derive(Debug, Default)]
+pub(super) struct Promises {
+    rows: HashMap<(usize, String), Kept>,
+    last_row: HashMap<usize, u64>,
+    cursors: HashMap<(usize, String), u64>,
+    ack_asked: HashMap<usize, u64>,
+    results: HashMap<(usize, String), String>,
+    finished: BTreeSet<(usize, String, &'static str)>,
+    holders: HashMap<(usize, String), ClientId>,
+    /// Answered with `overloaded`, and not come again since.
+    refused: BTreeSet<(usize, String)>,
+    /// Said to be on the other disk: where, and which.
+    delivered: BTreeSet<(usize, String)>,
+    /// Said to be held: where, which, and for whom.
+    held: BTreeMap<(usize, String), usize>,
+}
+
+impl Promises {
+    pub fn delivered(&self) -> u64 {
+        self.delivered.len() as u64
+    }
+
+    pub fn cursor(&self, at: usize, consumer: &str) -> u64 {
+        self.cursors.get(&(at, consumer.to_owned())).copied().unwrap_or_default()
+    }
+
+    pub fn ack_asked(&mut self, at: usize, up_to: u64) {
+        let asked = self.ack_asked.entry(at).or_default();
+        *asked = (*asked).max(up_to);
+    }
+
+    pub fn acked(&mut self, at: usize, consumer: &str, up_to: u64) {
+        let cursor = self.cursors.entry((at, consumer.to_owned())).or_default();
+        *cursor = (*cursor).max(up_to);
+    }
+
+    /// Notes that a request was answered so; whether it had been before.
+    pub fn finished(&mut self, at: usize, id: &str, kind: &'static str) -> bool {
+        !self.finished.insert((at, id.to_owned(), kind))
+    }
+
+    /// A delegation that was answered with `overloaded` may come again under its id, as if for the first
+    /// time (WF-REP-9).
+    pub fn answered(&mut self, at: usize, answer: &str) {
+        if answer.contains("\"kind\":\"error\"") && answer.contains("\"code\":\"overloaded\"") {
+            let answer: Value = serde_json::from_str(answer).unwrap_or_default();
+            self.refused.insert((at, text(&answer, "ref").to_owned()));
+        }
+    }
+
+    /// Notes who has a request; gives who has it besides.
+    pub fn handed(&mut self, at: usize, id: &str, client: ClientId) -> Option<ClientId> {
+        // Whoever gets it after another says anew whether he takes it.
+        self.finished.remove(&(at, id.to_owned(), "ack"));
+        self.holders.insert((at, id.to_owned()), client)
+    }
+
+    pub fn closed(&mut self, at: usize, id: &str) {
+        self.holders.remove(&(at, id.to_owned()));
+    }
+
+    pub fn client_gone(&mut self, at: usize, client: ClientId) {
+        self.holders.retain(|(host, _), holder| *host != at || *holder != client);
+    }
+
+    pub fn node_gone(&mut self, at: usize) {
+        self.holders.retain(|(host, _), _| *host != at);
+    }
+
+    pub fn some_held(&self, at: usize) -> Option<&str> {
+        self.held
+            .range((at, String::new())..)
+            .next_back()
+            .filter(|((host, _), _)| *host == at)
+            .map(|((_, id), _)| id.as_str())
+    }
+
+    pub fn held_for(&self, at: usize, id: &str) -> Option<usize> {
+        self.held.get(&(at, id.to_owned())).copied()
+    }
+
+    pub fn all_held(&self) -> Vec<(usize, String)> {
+        self.held.keys().cloned().collect()
+    }
+
+    pub fn all_delivered(&self) -> Vec<(usize, String)> {
+        self.delivered.iter().cloned().collect()
+    }
+
+    /// Whether somebody has asked to ack it, so that it may go.
+    pub fn may_be_gone(&self, at: usize, id: &str) -> bool {
+        let asked = self.ack_asked.get(&at).copied().unwrap_or_default();
+        self.rows.get(&(at, id.to_owned())).is_some_and(|row| row.seq <= asked || &*row.kind != "notify")
+    }
+
+    /// A node says what became of a message for another.
+    pub fn word(&mut self, at: usize, to: Option<usize>, id: &str, state: &str) -> Promised {
+        let Some(to) = to else { return Promised::Kept };
+        let there = self.rows.get(&(to, id.to_owned()));
+        let asked = self.ack_asked.get(&to).copied().unwrap_or_default();
+        match state {
+            "held" => {
+                self.held.insert((at, id.to_owned()), to);
+            }
+            "delivered" if there.is_none() => {
+                return Promised::Broken("what is delivered is on the other disk");
+            }
+            "delivered" => {
+                self.delivered.insert((to, id.to_owned()));
+            }
+            "read" if there.is_none_or(|row| row.seq > asked) => {
+                return Promised::Broken("what is read was acked");
+            }
+            _ => {}
+        }
+        Promised::Kept
+    }
+}
+
+impl Sim {
+    /// A store has confirmed a commit.
+    pub fn committed(&mut self, at: usize, commit: &Commit) {
+        for write in &commit.writes {
+            if let Write::Row { row, firm } = write {
+                let last = self.promises.last_row.insert(at, row.seq).unwrap_or_default();
+                if row.seq <= last {
+                    let what = format!("{} after {last}", row.seq);
+                    self.wrong(at, "numbers of rows rise", what);
+                }
+                self.row_kept(at, row, *firm);
+            }
+        }
+    }
+
+    fn row_kept(&mut self, at: usize, row: &Row, firm: bool) {
+        let envelope: Value = serde_json::from_str(&row.raw).unwrap_or_default();
+        let id = text(&envelope, "id").to_owned();
+        let kept = Kept { seq: row.seq, kind: row.kind.as_ref().into(), firm };
+        if let Some(before) = self.promises.rows.insert((at, id.clone()), kept)
+            && before.seq != row.seq
+            && !self.promises.refused.remove(&(at, id.clone()))
+        {
+            let what = format!("{id} as {} and as {}", before.seq, row.seq);
+            self.wrong(at, "no message is in two rows", what);
+        }
+        if &*row.kind == "result" {
+            let of = (at, text(&envelope, "ref").to_owned());
+            if let Some(before) = self.promises.results.insert(of, id.clone())
+                && before != id
+            {
+                self.wrong(at, "one result a delegation", format!("{before} and {id}"));
+            }
+        }
+    }
+
+    /// A client is shown a row.
+    pub fn row_shown(&mut self, at: usize, seq: u64, envelope: &Value) {
+        let (id, kind) = (text(envelope, "id"), text(envelope, "kind"));
+        if !KEPT_KINDS.contains(&kind) {
+            return;
+        }
+        let kept = self.promises.rows.get(&(at, id.to_owned())).map(|kept| kept.seq);
+        if kept != Some(seq) {
+            let what = format!("{kind} {id} as {seq}, on disk as {kept:?}");
+            self.wrong(at, "what is shown is on disk", what);
+        }
+    }
+
+    /// The rows of a store, straight from it.
+    pub fn stored(&mut self, at: usize) -> Vec<Row> {
+        let (mut rows, mut after) = (Vec::new(), 0);
+        while let Some(store) = self.hosts[at].store.as_mut() {
+            let read = Read::Rows {
+                after,
+                up_to: u64::MAX,
+                kinds: None,
+                stop_at_other: false,
+                limit: 1_000,
+                bytes_max: 1 << 24,
+            };
+            let ReadOut::Rows(out) = store.read(&read) else { break };
+            rows.extend(out.rows);
+            if out.next.is_none() || out.scanned_to <= after {
+                break;
+            }
+            after = out.scanned_to;
+        }
+        rows
+    }
+
+    /// After a start: what was confirmed, and that nobody has read, is there.
+    pub fn kept_is_there(&mut self, at: usize) {
+        self.promises.node_gone(at);
+        let rows = self.stored(at);
+        let there: BTreeSet<u64> = rows.iter().map(|row| row.seq).collect();
+        let asked = self.promises.ack_asked.get(&at).copied().unwrap_or_default();
+        let kept = self.promises.rows.iter().filter(|((host, _), _)| *host == at);
+        let lost = kept.filter(|(_, row)| {
+            // The rows of delegations that have ended may go for others.
+            row.firm && row.seq > asked && &*row.kind != "delegate" && !there.contains(&row.seq)
+        });
+        let mut lost: Vec<String> = lost.map(|((_, id), row)| format!("{id} {row:?}")).collect();
+        lost.sort_unstable();
+        if !lost.is_empty() {
+            self.wrong(at, "what was kept outlives the daemon", lost.join(", "));
+        }
+        // What the disk had not confirmed when the power went may be there nevertheless.
+        for row in rows {
+            self.row_kept_unconfirmed(at, &row);
+        }
+    }
+
+    fn row_kept_unconfirmed(&mut self, at: usize, row: &Row) {
+        let envelope: Value = serde_json::from_str(&row.raw).unwrap_or_default();
+        let firm =
+            self.promises.rows.get(&(at, text(&envelope, "id").to_owned())).is_some_and(|row| row.firm);
+        self.row_kept(at, row, firm);
+        let last = self.promises.last_row.entry(at).or_default();
+        *last = (*last).max(row.seq);
+    }
+
+    /// Every queue is within its bound.
+    pub fn bounds(&mut self, at: usize) {
+        if let Some(what) = self.hosts[at].node.as_ref().and_then(crate::node::Node::over_bounds) {
+            self.wrong(at, "every queue is within its bound", what);
+        }
+    }
+}
