@@ -16,7 +16,7 @@ use support::cli::spawn;
 const SETTINGS: &str = "name = \"alice\"\nhandshake_timeout_secs = 1\ninbound_read_timeout_secs = 1\n\
                         [knock]\nper_minute = 0\n";
 
-/// The names of the cases: the functions behind `@case` and `@aside`.
+/// The names of the cases: the functions behind `@case` and `@aside`, with AXON_LONG set behind `@long` too.
 fn cases(folder: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -26,7 +26,9 @@ fn cases(folder: &Path) -> BTreeSet<String> {
         }
         let text = fs::read_to_string(path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        for pair in lines.windows(2).filter(|pair| ["@case", "@aside"].contains(&pair[0])) {
+        let long = std::env::var_os("AXON_LONG").is_some_and(|set| !set.is_empty());
+        let marks: &[&str] = if long { &["@case", "@aside", "@long"] } else { &["@case", "@aside"] };
+        for pair in lines.windows(2).filter(|pair| marks.contains(&pair[0])) {
             let name = pair[1].strip_prefix("async def ").expect("a case is an async function");
             assert!(found.insert(name.trim_end_matches("():").to_owned()), "{name} is there twice");
         }

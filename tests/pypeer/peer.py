@@ -275,6 +275,13 @@ class Link(QuicConnectionProtocol):
     def check(self, message: dict) -> None:
         self.owner.faults.extend(env.faults(message, self.them, self.owner.me.id))
 
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        super().datagram_received(data, addr)
+        # aioquic tells of a close only when it has drained: that is a long wait for a test.
+        event = self._quic._close_event
+        if event is not None:
+            self.gone(Closed(event.error_code, event.reason_phrase))
+
     def quic_event_received(self, event: events.QuicEvent) -> None:
         match event:
             case events.HandshakeCompleted():

@@ -16,27 +16,33 @@ import cases_asking  # noqa: F401
 import cases_answering  # noqa: F401
 import cases_wrong  # noqa: F401
 import cases_pipe  # noqa: F401
-from world import CASES
+import cases_waiting  # noqa: F401
+from world import ASIDES, CASES
+
+
+ONLY = os.environ.get("AXON_ONLY")
+
+
+async def play(test) -> bool:
+    name, begun = test.__name__, time.monotonic()
+    if ONLY not in (None, name):
+        return True
+    try:
+        await asyncio.wait_for(test(), 60)
+    except Exception as why:
+        print(f"FAILED {name}: {type(why).__name__}: {why}".replace("\n", " "), flush=True)
+        if "-v" in sys.argv:
+            traceback.print_exception(why)
+        return False
+    took = round((time.monotonic() - begun) * 1000)
+    print(f"ok {name}", *([f"({took} ms)"] if "-v" in sys.argv else []), flush=True)
+    return True
 
 
 async def main() -> int:
-    failed = 0
-    only = os.environ.get("AXON_ONLY")
-    for test in CASES:
-        name = test.__name__
-        if only not in (None, name):
-            continue
-        begun = time.monotonic()
-        try:
-            await asyncio.wait_for(test(), 60)
-            took = round((time.monotonic() - begun) * 1000)
-            print(f"ok {name}", *([f"({took} ms)"] if "-v" in sys.argv else []), flush=True)
-        except BaseException as why:
-            failed += 1
-            where = "".join(traceback.format_exception(why)) if "-v" in sys.argv else ""
-            print(f"FAILED {name}: {type(why).__name__}: {why}".replace("\n", " "), flush=True)
-            print(where, file=sys.stderr, flush=True)
-    return failed
+    went = [await play(test) for test in CASES]
+    went += await asyncio.gather(*(play(test) for test in ASIDES))
+    return 0 if all(went) else 1
 
 
-sys.exit(asyncio.run(main()) > 0)
+sys.exit(asyncio.run(main()))
