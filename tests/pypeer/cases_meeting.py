@@ -129,3 +129,33 @@ async def knocks_that_are_wrong():
     assert not peer.faults, peer.faults
     await peer.stop()
     await client.close()
+
+
+@case
+async def the_daemon_knocks_with_a_link():
+    # shows: IPC-JOIN-1, IPC-JOIN-2, PAIR-ADM-2, PAIR-PROOF-1, WF-STRANGER-6
+    client, peer = await Client.open(SOCKET), Peer("inviter")
+    await peer.listen()
+    peer.secret = bytes(16)
+    wrong = peer.link()
+    peer.secret = bytes(range(16))
+    # The other secret is not the invite's: the proof is wrong.
+    await client.fails("not_authorized", "connect", link=wrong)
+    assert peer.secret is not None and peer.pins == {}
+    said = await client.ok("connect", link=peer.link(), name="snake", message="It is me.")
+    assert (said["state"], said["level"], said["trust"]) == ("paired", "known", "known"), said
+    assert said["agent_id"] == peer.me.id, said
+    assert said["constraints"]["kinds"] == ["ping", "query", "notify", "discover"], said
+    knocked = await peer.wait_heard(lambda heard: heard["payload"].get("message") == "It is me.")
+    assert knocked["kind"] == "knock" and knocked["payload"]["name"] == "alice", knocked
+    # Both sides talk on the connection that was made anew.
+    pong = await client.ok("send", to="snake", kind="ping", payload={})
+    assert pong["response"]["kind"] == "pong", pong
+    link = await peer.wait_link()
+    assert (await link.request("ping", {}))["kind"] == "pong"
+    assert not peer.faults, peer.faults
+    await client.ok("forget", peer="snake")
+    why = await asyncio.wait_for(link.over, 8)
+    assert why.code == 0, why
+    await peer.stop()
+    await client.close()

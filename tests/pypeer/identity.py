@@ -1,9 +1,9 @@
 """Keys, agent ids, certificates, links and proofs, as WIRE_FORMAT 1 and 2 and kinds/pairing say."""
 
-import base64
 import datetime
 import hashlib
 import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -39,7 +39,12 @@ class Identity:
 
 def unbase64(text: str) -> bytes:
     """URL-safe base64 without padding."""
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def base64(data: bytes) -> str:
+    """The same, the other way."""
+    return urlsafe_b64encode(data).decode().rstrip("=")
 
 
 @dataclass

@@ -10,7 +10,7 @@ from aioquic.asyncio import server
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic import events
 from handshake import Axon, Connection, configuration
-from identity import Identity, agent_id
+from identity import Identity, agent_id, base64, proof
 from pipe import Pipe, Violation
 
 # aioquic's server makes its connections by this name.
@@ -50,8 +50,31 @@ class Peer:
         self.seen: set[str] = set()
         self.started = time.monotonic()
         self.listener = None
-        self.axon = Axon(self.me, lambda name, key: self.pins.get(name) == key)
+        self.axon = Axon(self.me, self.lets_in)
         self.port = 0
+        # The secret of an invite that is open here.
+        self.secret: bytes | None = None
+
+    def lets_in(self, name: str, key: bytes) -> bool:
+        """WF-PIN-3, and WF-STRANGER-1 while an invite is open. A dialler has always pinned somebody."""
+        return self.pins.get(name, key if self.secret else None) == key
+
+    def link(self) -> str:
+        """A link to this peer, with the secret of its invite if one is open (PAIR-LINK-1)."""
+        text = f"axon://{base64(self.me.key)}@127.0.0.1:{self.port}"
+        return text if self.secret is None else f"{text}?k={base64(self.secret)}"
+
+    def judge(self, link: "Link", message: dict) -> tuple[str, dict]:
+        """A knock, by the invite alone."""
+        key = link._quic.tls.peer_key
+        told, right = proof(self.secret or b"", key, self.me.key, link.binding())
+        payload = message["payload"]
+        if self.secret is None or (payload.get("invite"), payload.get("proof")) != (told, right):
+            return "admission", {"decision": "reject", "reason": "no such invite", "retry_after_ms": 1}
+        self.pins[link.them] = key
+        self.secret = None
+        kinds = ["ping", "query", "notify", "discover"]
+        return "admission", {"decision": "accept", "level": "known", "constraints": {"kinds": kinds}}
 
     async def listen(self) -> None:
         """Takes connections on a free port of loopback."""
@@ -98,9 +121,12 @@ class Peer:
     async def wait_link(self) -> "Link":
         """A connection that the other side made, with its hello done."""
         async with self.news:
-            ready = lambda: any(not link.dialled and link.theirs for link in self.links)  # noqa: E731
-            await asyncio.wait_for(self.news.wait_for(ready), PATIENCE)
-        return next(link for link in self.links if not link.dialled and link.theirs)
+            await asyncio.wait_for(self.news.wait_for(self.came), PATIENCE)
+        return self.came()
+
+    def came(self) -> "Link | None":
+        fits = lambda link: not link.dialled and link.theirs and not link.stranger  # noqa: E731
+        return next(filter(fits, self.links), None)
 
     async def stop(self) -> None:
         """Closes all it has, with code 5."""
@@ -151,6 +177,7 @@ class Link(QuicConnectionProtocol):
         self.owner = owner
         self.dialled = them is not None
         self.them = them
+        self.stranger = False
         loop = asyncio.get_running_loop()
         self.shaken: asyncio.Future[None] = loop.create_future()
         self.greeted: asyncio.Future[None] = loop.create_future()
@@ -287,6 +314,7 @@ class Link(QuicConnectionProtocol):
             case events.HandshakeCompleted():
                 # An acceptor knows now who dialled.
                 self.them = agent_id(self._quic.tls.peer_key)
+                self.stranger = self.them not in self.owner.pins
                 if not self.shaken.done():
                     self.shaken.set_result(None)
             case events.StreamDataReceived():
@@ -396,6 +424,12 @@ class Link(QuicConnectionProtocol):
         elif feature is not None and feature not in self.owner.features:
             self.owner.faults.append(f"WF-FEA-1: {message}")
             said = refusal("unknown_kind", "This kind is not offered here.", False)
+        elif kind == "knock" and self.owner.port:
+            await self.owner.tell_of(message)
+            said = self.owner.judge(self, message)
+        elif self.stranger:
+            self.owner.faults.append(f"WF-STRANGER-5: {message}")
+            said = refusal("not_authorized", "Knock first.", False)
         else:
             said = await self.owner.answer(self, message)
         if said is None:
@@ -410,4 +444,8 @@ class Link(QuicConnectionProtocol):
         if self.theirs is None:
             asyncio.get_running_loop().call_soon(self.greet, message["payload"])
         payload = self.hello_payload(selected_version=1)
+        if self.stranger:
+            # WF-STRANGER-2.
+            payload |= {"features": ["knock"], "stranger": True}
+            del payload["agent_name"]
         return env.write(self.envelope("hello", payload, ref=message["id"]))
