@@ -133,12 +133,15 @@ async def daemon_delegates(client: Client, peer: Peer, link: Link) -> None:
 
 @case
 async def daemon_asks_and_the_peer_answers():
+    # shows: IPC-SEND-2, IPC-SEND-5, IPC-SEND-6, IPC-SEND-7, WF-ENV-1, WF-ENV-6, WF-ERR-4, WF-ERR-7, WF-REF-2
+    # shows: WF-REF-4, WF-REF-6, CORE-DEL-11, CORE-RCP-5, IPC-DLG-3
     async with paired("answers") as (client, peer, link):
         await daemon_asks(client, peer, link)
 
 
 @case
 async def daemon_asks_a_peer_without_receipts():
+    # shows: WF-STR-9, CORE-NOT-1, IPC-SEND-6
     features = [name for name in env.ALL_FEATURES if name != "receipt"]
     async with paired("bare", features) as (client, peer, link):
         await daemon_asks(client, peer, link)
@@ -146,6 +149,7 @@ async def daemon_asks_a_peer_without_receipts():
 
 @case
 async def kinds_that_were_not_offered():
+    # shows: WF-FEA-1, MT-ALL-7, IPC-SEND-3
     async with paired("few", []) as (client, peer, link):
         for kind, payload in (("discover", {}), ("delegate", {"task": "?"})):
             await client.fails("not_offered", "send", to=peer.me.id, kind=kind, payload=payload)
@@ -155,6 +159,7 @@ async def kinds_that_were_not_offered():
 @case
 async def daemon_dials_and_both_ask():
     """The peer is known by where it listens: the daemon dials it, and the peer is the acceptor."""
+    # shows: WF-CON-1, WF-HEL-1, WF-PIN-1, WF-STR-3
     client, peer = await Client.open(SOCKET, "dialled"), Peer("dialled")
     await peer.listen()
     key, _ = await place(client)

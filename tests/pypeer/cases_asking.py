@@ -101,12 +101,15 @@ async def delegate_to_the_daemon(client: Client, peer: Peer, link: Link) -> None
 
 @case
 async def peer_asks_and_the_daemon_answers():
+    # shows: WF-STR-2, CORE-PING-1, CORE-QUERY-1, CORE-QUERY-3, CORE-DEL-3, CORE-DEL-8, CORE-CAN-1, CORE-CAN-2
+    # shows: CORE-DIS-2, CORE-ERR-1, CORE-NOT-2, WF-REP-5, MT-ALL-3, MT-ALL-5, MT-ALL-10
     async with paired("asks") as (client, peer, link):
         await ask_the_daemon(client, peer, link)
 
 
 @case
 async def peer_without_receipts_asks():
+    # shows: WF-STR-9, CORE-DEL-10, CORE-DEL-13, IPC-REP-7
     features = [name for name in env.ALL_FEATURES if name not in ("receipt", "progress")]
     async with paired("plain", features) as (client, peer, link):
         await ask_the_daemon(client, peer, link)
@@ -114,6 +117,7 @@ async def peer_without_receipts_asks():
 
 @case
 async def delegations_wait_for_an_agent():
+    # shows: CORE-DEL-2, CORE-DEL-5, CORE-CAN-1, WF-REP-5, IPC-REP-3
     async with paired("waits") as (client, peer, link):
         message = link.envelope("delegate", {"task": "Later."})
         ack = await link.ask(message)

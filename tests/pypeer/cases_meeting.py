@@ -12,6 +12,7 @@ from world import SOCKET, case, counted, ends, is_error, knock, paired, place
 
 @case
 async def vectors():
+    # shows: WF-ID-1, PAIR-LINK-1
     zeros = agent_id(bytes(32))
     assert zeros == "ed25519.66687aadf862bd776c8fc18b8e9f8e20", zeros
     alice = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
@@ -27,9 +28,12 @@ async def vectors():
 
 @case
 async def hello_and_key_exchange():
+    # shows: WF-TLS-1, WF-TLS-2, WF-TLS-3, WF-TLS-4, WF-HEL-1, WF-HEL-5, WF-HEL-7
     async with paired("kx") as (client, peer, link):
         # X25519MLKEM768 is preferred by both.
         assert link.group() == 0x11EC, link.group()
+        shown = link._quic.tls._peer_certificate
+        assert shown.version.name == "v3" and not any(more.critical for more in shown.extensions), shown
         theirs = link.theirs
         assert theirs["protocol_versions"] == [1] and theirs["selected_version"] == 1, theirs
         assert set(env.ALL_FEATURES) <= set(theirs["features"]), theirs
@@ -48,7 +52,34 @@ async def hello_and_key_exchange():
 
 
 @case
+async def certificates_say_nothing_but_the_key():
+    # shows: WF-TLS-3
+    async with paired("certificate") as (client, peer, link):
+        key, addr = await place(client)
+        other = Identity()
+        for called, days, signer in (
+            ("long over", -300, peer.me.private),
+            ("", 1, peer.me.private),
+            (other.id, 1, other.private),
+        ):
+            peer.me.certificate = peer.me.certify(called, days, signer)
+            link = await peer.meet(key, addr)
+            assert (await link.request("ping", {}))["kind"] == "pong"
+
+
+@case
+async def the_key_must_be_had():
+    # shows: WF-TLS-4
+    async with paired("thief") as (client, peer, link):
+        # The certificate of one who is known, and another key to sign with.
+        peer.me.private = Identity().private
+        why = await ends(peer.meet(*await place(client)), Closed)
+        assert 0x100 <= why.code < 0x200, why
+
+
+@case
 async def strangers_are_refused_in_the_handshake():
+    # shows: WF-PIN-1, WF-PIN-2, WF-PIN-3, WF-PIN-4, TRUST-STR-1
     client, peer = await Client.open(SOCKET), Peer("nobody")
     assert (await client.ok("invites"))["invites"] == []
     key, addr = await place(client)
@@ -72,6 +103,7 @@ async def strangers_are_refused_in_the_handshake():
 
 @case
 async def hello_gate():
+    # shows: WF-HEL-2, WF-HEL-4, WF-HEL-5, WF-HEL-6, WF-CLOSE-1
     async with paired("gate") as (client, peer, _):
         key, addr = await place(client)
         link = await peer.dial(key, addr)
@@ -96,6 +128,7 @@ async def hello_gate():
 
 @case
 async def knocks_that_are_wrong():
+    # shows: WF-STRANGER-2, WF-STRANGER-3, WF-STRANGER-7, PAIR-KNOCK-1, PAIR-PROOF-1, PAIR-PROOF-4
     client, peer = await Client.open(SOCKET), Peer("guess")
     key, addr = await place(client)
     said = await client.ok("invite", addrs=["127.0.0.1:1"], label="guess")

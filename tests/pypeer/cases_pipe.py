@@ -13,6 +13,7 @@ PIPED = [*env.ALL_FEATURES, "pipe"]
 
 @case
 async def both_ask_on_the_pipe():
+    # shows: WF-PIPE-5, WF-PIPE-6, WF-PIPE-7, WF-PIPE-9
     async with paired("piped", PIPED) as (client, peer, link):
         assert link.pipe is not None, link.theirs
         await daemon_asks(client, peer, link)
@@ -45,6 +46,7 @@ async def both_ask_on_the_pipe():
 
 @case
 async def pipes_that_are_wrong():
+    # shows: WF-PIPE-8
     async with paired("foul", PIPED) as (client, peer, link):
         key, addr = await place(client)
         news = lambda: env.write(link.envelope("x-foul", {}))  # noqa: E731

@@ -10,6 +10,7 @@ from world import case, counted, ends, is_error, paired, place
 
 @case
 async def faults_of_messages():
+    # shows: WF-ERR-1, WF-ERR-5, WF-CLOSE-1, WF-ID-3, WF-ENV-2
     async with paired("wrong") as (client, peer, link):
         question = {"question": "Wrong?"}
         wrong = (
@@ -56,6 +57,7 @@ async def faults_of_messages():
 
 @case
 async def messages_that_are_too_large():
+    # shows: WF-STR-4
     async with paired("large") as (client, _, link):
         await client.ok("subscribe", answer=["query"])
         message = link.envelope("query", {"question": ""})
@@ -80,6 +82,7 @@ async def messages_that_are_too_large():
 
 @case
 async def streams_that_are_wrong():
+    # shows: WF-STR-8, WF-ERR-2, WF-REP-4, WF-REP-6, WF-REP-7, MT-ALL-2, MT-ALL-6
     async with paired("streams") as (client, _, link):
         for kind, payload in (("query", {"question": "?"}), ("pong", {}), ("knock", {})):
             async with counted(client, wrong_stream=1):
@@ -108,6 +111,7 @@ async def streams_that_are_wrong():
 
 @case
 async def unknown_peers_may_not_delegate():
+    # shows: TRUST-LEV-2, TRUST-POL-3, WF-ERR-9
     async with paired("low", trust="unknown") as (client, _, link):
         async with counted(client, refused=1):
             is_error(await link.request("delegate", {"task": "Please."}), "not_authorized")
@@ -122,6 +126,7 @@ async def unknown_peers_may_not_delegate():
 
 @case
 async def blocked_while_connected():
+    # shows: TRUST-OUT-1, TRUST-OUT-2
     async with paired("out") as (client, peer, link):
         await client.ok("trust", peer=peer.me.id, trust="blocked")
         why = await asyncio.wait_for(link.over, 8)

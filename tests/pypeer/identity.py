@@ -23,17 +23,21 @@ class Identity:
         self.private = Ed25519PrivateKey.generate()
         self.key = self.private.public_key().public_bytes_raw()
         self.id = agent_id(self.key)
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "means nothing")])
+        self.certificate = self.certify("means nothing", 1, self.private)
+
+    def certify(self, called: str, days: int, signer: Ed25519PrivateKey) -> x509.Certificate:
+        """A certificate of this key, with this name, for so many days from now, signed by that key."""
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, called)] if called else [])
         now = datetime.datetime.now(datetime.timezone.utc)
-        self.certificate = (
+        return (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
             .public_key(self.private.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .sign(self.private, None)
+            .not_valid_before(now - datetime.timedelta(days=400))
+            .not_valid_after(now + datetime.timedelta(days=days))
+            .sign(signer, None)
         )
 
 

@@ -61,24 +61,25 @@ class Client:
         assert reply["ok"] is False and reply["error"] == code, f"{cmd} {fields}: {reply}"
         return reply["message"]
 
-    async def event(self, fits: Callable[[dict], bool]) -> dict:
+    async def event(self, fits: Callable[[dict], bool], patience: float | None = PATIENCE) -> dict:
         """The first event, from now or before, for which this holds; takes it."""
 
         def look() -> dict | None:
             return next((event for event in self.events if fits(event)), None)
 
         async with self.news:
-            await asyncio.wait_for(self.news.wait_for(lambda: look() is not None), PATIENCE)
+            await asyncio.wait_for(self.news.wait_for(lambda: look() is not None), patience)
             found = look()
             self.events.remove(found)
             return found
 
-    async def request(self, kind: str) -> dict:
+    async def request(self, kind: str, patience: float | None = PATIENCE) -> dict:
         """The next request of this kind that is handed to this client: its envelope."""
         event = await self.event(
             lambda event: event["event"] == "inbound"
             and event.get("answer") is True
-            and event["envelope"]["kind"] == kind
+            and event["envelope"]["kind"] == kind,
+            patience,
         )
         return event["envelope"]
 

@@ -89,7 +89,7 @@ class Peer:
         self.port = transport.get_extra_info("sockname")[1]
 
     async def dial(self, key: bytes, addr: tuple[str, int], name: str | None = None) -> "Link":
-        """A connection with its handshake done; pins this key. `name` is another server name than is right."""
+        """A connection with its handshake done; pins this key. `name` is another server name to ask for."""
         found = agent_id(key)
         self.pins[found] = key
         loop = asyncio.get_running_loop()
