@@ -537,7 +537,9 @@ impl Node {
         if quiet && !ours && !theirs {
             self.close(now, conn, 2, "duplicate");
         } else {
-            self.timers.set(Key::Drain(conn), now.mono_ms + DRAIN_MS);
+            // Not a whole wait from now: the last stream may have ended just after the one before began.
+            let from = if quiet { now.mono_ms } else { session.since_ms };
+            self.timers.set(Key::Drain(conn), from + DRAIN_MS);
         }
     }
 
