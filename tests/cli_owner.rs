@@ -144,6 +144,7 @@ fn a_socket_or_a_root_is_named_and_not_both() {
 
 // ---- A new identity ---------------------------------------------------------------------------------------
 
+// shows: IPC-STOP-3
 #[test]
 fn a_new_key_is_told_to_known_peers_and_waits_there_for_its_owner() {
     let (mut alice, bob) = pair_with(SOON, SOON);

@@ -141,6 +141,7 @@ fn an_invite_pairs_both_sides_at_once() {
     assert_eq!((&peers[0]["trust"], &peers[0]["source"]), (&json!("known"), &json!("contact")), "{peers:?}");
 }
 
+// shows: PAIR-LINK-3, IPC-INV-2
 #[test]
 fn the_link_is_read_from_stdin_and_its_secret_stays_unseen() {
     let (alice, bob) = strangers();

@@ -313,7 +313,9 @@ fn write(all: &[(String, Requirement)], tests: &Evidence, cases: &Evidence, reas
         for (field, evidence) in [("tests", tests), ("vectors", cases)] {
             if let Some(list) = evidence.get(id) {
                 let _ = writeln!(entry, "  {field}:");
-                list.iter().for_each(|place| drop(writeln!(entry, "    - {place}")));
+                for place in list {
+                    let _ = writeln!(entry, "    - {place}");
+                }
             }
         }
         if entry.is_empty()

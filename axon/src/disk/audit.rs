@@ -183,6 +183,7 @@ mod tests {
         assert_eq!(scan(&root.audit()).unwrap(), Some(Scan { rows: 1, wrong: None }));
     }
 
+    // shows: TRUST-AUD-4
     #[test]
     fn it_never_grows_beyond_its_bound() {
         let (_dir, root, mut log) = log();
