@@ -646,6 +646,8 @@ fn an_answer_must_fit_its_request() {
         ("to", Box::new(|a| a["to"] = json!(PublicKey([9; 32]).agent_id()))),
         ("kind", Box::new(|a| a["kind"] = "pong".into())),
         ("id", Box::new(|a| a["id"] = "x".into())),
+        ("payload", Box::new(|a| a["payload"] = json!({}))),
+        ("payload/summary", Box::new(|a| a["payload"]["summary"] = json!(7))),
     ];
     let mut solo = Solo::new(1, 2);
     let client = solo.client();

@@ -242,6 +242,7 @@ async fn one_scoped_socket_takes_a_quarter_of_the_places() {
     let (_, _third) = shell.connect(&a).await;
 }
 
+// shows: IPC-SLOW-5
 #[test]
 fn events_are_turned_away_by_number_and_by_bytes_and_lines_are_not() {
     let (outbox, a) = (Outbox::default(), AgentId([1; 16]));
