@@ -221,6 +221,7 @@ async fn a_stranger_that_the_node_forgets_is_closed() {
     assert!(timeout(Duration::from_millis(700), c.next()).await.is_err());
 }
 
+// shows: IPC-JOIN-6
 #[tokio::test]
 async fn many_strangers_find_no_room_and_a_peer_does() {
     let (mut a, mut b) = (Peer::start(1), Peer::start(2));
@@ -232,7 +233,7 @@ async fn many_strangers_find_no_room_and_a_peer_does() {
         b.connected().await;
     }
     a.dial(b.id, &[&addr], 5_000);
-    let why = "the peer has no room for another connection (connection limit reached)";
+    let why = "the peer has no room for another connection (too many strangers: try again)";
     assert_eq!(a.disconnected().await, why);
 
     let mut c = Peer::start(3);
