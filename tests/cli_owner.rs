@@ -62,8 +62,8 @@ fn an_audit_log_that_cannot_be_written_is_told_of_and_holds_up_nothing() {
     assert!(audit.is_dir());
     // Once there is room for it, it is written again.
     fs::remove_dir(&audit).unwrap();
-    alice.run(&["pause"]).ok();
-    wait_for("the row", || fs::read_to_string(&audit).ok().filter(|text| text.contains("pause")));
+    alice.run(&["socket", "add", "box", "--allow", "send"]).ok();
+    wait_for("the row", || fs::read_to_string(&audit).ok().filter(|text| text.contains("\"box\"")));
 }
 
 // ---- Scoped sockets ---------------------------------------------------------------------------------------
