@@ -57,7 +57,7 @@ fn a_query_is_answered_by_the_other_agent() {
 
 #[test]
 fn data_may_be_left_out_and_errors_go_back_as_they_are() {
-    // shows: CORE-ERR-2, IPC reply table
+    // shows: CORE-ERR-2, IPC reply table, WF-ERR-7, MT-ALL-8
     let (alice, bob) = pair();
     let mut agent = bob.answerer(json!({"answer":["query"]}));
     let mut asker = alice.client();
@@ -95,7 +95,7 @@ fn data_may_be_left_out_and_errors_go_back_as_they_are() {
 
 #[test]
 fn exactly_one_answerer_gets_it_the_least_busy_one() {
-    // shows: IPC-ANS-1, IPC-ANS-3
+    // shows: IPC-ANS-1, IPC-ANS-3, MT-ANS-1
     let (alice, bob) = pair();
     let mut agents: Vec<RawClient> =
         (0..3).map(|_| bob.answerer(json!({"answer":["query"],"capacity":4}))).collect();
@@ -173,7 +173,7 @@ fn an_unknown_domain_is_refused_with_those_that_are_served() {
 
 #[test]
 fn nobody_attached_is_told_at_once() {
-    // shows: IPC-ANS-6, CORE-QUERY-1
+    // shows: IPC-ANS-6, CORE-QUERY-1, MT-ANS-1
     let (alice, bob) = pair();
     // Clients that listen or answer something else are no answerers of queries.
     let mut listener = bob.answerer(json!({"replay":false}));
@@ -336,7 +336,7 @@ fn at_capacity_a_request_waits_and_is_taken_when_there_is_room() {
 
 #[test]
 fn at_capacity_until_the_deadline_is_overloaded() {
-    // shows: IPC-ANS-5, CORE-QUERY-1
+    // shows: IPC-ANS-5, CORE-QUERY-1, MT-TIME-1
     let (alice, bob) = pair();
     let mut agent = bob.answerer(json!({"answer":["query"],"capacity":1}));
     let mut asker = alice.client();
@@ -352,7 +352,7 @@ fn at_capacity_until_the_deadline_is_overloaded() {
 
 #[test]
 fn the_deadline_bounds_the_wait_at_both_ends() {
-    // shows: CORE-QUERY-3, CORE-QUERY-4, IPC-REP-4, IPC-WD-1, WF-TIME-1
+    // shows: CORE-QUERY-3, CORE-QUERY-4, IPC-REP-4, IPC-WD-1, WF-TIME-1, MT-TIME-1
     let (alice, bob) = pair();
     let mut agent = bob.answerer(json!({"answer":["query"]}));
     let mut asker = alice.client();

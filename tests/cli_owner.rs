@@ -48,6 +48,24 @@ fn the_audit_log_is_read_with_and_without_a_daemon() {
     assert!(named["message"].as_str().unwrap().contains("4 digits"), "{named}");
 }
 
+// shows: TRUST-AUD-5
+#[test]
+fn an_audit_log_that_cannot_be_written_is_told_of_and_holds_up_nothing() {
+    let mut alice = Daemon::idle("");
+    let audit = alice.root().join("audit.jsonl");
+    fs::create_dir_all(&audit).unwrap();
+    support::set_mode(&alice.root(), 0o700);
+    alice.up();
+    alice.run(&["pause"]).ok();
+    alice.run(&["resume"]).ok();
+    wait_for("a word in the log", || alice.log().contains("the audit log is not written").then_some(()));
+    assert!(audit.is_dir());
+    // Once there is room for it, it is written again.
+    fs::remove_dir(&audit).unwrap();
+    alice.run(&["socket", "add", "box", "--allow", "send"]).ok();
+    wait_for("the row", || fs::read_to_string(&audit).ok().filter(|text| text.contains("\"box\"")));
+}
+
 // ---- Scoped sockets ---------------------------------------------------------------------------------------
 
 /// `axon` in a place without a root, over this socket.
@@ -144,6 +162,7 @@ fn a_socket_or_a_root_is_named_and_not_both() {
 
 // ---- A new identity ---------------------------------------------------------------------------------------
 
+// shows: IPC-STOP-3
 #[test]
 fn a_new_key_is_told_to_known_peers_and_waits_there_for_its_owner() {
     let (mut alice, bob) = pair_with(SOON, SOON);

@@ -141,6 +141,7 @@ fn an_invite_pairs_both_sides_at_once() {
     assert_eq!((&peers[0]["trust"], &peers[0]["source"]), (&json!("known"), &json!("contact")), "{peers:?}");
 }
 
+// shows: PAIR-LINK-3, IPC-INV-2
 #[test]
 fn the_link_is_read_from_stdin_and_its_secret_stays_unseen() {
     let (alice, bob) = strangers();
@@ -382,6 +383,7 @@ fn messages_show_how_far_their_sender_is_trusted() {
 
 // ---- Policies ---------------------------------------------------------------------------------------------
 
+// shows: IPC-REL-1
 #[test]
 fn a_policy_is_checked_before_it_is_felt() {
     let (alice, bob) = pair();
@@ -427,7 +429,10 @@ fn a_policy_is_checked_before_it_is_felt() {
     // A file that is wrong changes nothing, and is told.
     alice.set_config("[policy.known]\nkinds = 5");
     let wrong = alice.run(&["reload"]);
-    assert!(wrong.code != 0 && wrong.stdout.contains("kinds"), "{wrong:?}");
+    let wrong = wrong.fails(1, "internal_error");
+    let message = wrong["message"].as_str().unwrap();
+    assert!(message.contains("config.toml, line ") && message.contains(", column "), "{message}");
+    assert!(message.contains("kinds"), "{message}");
     assert_eq!(check(&["bob", "delegate"]).code, 4);
 }
 

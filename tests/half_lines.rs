@@ -162,6 +162,7 @@ fn five_hundred_half_lines_hold_up_nobody() {
     assert_eq!(listener.line().unwrap()["ok"], true);
 }
 
+// shows: IPC-SOCK-6
 #[test]
 fn eight_places_are_there_for_others_whatever_comes() {
     let daemon = Daemon::start("");
@@ -222,6 +223,7 @@ fn eight_places_are_there_for_others_whatever_comes() {
     assert!(made > MANY as u64 && rounds > 0);
 }
 
+// shows: IPC-SOCK-5
 #[test]
 fn a_line_has_five_seconds_from_its_first_byte() {
     let daemon = Daemon::start("");

@@ -442,6 +442,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("blocked, with tickets", a_blocked_peer_at_the_door),
 ];
 
+// shows: WF-TLS-4
 #[test]
 fn a_pinned_peer_is_served_throughout() {
     let (evil, good) = (RawPeer::new(), RawPeer::new());

@@ -43,7 +43,8 @@ fn dropped_at(daemon: &Daemon, cause: &str) -> u64 {
 
 #[test]
 fn an_unread_inbox_survives_a_kill() {
-    // shows: IPC-BOX-2, IPC-BOX-5, IPC-BOX-7, IPC-BOX-12, IPC-ACK-2, IPC-ORD-8, CORE-NOT-2, IPC-HEL-3
+    // shows: IPC-BOX-2, IPC-BOX-5, IPC-BOX-7, IPC-BOX-12, IPC-ACK-2, IPC-ORD-8, CORE-NOT-2, IPC-HEL-3,
+    // MT-ALL-11
     let (alice, mut bob) = pair();
     notify(&alice, 0..5);
     let task = json!({"cmd":"send","to":"bob","kind":"delegate","payload":{"task":"t"}});

@@ -377,7 +377,7 @@ fn a_stop_keeps_what_an_agent_had_not_accepted() {
     result_once(&alice, &work["id"], "completed");
 }
 
-// shows: IPC-OUT-5, IPC-DLG-8
+// shows: IPC-OUT-5, IPC-DLG-8, WF-REP-9
 #[test]
 fn a_held_delegation_waits_for_a_busy_peer() {
     let (alice, bob) = soon();

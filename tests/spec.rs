@@ -130,6 +130,9 @@ fn envelope(schemas: &Schemas, text: &str) {
 /// Checks one line of the socket, in either direction.
 fn line(schemas: &Schemas, text: &str) {
     let value: Value = serde_json::from_str(text).unwrap();
+    let sorts = ["cmd", "ok", "event", "inbound"].iter().filter(|sort| value.get(sort).is_some());
+    assert_eq!(sorts.count(), 1, "of one sort: {text}");
+    assert!(value.get("event").is_none() || value.get("req_id").is_none(), "{text}");
     if value.get("cmd").is_some() {
         schemas.check("ipc-command", &value);
         let command = ipc::Command::parse(text.as_bytes()).unwrap();
@@ -300,6 +303,7 @@ impl<'a> Checked<'a> {
     }
 }
 
+// shows: IPC-LINE-6
 #[test]
 fn what_a_daemon_really_says_is_valid() {
     let schemas = &Schemas::load();

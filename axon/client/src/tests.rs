@@ -113,6 +113,7 @@ async fn replies_find_their_command_in_any_order() {
     assert_eq!(two.unwrap(), "2");
 }
 
+// shows: IPC-ERR-2
 #[tokio::test]
 async fn failures_keep_their_code_and_sentence() {
     let (_dir, _listener, client, mut fake) = pair().await;

@@ -264,6 +264,7 @@ fn unhex(digits: &[u8]) -> Option<[u8; 16]> {
 mod tests {
     use super::*;
 
+    // shows: WF-ID-1, WF-ID-2
     #[test]
     fn agent_ids_are_derived_compared_and_refused_as_the_spec_says() {
         let id = PublicKey([0; 32]).agent_id();

@@ -574,6 +574,7 @@ mod tests {
         assert!(peers.resolve(&digits).unwrap_err().message.contains("more than one"));
     }
 
+    // shows: WF-MDNS-3
     #[test]
     fn an_advert_adds_addresses_and_never_changes_a_key() {
         let mut peers = peers();

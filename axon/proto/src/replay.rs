@@ -262,6 +262,7 @@ mod tests {
         assert!(!Replay::new(&[seen], 500).knows(A, id(1), 500));
     }
 
+    // shows: WF-REP-2
     #[test]
     fn the_fullest_sender_loses_its_oldest() {
         let mut replay = Replay::new(&[], 0);
@@ -277,6 +278,7 @@ mod tests {
         assert_eq!((replay.count, replay.senders.len()), (0, 0));
     }
 
+    // shows: WF-REP-10
     #[test]
     fn ids_that_may_come_again_for_long_are_kept_so_long_the_newest_of_each_sender() {
         let mut replay = Replay::new(&[], 0);

@@ -545,6 +545,7 @@ mod tests {
         assert!(decode(with("x", &nested(50))).is_ok());
     }
 
+    // shows: IPC-LINE-1
     #[test]
     fn line_breaks_between_tokens_become_spaces() {
         let read = decode(with("x", "[1,\r\n2]")).unwrap();

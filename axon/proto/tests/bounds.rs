@@ -42,7 +42,7 @@ fn arrival(conn: u64, n: u8) -> Input {
 
 // --- features ---
 
-// shows: WF-FEA-1
+// shows: WF-FEA-1, MT-ALL-7, IPC-SEND-3
 #[test]
 fn a_kind_that_the_peer_did_not_offer_is_not_sent() {
     let mut solo = Solo::new(1, 2);

@@ -95,7 +95,7 @@ fn contact(n: u8) -> Contact {
 
 // --- the file is read again ---
 
-// shows: TRUST-CON-6, TRUST-CON-5, TRUST-OUT-1, TRUST-OUT-4
+// shows: TRUST-CON-6, TRUST-CON-5, TRUST-OUT-1, TRUST-OUT-4, TRUST-OUT-7
 #[test]
 fn contacts_that_are_read_again_hold_at_once() {
     let mut solo = Solo::with(1, 2, |settings| settings.peers.clear());
@@ -141,7 +141,7 @@ fn contacts_that_are_read_again_hold_at_once() {
     assert_eq!(noted(Event::Forget, 3), Vec::<String>::new(), "it is blocked, not forgotten");
 }
 
-// shows: TRUST-CON-6, TRUST-OUT-2
+// shows: TRUST-CON-6, TRUST-OUT-2, TRUST-CON-7
 #[test]
 fn a_file_that_is_read_in_between_undoes_nothing() {
     for (command, level) in [(blocks(2), Some("blocked")), (forgets(2), None)] {

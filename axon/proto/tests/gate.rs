@@ -308,7 +308,7 @@ fn an_early_hello_changes_nothing_until_the_connection_stands() {
 
 // --- faults ---
 
-// shows: WF-ERR-1, WF-ERR-2, WF-ENV-1, WF-ENV-3, WF-CLOSE-1, WF-ID-3
+// shows: WF-ERR-1, WF-ERR-2, WF-ENV-1, WF-ENV-3, WF-CLOSE-1, WF-ID-3, MT-ALL-1
 #[test]
 fn each_fault_has_its_answer_and_its_count() {
     let other = PublicKey([7; 32]).agent_id().to_string();
@@ -364,7 +364,7 @@ fn each_fault_has_its_answer_and_its_count() {
     assert_eq!(solo.status()["peers_connected"], 1);
 }
 
-// shows: WF-STR-8, WF-ENV-4, WF-FEA-3
+// shows: WF-STR-8, WF-ENV-4, WF-FEA-3, MT-ALL-5
 #[test]
 fn wrong_streams_and_unknown_kinds() {
     let mut solo = Solo::new(1, 2);
@@ -636,7 +636,7 @@ fn result_and_progress_are_taken_from_the_delegate_only() {
     assert_eq!(solo.dropped("not_authorized"), 5);
 }
 
-// shows: WF-REF-3, WF-ERR-4
+// shows: WF-REF-3, WF-ERR-4, MT-ALL-8
 #[test]
 fn an_answer_must_fit_its_request() {
     let changes: Vec<(&str, Change)> = vec![
@@ -646,6 +646,8 @@ fn an_answer_must_fit_its_request() {
         ("to", Box::new(|a| a["to"] = json!(PublicKey([9; 32]).agent_id()))),
         ("kind", Box::new(|a| a["kind"] = "pong".into())),
         ("id", Box::new(|a| a["id"] = "x".into())),
+        ("payload", Box::new(|a| a["payload"] = json!({}))),
+        ("payload/summary", Box::new(|a| a["payload"]["summary"] = json!(7))),
     ];
     let mut solo = Solo::new(1, 2);
     let client = solo.client();

@@ -520,7 +520,7 @@ fn what_fails_leaves_everything_as_it_was() {
     assert!(wrong.is_empty(), "{} are not as they were:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-// shows: TRUST-OUT-1, TRUST-OUT-2, TRUST-OUT-6, IPC-JOIN-1
+// shows: TRUST-OUT-1, TRUST-OUT-2, TRUST-OUT-6, IPC-JOIN-1, IPC-JOIN-5
 #[test]
 fn who_is_blocked_or_forgotten_while_it_is_joined_stays_so() {
     let mut wrong = Vec::new();

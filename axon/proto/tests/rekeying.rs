@@ -220,7 +220,7 @@ fn who_is_not_known_well_enough_has_no_new_key() {
 }
 
 // A new key is never let in for one who is blocked by now.
-// shows: PAIR-REKEY-2, PAIR-REKEY-3
+// shows: PAIR-REKEY-2, PAIR-REKEY-3, PAIR-REKEY-8
 #[test]
 fn blocking_or_forgetting_the_old_one_or_blocking_the_new_one_ends_what_waits() {
     for (command, then) in [
@@ -243,7 +243,7 @@ fn blocking_or_forgetting_the_old_one_or_blocking_the_new_one_ends_what_waits() 
     }
 }
 
-// shows: PAIR-REKEY-4
+// shows: PAIR-REKEY-4, PAIR-REKEY-8
 #[test]
 fn what_has_no_room_or_cannot_be_written_is_told_so_and_is_not_done() {
     for (accept, disk, file) in [(true, false, true), (false, true, false)] {

@@ -294,7 +294,8 @@ fn the_table_names_every_kind() {
     assert_eq!(known, KINDS.iter().map(|(kind, ..)| *kind).collect());
 }
 
-// shows: TRUST-LEV-2, TRUST-POL-1, TRUST-POL-2, TRUST-POL-3, TRUST-POL-4, TRUST-POL-5, TRUST-AUD-2, IPC-POL-1
+// shows: TRUST-LEV-2, TRUST-POL-1, TRUST-POL-2, TRUST-POL-3, TRUST-POL-4, TRUST-POL-5, TRUST-AUD-2, IPC-POL-1,
+// MT-ALL-12
 #[test]
 fn every_kind_from_every_level_under_every_rule() {
     for level in [Level::Unknown, Level::Known, Level::Trusted] {
@@ -615,7 +616,7 @@ fn changed_rules_and_levels_hold_at_once_and_disturb_nobody() {
     assert_eq!(case.solo.status()["peers_connected"], 2);
 }
 
-// shows: TRUST-POL-2
+// shows: TRUST-POL-2, WF-ERR-9
 #[test]
 fn a_rate_fills_again_evenly_and_only_what_passes_takes_of_it() {
     let mut case = case(Level::Unknown);

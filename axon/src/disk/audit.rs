@@ -183,6 +183,7 @@ mod tests {
         assert_eq!(scan(&root.audit()).unwrap(), Some(Scan { rows: 1, wrong: None }));
     }
 
+    // shows: TRUST-AUD-4
     #[test]
     fn it_never_grows_beyond_its_bound() {
         let (_dir, root, mut log) = log();
@@ -201,6 +202,7 @@ mod tests {
         assert_eq!(scan(&root.audit()).unwrap().unwrap().rows, 6);
     }
 
+    // shows: TRUST-AUD-5
     #[test]
     fn it_is_not_written_through_a_link_and_works_again_later() {
         let (dir, root, mut log) = log();

@@ -353,6 +353,7 @@ mod tests {
         assert_eq!(read(&inline).unwrap().contacts, file.contacts[1..]);
     }
 
+    // shows: TRUST-CON-1
     #[test]
     fn what_is_wrong_is_told_with_its_place() {
         refused("contacts = 1", 1, 12, "contacts", "[[contacts]]");
@@ -437,6 +438,7 @@ mod tests {
         assert_eq!(text(), "paused = false\n");
     }
 
+    // shows: TRUST-CON-2
     #[test]
     fn what_a_person_wrote_stays() {
         let mine = format!(

@@ -47,6 +47,7 @@ mod tests {
 
     use super::*;
 
+    // shows: TRUST-CON-1
     #[test]
     fn all_is_read_or_nothing() {
         let dir = tempfile::tempdir().unwrap();

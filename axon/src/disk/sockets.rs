@@ -396,6 +396,7 @@ mod tests {
         refused(&many, SOCKETS_MAX * 3 + 2, 8, "sockets", "more than 32");
     }
 
+    // shows: IPC-SCO-5
     #[test]
     fn directories_belong_to_who_uses_the_socket() {
         let (_dir, root) = root();

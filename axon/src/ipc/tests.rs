@@ -192,6 +192,7 @@ async fn a_scoped_socket_names_its_clients_and_ends_alone() {
     assert_eq!((rest(&mut scoped).await, rest(&mut stream).await), (String::new(), String::new()));
 }
 
+// shows: IPC-SCO-4, IPC-SCO-5
 #[tokio::test]
 async fn a_socket_is_for_its_user_and_for_the_daemons_own() {
     let mut shell = Shell::new(64);
@@ -219,6 +220,7 @@ async fn a_socket_is_for_its_user_and_for_the_daemons_own() {
     assert_eq!(std::fs::read_dir(shell.dir.path().join("sockets")).unwrap().count(), 3);
 }
 
+// shows: IPC-SCO-14
 #[tokio::test]
 async fn one_scoped_socket_takes_a_quarter_of_the_places() {
     let mut shell = Shell::new(8);
@@ -240,6 +242,7 @@ async fn one_scoped_socket_takes_a_quarter_of_the_places() {
     let (_, _third) = shell.connect(&a).await;
 }
 
+// shows: IPC-SLOW-5
 #[test]
 fn events_are_turned_away_by_number_and_by_bytes_and_lines_are_not() {
     let (outbox, a) = (Outbox::default(), AgentId([1; 16]));

@@ -10,7 +10,7 @@ use axon_proto::limits::{
     HANDSHAKES_FREE_MAX, HANDSHAKES_MAX, STRANGER_MESSAGE_BYTES_MAX, STRANGER_MS, STRANGER_STREAMS_MAX,
     STRANGERS_MAX, STREAMS_MAX,
 };
-use axon_proto::node::{ConnId, DialId, Input, Side, StreamId};
+use axon_proto::node::{ConnId, DialId, Input, Side, StreamId, TOO_MANY_STRANGERS};
 use quinn::{Connection, Dir, Endpoint, Incoming, RecvStream, SendStream, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -165,7 +165,8 @@ async fn shake(incoming: Incoming, shared: &Shared) -> Result<(Ready, Option<Fir
             // Of what came early nothing is read.
             first = None;
             let Ok(place) = Arc::clone(&shared.strangers).try_acquire_owned() else {
-                connection.close(NO_ROOM, b"connection limit reached");
+                // By this reason the other side knows that there is room in a moment.
+                connection.close(NO_ROOM, TOO_MANY_STRANGERS.as_bytes());
                 return Err("there are too many strangers".into());
             };
             Some(place)

@@ -428,6 +428,7 @@ async fn a_second_connection_carries_hello_in_0rtt_and_is_checked_against_the_pi
     assert!(!a.connected().await.1);
 }
 
+// shows: WF-0RTT-4
 #[tokio::test]
 async fn a_hello_whose_early_data_is_refused_is_sent_again() {
     let (mut a, mut b, at_a, _) = pair().await;

@@ -98,6 +98,7 @@ async fn more_than_the_daemon_takes_waits_up_to_a_bound() {
     raw.queue(&[&line]).unwrap();
 }
 
+// shows: IPC-V1-6
 #[tokio::test]
 async fn a_hello_that_is_refused_keeps_its_reason() {
     let dir = TempDir::new().unwrap();

@@ -377,10 +377,15 @@ impl Node {
             self.dropped.not_authorized += 1;
             return Err("its answer names another sender, receiver or request".into());
         }
-        let known = self.kinds.get(answer.kind()).is_some();
-        if known && !Self::answers(kind, answer.kind()) {
+        // One of a kind that nobody here knows is passed on unopened.
+        let Some((_, known)) = self.kinds.get(answer.kind()) else { return Ok(answer) };
+        if !Self::answers(kind, answer.kind()) {
             self.dropped.not_authorized += 1;
             return Err(format!("it answered a {} with a {}", kind.name, answer.kind()));
+        }
+        if let Err(why) = (known.check)(answer.payload()) {
+            self.dropped.malformed += 1;
+            return Err(format!("its answer is malformed: {why}"));
         }
         Ok(answer)
     }

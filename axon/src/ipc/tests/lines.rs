@@ -2,6 +2,7 @@
 
 use super::*;
 
+// shows: IPC-SOCK-5
 #[tokio::test]
 async fn a_line_that_is_begun_ends_in_time_or_its_client_does() {
     let mut shell = Shell::new(64);
@@ -56,6 +57,7 @@ async fn a_line_that_is_begun_ends_in_time_or_its_client_does() {
     }
 }
 
+// shows: IPC-SOCK-6
 #[tokio::test]
 async fn who_has_begun_a_line_makes_room_and_who_is_silent_does_not() {
     let mut shell = Shell::new(20);

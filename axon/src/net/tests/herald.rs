@@ -31,6 +31,7 @@ fn lost(outcome: Result<String, Lost>) -> String {
     why
 }
 
+// shows: PAIR-REKEY-6
 #[tokio::test]
 async fn an_old_identity_says_one_thing_and_goes() {
     let (mut a, old, mut b) = renewed();

@@ -66,6 +66,7 @@ async fn strangers_come_in_only_where_they_are_welcome() {
     assert!(matches!(a.replied(hello).await, Err(Lost::Connection(_))));
 }
 
+// shows: WF-PIN-7
 #[tokio::test]
 async fn who_is_blocked_gets_the_alert_that_any_unknown_key_gets() {
     let (mut a, mut b) = (Peer::start(1), Peer::start(2));
@@ -125,6 +126,7 @@ async fn who_is_blocked_cannot_resume() {
     assert_eq!(a.replied(hello).await, Ok("welcome".into()));
 }
 
+// shows: WF-STRANGER-6
 #[tokio::test]
 async fn a_binding_is_the_same_at_both_ends_and_of_one_connection() {
     let (mut a, mut b) = two();
@@ -219,6 +221,7 @@ async fn a_stranger_that_the_node_forgets_is_closed() {
     assert!(timeout(Duration::from_millis(700), c.next()).await.is_err());
 }
 
+// shows: IPC-JOIN-6
 #[tokio::test]
 async fn many_strangers_find_no_room_and_a_peer_does() {
     let (mut a, mut b) = (Peer::start(1), Peer::start(2));
@@ -230,7 +233,7 @@ async fn many_strangers_find_no_room_and_a_peer_does() {
         b.connected().await;
     }
     a.dial(b.id, &[&addr], 5_000);
-    let why = "the peer has no room for another connection (connection limit reached)";
+    let why = "the peer has no room for another connection (too many strangers: try again)";
     assert_eq!(a.disconnected().await, why);
 
     let mut c = Peer::start(3);

@@ -472,7 +472,9 @@ impl Ledger {
             let Some(entry) = half.rows.get_mut(&id) else { continue };
             let why = "the peer was blocked or forgotten here";
             if !entry.state.is_over() {
-                (entry.state, entry.since_ms) = (State::Refused, cx.now.wall_ms);
+                // What has left, the peer may have; what is held, it has not.
+                let end = if entry.state == State::Held { State::Refused } else { State::Expired };
+                (entry.state, entry.since_ms) = (end, cx.now.wall_ms);
             }
             entry.reason = Some(why.to_owned());
             (entry.progress, entry.has_result, entry.closing) = (None, false, false);
