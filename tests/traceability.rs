@@ -427,7 +427,8 @@ impl Trace {
                     faults.push(format!("{LIST}: {place} shows {id}: {COMMAND}"));
                 }
             }
-            if !entry.reason.is_empty() && !(entry.tests.is_empty() && entry.vectors.is_empty()) {
+            let shown = !entry.tests.is_empty() || !entry.vectors.is_empty();
+            if !entry.reason.is_empty() && shown {
                 faults.push(format!(
                     "{LIST}: {id} has a reason why nothing shows it, and what does: {COMMAND}"
                 ));

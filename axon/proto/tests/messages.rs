@@ -323,7 +323,7 @@ fn what_a_peer_is_told_tells_nothing_of_files_clients_or_others() {
         ".toml",
         "/",
         &other,
-        &work["id"].as_str().unwrap().to_owned(),
+        work["id"].as_str().unwrap(),
     ];
     let mut codes: Vec<String> = Vec::new();
     for (what, answer) in &told {

@@ -122,10 +122,8 @@ impl Sim {
                 self.after(first, Ev::Connected { wire, side: 0, hello: Some((token, hello)) });
                 self.after(then, Ev::Connected { wire, side: 1, hello: None });
             }
-            Ev::DialRefused { host, life, dial } => {
-                if self.alive(host, life) {
-                    self.feed(host, Input::DialFailed { dial, why: KEY_REFUSED.into() });
-                }
+            Ev::DialRefused { host, life, dial } if self.alive(host, life) => {
+                self.feed(host, Input::DialFailed { dial, why: KEY_REFUSED.into() });
             }
             Ev::Connected { wire, side, hello } => self.connect(wire, side, hello),
             Ev::Arrive { ex } => self.arrive(ex),
@@ -138,12 +136,10 @@ impl Sim {
                     self.feed(host, Input::Replied { token, outcome });
                 }
             }
-            Ev::Acked { ex } => {
-                if self.comes_back(ex, &event) {
-                    let Some(Exchange { wire, side, token, .. }) = self.end(ex) else { return };
-                    let host = self.wires[wire].ends[side].host;
-                    self.feed(host, Input::Sent { token, outcome: Ok(()) });
-                }
+            Ev::Acked { ex } if self.comes_back(ex, &event) => {
+                let Some(Exchange { wire, side, token, .. }) = self.end(ex) else { return };
+                let host = self.wires[wire].ends[side].host;
+                self.feed(host, Input::Sent { token, outcome: Ok(()) });
             }
             Ev::Overdue { ex } => {
                 let Some(exchange) = self.exchanges.get(&ex) else { return };
@@ -154,16 +150,14 @@ impl Sim {
                 }
             }
             Ev::Again { from, to, bidi, bytes } => self.again(from, to, bidi, &bytes),
-            Ev::StreamGone { host, life, stream } => {
-                if self.alive(host, life) && self.hosts[host].streams.remove(&stream).is_some() {
-                    self.feed(host, Input::RequestGone { stream });
-                }
+            Ev::StreamGone { host, life, stream }
+                if self.alive(host, life) && self.hosts[host].streams.remove(&stream).is_some() =>
+            {
+                self.feed(host, Input::RequestGone { stream });
             }
             Ev::Lost { wire, side, why } => self.lost(wire, side, why),
-            Ev::Idle { wire } => {
-                if !self.path_ok(wire) {
-                    (0..2).for_each(|side| self.lost(wire, side, "timed out"));
-                }
+            Ev::Idle { wire } if !self.path_ok(wire) => {
+                (0..2).for_each(|side| self.lost(wire, side, "timed out"));
             }
             Ev::Silence { wire, side } => {
                 let waits = self.wires[wire].live.iter();
