@@ -7,14 +7,14 @@ mod work;
 
 use std::time::Duration;
 
-use axon_client::{ClientError, Peer};
+use axon_client::{Client, ClientError, Peer};
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
 use rmcp::service::{RequestContext, RoleServer};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::hub::Hub;
-use super::words::{self, Author, short};
+use super::words::{self, Author};
 pub use came::inbox_text;
 pub use work::delegation_row;
 
@@ -31,20 +31,32 @@ pub struct Fault(String);
 
 impl From<ClientError> for Fault {
     fn from(error: ClientError) -> Self {
-        // What a peer says to a failure is a peer's words as well.
-        match &error {
-            ClientError::Peer { code, message, from, .. } => Self(format!(
-                "{}: {} refused or failed:\n{}",
-                words::harmless(code),
-                short(from),
-                Author { id: from.clone(), ..Author::default() }.quote(message)
-            )),
-            other => Self(format!("{}: {other}", other.code())),
-        }
+        Self::of(&error, &[])
     }
 }
 
+/// What a call failed with, as words of the peer that it was put to if they are a peer's.
+async fn refused(client: &Client, error: ClientError) -> Fault {
+    let peers = match &error {
+        ClientError::Peer { .. } => client.peers().await.unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    Fault::of(&error, &peers)
+}
+
 impl Fault {
+    fn of(error: &ClientError, peers: &[Peer]) -> Self {
+        // What a peer says to a failure is a peer's words as well.
+        match error {
+            ClientError::Peer { code, message, from, .. } => {
+                let from = author(peers, from);
+                let (code, who) = (words::harmless(code), from.label());
+                Self(format!("{code}: {who} refused or failed:\n{}", from.quote(message)))
+            }
+            other => Self(format!("{}: {other}", other.code())),
+        }
+    }
+
     fn usage(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -96,10 +108,41 @@ async fn run<A: DeserializeOwned, F>(arguments: JsonObject, tool: impl FnOnce(A)
 where
     F: Future<Output = Outcome>,
 {
-    match serde_json::from_value(Value::Object(arguments)) {
+    let mut arguments = arguments;
+    // Some clients give what is left out as null; `data` may be null in earnest.
+    arguments.retain(|name, value| !value.is_null() || name == "data");
+    match serde_json::from_value(Value::Object(arguments.clone())) {
         Ok(args) => tool(args).await,
-        Err(error) => Err(Fault::usage(format!("wrong arguments: {error}"))),
+        Err(error) => {
+            let name = wrong_one::<A>(&arguments, &error).map(|name| format!("{name}: ")).unwrap_or_default();
+            Err(Fault::usage(format!("wrong arguments: {name}{error}")))
+        }
     }
+}
+
+/// The same for what could have been held for a peer that is away, and was not.
+async fn unsent(client: &Client, error: ClientError, held: bool) -> Fault {
+    let is_away = error.code() == "peer_unreachable" && !held;
+    let mut fault = refused(client, error).await;
+    if is_away {
+        fault.0.push_str("; with hold_secs it is kept until the peer is back");
+    }
+    fault
+}
+
+/// The argument that an error is about, where the error itself does not name it: without that one there is
+/// no error, or another.
+fn wrong_one<A: DeserializeOwned>(arguments: &JsonObject, error: &serde_json::Error) -> Option<String> {
+    let error = error.to_string();
+    if error.contains('`') && error.contains("field") {
+        return None;
+    }
+    let without = |name: &str| {
+        let mut rest = arguments.clone();
+        rest.remove(name);
+        serde_json::from_value::<A>(Value::Object(rest)).map(drop).map_err(|error| error.to_string())
+    };
+    arguments.keys().find(|name| without(name).err().as_deref() != Some(&*error)).cloned()
 }
 
 /// The call, unless its client gives it up: what it waits for then ends with its connection.

@@ -1,12 +1,12 @@
 //! Oneself: what one can do, who one is, and what is open.
 
-use axon_client::{Delegation, DelegationFilter, Direction};
+use axon_client::{ClientError, Delegation, DelegationFilter, Direction};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::came::{strangers, unread_below};
 use super::work::delegation_row;
-use super::{Done, Fault, Outcome};
+use super::{Done, Outcome};
 use crate::bridge::mcp::hub::Hub;
 use crate::bridge::mcp::words::{self, brief, short};
 
@@ -43,7 +43,12 @@ pub(super) struct Nothing {}
 pub(super) async fn status(hub: &Hub, _: Nothing) -> Outcome {
     let client = hub.client().await?;
     let (me, counts) = (client.whoami().await?, client.status().await?);
-    let open = open_delegations(hub).await?;
+    let open = match open_delegations(hub).await {
+        Ok(open) => open,
+        // A scoped socket may not be allowed to see any.
+        Err(error) if error.code() == "not_authorized" => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
     let (requests, hidden) = hub.requests(hub.floor());
     let page = hub.rows().await;
     let unknown = hidden + page.as_ref().map_or(0, |page| unread_below(hub, &page.messages));
@@ -71,7 +76,7 @@ pub(super) async fn status(hub: &Hub, _: Nothing) -> Outcome {
     let rows: Vec<Value> = open.iter().map(delegation_row).collect();
     let mut fields = json!({
         "agent_id": me.agent_id, "peers_connected": counts.peers_connected, "paused": counts.paused,
-        "requests": requests.len(), "unknown": unknown, "delegations": rows,
+        "requests": requests.len(), "unread": unread, "unknown": unknown, "delegations": rows,
     });
     if let Some(name) = me.name {
         fields["name"] = name.into();
@@ -80,7 +85,7 @@ pub(super) async fn status(hub: &Hub, _: Nothing) -> Outcome {
 }
 
 /// Delegations of both directions that have not ended.
-async fn open_delegations(hub: &Hub) -> Result<Vec<Delegation>, Fault> {
+async fn open_delegations(hub: &Hub) -> Result<Vec<Delegation>, ClientError> {
     let filter = DelegationFilter { limit: Some(1000), ..DelegationFilter::default() };
     let rows = hub.client().await?.delegations(&filter).await?.delegations;
     let open = rows.into_iter().filter(|row| !row.state.is_ended());
