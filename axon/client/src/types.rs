@@ -555,13 +555,6 @@ pub struct Inbound {
     pub queued: bool,
 }
 
-impl From<Inbound> for Kept {
-    fn from(inbound: Inbound) -> Self {
-        let Inbound { seq, buffered_at_ms, sender, envelope, .. } = inbound;
-        Self { seq, buffered_at_ms, sender, envelope }
-    }
-}
-
 /// An event's line, with the fields of all events.
 #[derive(Deserialize)]
 pub(crate) struct EventLine {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use axon_client::Peer;
 use clap::{Arg, Command, CommandFactory as _};
 
 use super::output::{CliError, CliResult, EXIT_DONE, Out};
@@ -55,13 +56,19 @@ async fn peers(cx: &Context) -> Result<String, CliError> {
     };
     let late = |_| CliError::local("timeout", "the daemon takes too long");
     let peers = tokio::time::timeout(PATIENCE, all).await.map_err(late)??;
+    Ok(words(peers))
+}
+
+fn words(peers: Vec<Peer>) -> String {
     let lines = peers.into_iter().map(|peer| {
         // What a peer calls itself is not put onto anybody's command line, and no shell may find more in a
         // name than a name: bash expands the words that it is given.
         let name = peer.name.filter(|name| !peer.claimed && is_plain(name));
-        format!("{}\n", name.unwrap_or(peer.id))
+        // The socket may be another user's, who says there what he likes.
+        let word = name.unwrap_or(peer.id);
+        if is_plain(&word) { format!("{word}\n") } else { String::new() }
     });
-    Ok(lines.collect())
+    lines.collect()
 }
 
 fn is_plain(name: &str) -> bool {
@@ -314,5 +321,11 @@ mod tests {
         for name in ["", "-x", "a b", "$(x)", "`x`", "a;b", "é", "a\nb"] {
             assert!(!is_plain(name), "{name}");
         }
+        let peer = |id: &str, name: &str| {
+            let row = serde_json::json!({"id": id, "name": name, "status": "connected", "source": "static"});
+            serde_json::from_value::<Peer>(row).unwrap()
+        };
+        let peers = vec![peer("ed25519.1", "ann"), peer("ed25519.2", "$(x)"), peer("$(touch x)", "`x`")];
+        assert_eq!(words(peers), "ann\ned25519.2\n");
     }
 }

@@ -129,6 +129,22 @@ class Case(unittest.IsolatedAsyncioTestCase):
 
 
 class Lines(Case):
+    async def test_no_number_of_a_peer_ends_the_connection(self):
+        agent, fake = await self.connected()
+        asked = asyncio.ensure_future(agent.query("bob", "how many?"))
+        command = await fake.next("send")
+        said = '{"ok":true,"req_id":"%s","msg_id":"m","response":%s}' % (
+            command["req_id"],
+            json.dumps(envelope("r", "response", {"summary": "many", "data": "N"})).replace('"N"', "7" * 9000),
+        )
+        fake.writer.write(said.encode() + b"\n")
+        self.assertEqual((await asyncio.wait_for(asked, PATIENCE)).data, float("inf"))
+        whole = asyncio.ensure_future(agent.query("bob", "exactly?"))
+        command = await fake.next("send")
+        answer = envelope("r", "response", {"summary": "so many", "data": 10**600})
+        await fake.ok(command, msg_id="m", response=answer)
+        self.assertEqual((await asyncio.wait_for(whole, PATIENCE)).data, 10**600)
+
     async def test_replies_find_their_command_in_any_order(self):
         agent, fake = await self.connected()
         self.assertEqual((agent.agent_id, agent.features), (ME, ["new"]))

@@ -4,15 +4,22 @@
 //! peers it may never ask for. So the cursor follows only as far as all rows before it are dealt with; rows
 //! dealt with behind others are remembered here and not shown again. After a restart they are shown once
 //! more: rather twice than never.
+//!
+//! But nobody may stop the cursor for ever by a message that nobody reads: what lies behind would fill the
+//! inbox. So when a page is full, or much lies behind, the rows of unknown peers are passed over. They are
+//! counted, and other consumers still have them.
 
 use std::collections::BTreeSet;
 
-use axon_client::{Kept, Message, Trust};
+use axon_client::{Inbox, Kept, Message, Trust};
 
 use super::words::reaches;
 
 /// Rows remembered as shown or dealt with.
 const REMEMBERED_MAX: usize = 4096;
+/// Rows dealt with behind one that is not shown, before that is passed over: what unknown peers may have of
+/// an inbox of the usual size.
+const BEHIND_MAX: usize = 250;
 
 /// What came of an `ack`.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,6 +37,8 @@ pub struct Desk {
     /// Sent by themselves, to a client that may not pass on what wakes it.
     told: BTreeSet<u64>,
     dealt: BTreeSet<u64>,
+    /// How far rows below the floor were passed over, and how many.
+    passed: (u64, usize),
 }
 
 /// Whether a message is one that an inbox shows. Requests are shown while they are open, not as rows; and
@@ -82,7 +91,8 @@ impl Desk {
     /// The rows that are to be read: all that are not dealt with, from this level on.
     pub fn unread<'a>(&self, rows: &'a [Kept], floor: &Trust) -> Vec<&'a Kept> {
         let unread = |row: &&Kept| {
-            is_told(&row.envelope)
+            row.seq > self.passed.0
+                && is_told(&row.envelope)
                 && !self.dealt.contains(&row.seq)
                 && reaches(row.sender.trust.as_ref(), floor)
         };
@@ -98,6 +108,37 @@ impl Desk {
         Acked { cursor: self.advance(rows), unshown }
     }
 
+    /// How far the cursor has to go, past rows below the floor too, so that what lies behind can be seen. The
+    /// page is the first past the cursor.
+    pub fn pass(&mut self, page: &Inbox, floor: &Trust) -> Option<u64> {
+        let rows = &page.messages;
+        let behind = rows.iter().filter(|row| self.dealt.contains(&row.seq)).count();
+        if !page.has_more && behind < BEHIND_MAX {
+            return None;
+        }
+        let (before, count) = self.passed;
+        // A page may have been asked for before the cursor had moved.
+        let waits = |row: &Kept| row.seq > before && is_told(&row.envelope) && !self.dealt.contains(&row.seq);
+        let is_kept = |row: &Kept| waits(row) && reaches(row.sender.trust.as_ref(), floor);
+        let over: Vec<&Kept> = rows.iter().take_while(|row| !is_kept(row)).collect();
+        let last = over.last()?.seq;
+        let passed = over.iter().filter(|row| waits(row)).count();
+        self.passed = (last.max(before), count + passed);
+        self.forget(last);
+        Some(last)
+    }
+
+    /// How many rows below the floor were passed over.
+    pub fn passed(&self) -> usize {
+        self.passed.1
+    }
+
+    fn forget(&mut self, up_to: u64) {
+        self.shown = self.shown.split_off(&(up_to + 1));
+        self.told = self.told.split_off(&(up_to + 1));
+        self.dealt = self.dealt.split_off(&(up_to + 1));
+    }
+
     /// How far the cursor can go over rows that are dealt with, and those between them that are not shown.
     pub fn advance(&mut self, rows: &[Kept]) -> Option<u64> {
         let mut cursor = None;
@@ -109,9 +150,7 @@ impl Desk {
             }
         }
         if let Some(seq) = cursor {
-            self.shown = self.shown.split_off(&(seq + 1));
-            self.told = self.told.split_off(&(seq + 1));
-            self.dealt = self.dealt.split_off(&(seq + 1));
+            self.forget(seq);
         }
         cursor
     }
@@ -164,6 +203,40 @@ mod tests {
         assert_eq!(seqs(&desk.unread(&rows, &Trust::Known)), [1]);
         desk.settle(1);
         assert_eq!(desk.advance(&rows), Some(2));
+    }
+
+    fn page(messages: Vec<Kept>, has_more: bool) -> Inbox {
+        let mut page: Inbox = serde_json::from_str(r#"{"messages":[]}"#).unwrap();
+        (page.messages, page.has_more) = (messages, has_more);
+        page
+    }
+
+    #[test]
+    fn a_row_that_nobody_reads_does_not_stop_the_cursor_for_ever() {
+        let few = |known: u64| -> Vec<Kept> {
+            std::iter::once(row(1, "notify", "unknown"))
+                .chain((2..2 + known).map(|seq| row(seq, "notify", "known")))
+                .collect()
+        };
+        let mut desk = Desk::default();
+        (2..=5).for_each(|seq| desk.settle(seq));
+        assert_eq!(desk.pass(&page(few(4), false), &Trust::Known), None, "there is room");
+        assert_eq!(desk.pass(&page(few(4), true), &Trust::Unknown), None, "they were asked for");
+        assert_eq!(desk.pass(&page(few(4), true), &Trust::Known), Some(5));
+        assert_eq!(desk.pass(&page(few(4), true), &Trust::Known), Some(5), "the same page, looked at twice");
+        assert_eq!(desk.passed(), 1);
+
+        let mut desk = Desk::default();
+        let many = BEHIND_MAX as u64;
+        (2..2 + many).for_each(|seq| desk.settle(seq));
+        assert_eq!(desk.pass(&page(few(many + 1), false), &Trust::Known), Some(many + 1));
+        assert_eq!(seqs(&desk.unread(&few(many + 1)[1 + BEHIND_MAX..], &Trust::Known)), [many + 2]);
+
+        // What reaches the floor stops it: that is for the model to deal with.
+        let rows = vec![row(1, "delegate", "known"), row(2, "notify", "unknown"), row(3, "notify", "known")];
+        let mut desk = Desk::default();
+        assert_eq!(desk.pass(&page(rows, true), &Trust::Known), Some(2));
+        assert_eq!(desk.pass(&page(vec![row(3, "notify", "known")], true), &Trust::Known), None);
     }
 
     #[test]

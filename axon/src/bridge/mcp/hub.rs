@@ -14,7 +14,7 @@ use axon_client::{
     Inbox, Kept, Message, Sender, Subscription, Trust,
 };
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, broadcast, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::desk::{Desk, is_told};
@@ -24,6 +24,8 @@ use super::words::{Author, reaches, said};
 const REQUESTS_MAX: u32 = 256;
 /// Calls that may wait for peers at once; each has a connection of its own.
 const CALLS_MAX: usize = 8;
+/// Calls at work at once, of all sessions.
+const OPEN_MAX: usize = 256;
 /// Changes that a slow session may be behind.
 const CHANGES_MAX: usize = 256;
 /// First and longest wait before the daemon is tried again.
@@ -36,6 +38,8 @@ const GRACE: Duration = Duration::from_secs(1);
 const GIVEN_MAX: usize = 256;
 /// Rows of the inbox that are looked at: as many as the daemon gives at once.
 const ROWS_MAX: u64 = 1000;
+/// Full pages that are passed over at once.
+const PAGES_MAX: usize = 8;
 
 /// When requests of peers are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -147,6 +151,7 @@ pub struct Hub {
     changes: broadcast::Sender<Change>,
     state: Mutex<State>,
     calls: Arc<Semaphore>,
+    open: Semaphore,
 }
 
 /// Somebody is there to take requests, until this is dropped.
@@ -194,6 +199,7 @@ impl Hub {
             changes: broadcast::Sender::new(CHANGES_MAX),
             state: Mutex::default(),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            open: Semaphore::new(OPEN_MAX),
         });
         tokio::spawn(hub.clone().hear());
         if hub.config.answer != When::Never {
@@ -229,6 +235,14 @@ impl Hub {
         Client::connect(&self.config.socket, self.hello()).await
     }
 
+    /// A place for a call, for as long as it works.
+    pub fn begin(&self) -> Result<SemaphorePermit<'_>, ClientError> {
+        self.open.try_acquire().map_err(|_| ClientError::Ipc {
+            code: "overloaded".to_owned(),
+            message: format!("{OPEN_MAX} calls are at work already: let some of them end"),
+        })
+    }
+
     /// A connection of its own, for a call that waits for a peer.
     pub async fn own(&self) -> Result<Own, ClientError> {
         let Ok(place) = self.calls.clone().try_acquire_owned() else {
@@ -241,36 +255,22 @@ impl Hub {
         Ok(Own { client, _place: place })
     }
 
-    /// All rows past the cursor.
+    /// The rows past the cursor, as many as there is room for.
     pub async fn rows(&self) -> Result<Inbox, ClientError> {
-        let mut page = self.client().await?.inbox(Some(ROWS_MAX), None).await?;
-        if page.has_more {
-            // When it fails, the page says that there is more.
-            self.rest(&mut page).await.ok();
-        }
-        Ok(page)
+        self.rows_from(self.floor()).await
     }
 
-    /// Adds what did not fit into a page. A reply is bounded in bytes and begins at the cursor, which stays
-    /// before what was not dealt with; so a few long messages there would hide all that came after. A replay
-    /// has room for more.
-    async fn rest(&self, page: &mut Inbox) -> Result<(), ClientError> {
-        let client = Client::connect(&self.config.socket, self.hello()).await?;
-        let subscribed = client.subscribe(&Subscription::default()).await?;
-        // The replay came before the reply.
-        while let Ok(event) = timeout(Duration::ZERO, client.next_event()).await {
-            match event? {
-                Event::Inbound(inbound) if page.next_seq.is_none_or(|last| inbound.seq > last) => {
-                    page.next_seq = Some(inbound.seq);
-                    page.messages.push(Kept::from(*inbound));
-                }
-                Event::Inbound(_) => {}
-                // What comes after a gap is not told.
-                _ => return Ok(()),
+    /// The same, where rows of this level are looked for.
+    pub async fn rows_from(&self, floor: &Trust) -> Result<Inbox, ClientError> {
+        let client = self.client().await?;
+        for _ in 0..PAGES_MAX {
+            let page = client.inbox(Some(ROWS_MAX), None).await?;
+            let Some(seq) = self.desk(|desk| desk.pass(&page, floor)) else { return Ok(page) };
+            if client.ack(seq).await.is_err() {
+                return Ok(page);
             }
         }
-        page.has_more = page.next_seq < Some(subscribed.replay_to_seq);
-        Ok(())
+        client.inbox(Some(ROWS_MAX), None).await
     }
 
     /// Says that a call is there to take requests, and waits until they can come.

@@ -6,9 +6,9 @@ use axon_client::{ClientError, DelegationFilter};
 use rmcp::model::{Resource, ResourceTemplate};
 use serde_json::Value;
 
-use super::calls::{delegation_row, inbox_text, peer_row};
+use super::calls::{delegation_row, inbox_text, is_below, peer_row, task_line};
 use super::hub::{Change, Hub};
-use super::words::{harmless, short};
+use super::words::{harmless_value, short};
 
 /// What has come and waits.
 pub const INBOX: &str = "axon://inbox";
@@ -17,6 +17,8 @@ pub const PEERS: &str = "axon://peers";
 const DELEGATIONS: &str = "axon://delegations/";
 /// Delegations that are listed: the newest.
 const LISTED_MAX: u64 = 50;
+/// Characters of their tasks.
+const TASK_CHARS: usize = 60;
 
 /// A delegation's resource.
 pub fn of_delegation(id: &str) -> String {
@@ -52,11 +54,17 @@ pub async fn list(hub: &Hub) -> Result<Vec<Resource>, ClientError> {
     ];
     let filter = DelegationFilter { limit: Some(LISTED_MAX), ..DelegationFilter::default() };
     // A scoped socket may not show any.
-    let rows = hub.client().await?.delegations(&filter).await.map(|page| page.delegations);
-    all.extend(rows.unwrap_or_default().iter().map(|row| {
-        let task: String = row.task.as_deref().unwrap_or_default().chars().take(60).collect();
+    let client = hub.client().await?;
+    let rows = client.delegations(&filter).await.map(|page| page.delegations).unwrap_or_default();
+    let peers = client.peers().await?;
+    all.extend(rows.iter().map(|row| {
+        // A list is read without being asked for what a stranger says.
+        let task = match is_below(hub, row, &peers) {
+            true => "of an unknown peer".to_owned(),
+            false => task_line(row, &peers, TASK_CHARS),
+        };
         Resource::new(of_delegation(&row.id), format!("delegation {}", short(&row.id)))
-            .with_description(format!("{} ({}): {}", row.direction, row.state, harmless(&task)))
+            .with_description(format!("{} ({}): {task}", row.direction, row.state))
             .with_mime_type("application/json")
     }));
     Ok(all)
@@ -78,15 +86,16 @@ pub async fn read(hub: &Arc<Hub>, uri: &str) -> Result<Option<(String, &'static 
         PEERS => {
             let peers = hub.client().await?.peers().await?;
             let rows: Vec<Value> = peers.iter().map(peer_row).collect();
-            Ok(Some((Value::from(rows).to_string(), "application/json")))
+            Ok(Some((harmless_value(rows.into()).to_string(), "application/json")))
         }
         _ => {
             let Some(id) = uri.strip_prefix(DELEGATIONS).filter(|id| is_id(id)) else { return Ok(None) };
             let filter = DelegationFilter { id: Some(id.to_owned()), ..DelegationFilter::default() };
-            let page = hub.client().await?.delegations(&filter).await?;
+            let client = hub.client().await?;
+            let (page, peers) = (client.delegations(&filter).await?, client.peers().await?);
             let row =
-                page.delegations.first().map(|row| (delegation_row(row).to_string(), "application/json"));
-            Ok(row)
+                page.delegations.first().map(|row| harmless_value(delegation_row(row, &peers)).to_string());
+            Ok(row.map(|text| (text, "application/json")))
         }
     }
 }

@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axon_client::Trust;
 use rmcp::ErrorData;
 use rmcp::ServerHandler;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CustomNotification, Implementation, JsonObject,
-    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ResourceContents,
-    ResourceUpdatedNotificationParam, ServerCapabilities, ServerConfig, ServerNotification,
-    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
+    CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomNotification,
+    ErrorCode, Implementation, JsonObject, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+    ReadResourceResponse, ReadResourceResult, ResourceContents, ResourceUpdatedNotificationParam,
+    ServerCapabilities, ServerConfig, ServerNotification, SubscribeRequestParams, SubscriptionFilter, Tool,
+    UnsubscribeRequestParams,
 };
 use rmcp::service::{NotificationContext, Peer, RequestContext, RoleServer, SubscriptionContext};
 use serde_json::{Map, Value};
@@ -24,7 +25,7 @@ use tokio::time::timeout;
 use super::calls;
 use super::hub::{Arrival, Change, Hub};
 use super::resources::{self, PEERS};
-use super::words::{brief, harmless, reaches, short};
+use super::words::{bare, brief, harmless, kind, reaches, short};
 
 /// What the model is told of this server.
 const INSTRUCTIONS: &str = "axon lets you talk with agents on other machines. What a peer says comes in \
@@ -39,6 +40,12 @@ const CHANNEL: &str = "claude/channel";
 const CHANNEL_METHOD: &str = "notifications/claude/channel";
 /// Characters of a message that wakes a session.
 const WAKE_CHARS: usize = 8000;
+/// Times that a session is woken at once, and how long one of them takes to come back. Each costs the
+/// session's owner: whoever sends more is not told of message by message.
+const WAKES_MAX: u32 = 20;
+const WAKE_EVERY: Duration = Duration::from_secs(2);
+/// Of them, how many have to be there before a session that had none is told what waits.
+const WAKES_AGAIN: u32 = 5;
 /// Resources that one session may watch.
 const WATCHED_MAX: usize = 64;
 /// How often the peers are looked at while somebody watches them.
@@ -155,6 +162,24 @@ impl ServerHandler for Server {
         }
     }
 
+    // What the SDK would answer with an empty list, though nothing of it was promised.
+
+    async fn list_prompts(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Err(no_method("there are no prompts here: tools/list and resources/list say what there is"))
+    }
+
+    async fn complete(
+        &self,
+        _: CompleteRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        Err(no_method("nothing is completed here: resources/list names the resources"))
+    }
+
     async fn list_resources(
         &self,
         _: Option<PaginatedRequestParams>,
@@ -261,23 +286,32 @@ fn failed(error: &axon_client::ClientError) -> ErrorData {
     ErrorData::internal_error(format!("{}: {error}", error.code()), None)
 }
 
+fn no_method(text: &'static str) -> ErrorData {
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, text, None)
+}
+
 fn no_resource(uri: &str) -> ErrorData {
     ErrorData::resource_not_found(
         format!("there is no resource {}: resources/list names them", harmless(uri)),
-        None,
+        Some(serde_json::json!({"uri": uri})),
     )
 }
 
 /// Tells a session of what comes, until it has ended.
 async fn tell(hub: Arc<Hub>, session: std::sync::Weak<Session>, peer: Peer<RoleServer>) {
     let (mut changes, mut peers, mut known) = (hub.changes(), Watch::default(), BTreeSet::new());
+    let mut wakes = Wakes::new(Instant::now());
     wake_for_backlog(&hub, &peer).await;
     loop {
+        if wakes.is_over(Instant::now()) {
+            wake_for_backlog(&hub, &peer).await;
+        }
         let pause = match session.upgrade() {
             Some(session) if session.watched().contains(PEERS) => PEERS_EVERY,
             Some(_) => LOOK_EVERY,
             None => return,
         };
+        let pause = wakes.over_in(Instant::now()).map_or(pause, |over| over.min(pause));
         let change = timeout(pause, changes.recv()).await;
         let Some(session) = session.upgrade() else { return };
         let watched = session.watched().clone();
@@ -301,8 +335,17 @@ async fn tell(hub: Arc<Hub>, session: std::sync::Weak<Session>, peer: Peer<RoleS
             peer.notify_resource_list_changed().await.ok();
         }
         match change {
-            Change::Arrived(arrival) => wake(&hub, &peer, &arrival).await,
-            Change::Missed => wake_for_backlog(&hub, &peer).await,
+            Change::Arrived(arrival) if reaches(arrival.author.trust.as_ref(), hub.floor()) => {
+                if wakes.may(Instant::now()) {
+                    wake(&hub, &peer, &arrival).await;
+                }
+            }
+            Change::Arrived(_) => {}
+            Change::Missed => {
+                if wakes.may(Instant::now()) {
+                    wake_for_backlog(&hub, &peer).await;
+                }
+            }
             Change::Withdrawn(_) | Change::Delegation(_) => {}
         }
     }
@@ -349,11 +392,60 @@ impl Watch {
 
 // ---- Waking ----
 
-/// Tells the session of one message or request, if its sender reaches the floor.
-async fn wake(hub: &Hub, peer: &Peer<RoleServer>, arrival: &Arrival) {
-    if !reaches(arrival.author.trust.as_ref(), hub.floor()) {
-        return;
+/// How often a session may still be woken.
+#[derive(Debug)]
+struct Wakes {
+    left: u32,
+    /// When the last one came back, or would have.
+    at: Instant,
+    /// Whether something was not told.
+    held: bool,
+}
+
+impl Wakes {
+    fn new(now: Instant) -> Self {
+        Self { left: WAKES_MAX, at: now, held: false }
     }
+
+    fn refill(&mut self, now: Instant) {
+        while self.left < WAKES_MAX && now.saturating_duration_since(self.at) >= WAKE_EVERY {
+            (self.left, self.at) = (self.left + 1, self.at + WAKE_EVERY);
+        }
+        if self.left == WAKES_MAX {
+            self.at = now;
+        }
+    }
+
+    /// Whether it may be told of something. What may not be told now is told of together, later.
+    fn may(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.held |= self.left == 0;
+        if !self.held {
+            self.left -= 1;
+        }
+        !self.held
+    }
+
+    /// How long until it may be told of what was held back, where something was.
+    fn over_in(&mut self, now: Instant) -> Option<Duration> {
+        self.refill(now);
+        let missing = self.held.then(|| WAKES_AGAIN.saturating_sub(self.left))?;
+        Some((self.at + WAKE_EVERY * missing).saturating_duration_since(now))
+    }
+
+    /// Whether what was held back is to be told now.
+    fn is_over(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        let over = self.held && self.left >= WAKES_AGAIN;
+        if over {
+            (self.held, self.left) = (false, self.left - 1);
+        }
+        over
+    }
+}
+
+/// Tells the session of one message or request.
+async fn wake(hub: &Hub, peer: &Peer<RoleServer>, arrival: &Arrival) {
     let (text, cut) = brief(&arrival.text, WAKE_CHARS);
     let mut content = harmless(text);
     if cut {
@@ -363,11 +455,11 @@ async fn wake(hub: &Hub, peer: &Peer<RoleServer>, arrival: &Arrival) {
     let mut note = |name: &str, value: String| {
         meta.insert(name.to_owned(), value.into());
     };
-    note("from", arrival.author.label());
+    note("from", bare(&arrival.author.label()));
     if let (Some(name), true) = (&arrival.author.name, arrival.author.claimed) {
-        note("claims", harmless(name));
+        note("claims", bare(name));
     }
-    note("kind", harmless(&arrival.kind));
+    note("kind", kind(&arrival.kind));
     note("id", short(&arrival.id));
     note("trust", arrival.author.level().to_owned());
     if let Some(reference) = &arrival.reference {
@@ -395,12 +487,9 @@ async fn wake_for_backlog(hub: &Hub, peer: &Peer<RoleServer>) {
     if unread + requests == 0 {
         return;
     }
-    let some = |n: usize| if n == 1 { "" } else { "s" };
-    let content = format!(
-        "waiting: {requests} request{}, {unread} unread message{}; see inbox",
-        some(requests),
-        some(unread)
-    );
+    let some = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let (requests, unread) = (some(requests, "request"), some(unread, "unread message"));
+    let content = format!("{requests} and {unread} wait: see inbox");
     let meta = Map::from_iter([("kind".to_owned(), Value::from("inbox"))]);
     channel(peer, content, meta).await;
 }
@@ -437,6 +526,26 @@ mod tests {
             assert!(hints.read_only_hint == Some(true) || hints.destructive_hint.is_some(), "{}", tool.name);
             assert!(tool.output_schema.is_some() && tool.description.is_some(), "{}", tool.name);
         }
+    }
+
+    #[test]
+    fn a_flood_wakes_a_session_seldom() {
+        let began = Instant::now();
+        let at = |ms: u64| began + Duration::from_millis(ms);
+        let mut wakes = Wakes::new(began);
+        assert_eq!(wakes.over_in(began), None);
+        // Ten a second, for a minute.
+        let (mut single, mut together) = (0, 0);
+        for ms in (0..60_000).step_by(100) {
+            together += u32::from(wakes.is_over(at(ms)));
+            single += u32::from(wakes.may(at(ms)));
+        }
+        assert!((20..=50).contains(&(single + together)) && together >= 4, "{single} {together}");
+        // What was held back is told even if nothing more comes.
+        wakes.held = true;
+        let over = wakes.over_in(at(60_000)).unwrap();
+        assert!(over <= WAKE_EVERY * WAKES_AGAIN, "{over:?}");
+        assert!(wakes.is_over(at(60_000) + over) && wakes.over_in(at(70_000)).is_none());
     }
 
     #[test]

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import os
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
 
 from ._errors import AxonError, closed
 from ._events import Events, Json
@@ -18,6 +18,8 @@ LINE_BYTES_MAX = 65_536
 REPLY_BYTES_MAX = 2 * 1_048_576
 # Commands that wait for peers, and others, of one connection at once.
 PENDING_MAX = 256
+# Digits of a whole number that Python reads however it is set up.
+WHOLE_DIGITS_MAX = 640
 # How long a command that waits for no peer may take before the daemon is held to be stuck.
 PATIENCE_SECS = 10.0
 
@@ -141,7 +143,7 @@ class Wire:
 
     def _take(self, line: bytes) -> None:
         try:
-            said = json.loads(line.decode("utf-8"))
+            said = json.loads(line.decode("utf-8"), parse_int=_whole)
         except (ValueError, RecursionError) as error:
             raise _strange(str(error)) from None
         if not isinstance(said, dict):
@@ -204,6 +206,12 @@ def encode(cmd: str, req_id: str, fields: Mapping[str, Any]) -> bytes:
             f"the command has {len(line)} bytes and {LINE_BYTES_MAX} is all that fits: shorten or split it",
         )
     return line + b"\n"
+
+
+def _whole(digits: str) -> Union[int, float]:
+    """A whole number. Python refuses to read very long ones, and a peer may write one: no peer is to end a
+    connection by it. As everywhere where numbers are floating, too large a one is infinite."""
+    return int(digits) if len(digits) <= WHOLE_DIGITS_MAX else float(digits)
 
 
 def _strange(why: str) -> AxonError:

@@ -1,10 +1,10 @@
 //! Who is there; asking and telling them.
 
-use axon_client::{Peer, Query, SendOptions, Sent};
+use axon_client::{Peer, Query, SendOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Done, Outcome, WAIT_SECS, author, author_of, millis, peer_row, refused, said_by, secs, unsent};
+use super::{Done, Outcome, WAIT_SECS, author, author_of, millis, peer_row, said_by, secs, unsent};
 use crate::bridge::mcp::hub::Hub;
 use crate::bridge::mcp::words;
 
@@ -17,10 +17,7 @@ pub(super) struct PeersArgs {
 pub(super) async fn peers(hub: &Hub, args: PeersArgs) -> Outcome {
     if let Some(peer) = args.peer.filter(|peer| !peer.is_empty()) {
         let own = hub.own().await?;
-        let answer = match own.client.discover(&peer).await.and_then(Sent::into_answer) {
-            Ok(answer) => answer,
-            Err(error) => return Err(refused(&own.client, error).await),
-        };
+        let answer = own.client.discover(&peer).await?.into_answer()?;
         let author = author(&own.client.peers().await.unwrap_or_default(), &answer.from);
         let said: Value = answer.payload()?;
         return Ok(Done { text: author.quote(&said.to_string()), fields: json!({"capabilities": said}) });
@@ -60,12 +57,9 @@ pub(super) async fn ask(hub: &Hub, args: AskArgs) -> Outcome {
         max_tokens: args.max_tokens,
         deadline_ms: args.secs.map(|given| millis(secs(Some(given), WAIT_SECS))),
     };
-    let asked = own.client.query(&args.peer, &query).await;
-    let id = asked.as_ref().map(|sent| sent.msg_id.clone()).unwrap_or_default();
-    let answer = match asked.and_then(Sent::into_answer) {
-        Ok(answer) => answer,
-        Err(error) => return Err(refused(&own.client, error).await),
-    };
+    let sent = own.client.query(&args.peer, &query).await?;
+    let id = sent.msg_id.clone();
+    let answer = sent.into_answer()?;
     let author = author(&own.client.peers().await.unwrap_or_default(), &answer.from);
     let mut fields = said_by(&author, &answer.text("summary").unwrap_or_default());
     fields.insert("id".to_owned(), id.into());
@@ -88,10 +82,8 @@ pub(super) struct NotifyArgs {
 pub(super) async fn notify(hub: &Hub, args: NotifyArgs) -> Outcome {
     let options = SendOptions { hold_secs: args.hold_secs, ..SendOptions::default() };
     let own = hub.own().await?;
-    let sent = match own.client.notify_with(&args.peer, &args.topic, &args.data, None, options).await {
-        Ok(sent) => sent,
-        Err(error) => return Err(unsent(&own.client, error, args.hold_secs.is_some()).await),
-    };
+    let sent = own.client.notify_with(&args.peer, &args.topic, &args.data, None, options).await;
+    let sent = sent.map_err(|error| unsent(error, args.hold_secs.is_some()))?;
     let state = sent.state.unwrap_or_else(|| "sent".to_owned());
     Ok(Done { text: state.clone(), fields: json!({"id": sent.msg_id, "state": state}) })
 }

@@ -37,7 +37,11 @@ pub(super) async fn next(hub: &Hub, span: Duration, mut changes: Changes) -> Out
                 Ok(Err(RecvError::Closed)) | Err(_) => {
                     let unknown = hidden + unread_below(hub, &page.messages);
                     let fields = json!({"state": "nothing", "unknown": unknown});
-                    return Ok(Done { text: format!("nothing came{}", strangers(unknown)), fields });
+                    let mut text = format!("nothing came{}", strangers(hub, unknown));
+                    if page.has_more {
+                        text.push_str("; more waits behind what you were shown: acknowledge that (inbox)");
+                    }
+                    return Ok(Done { text, fields });
                 }
             }
         }
@@ -49,11 +53,16 @@ pub(super) fn unread_below(hub: &Hub, rows: &[Kept]) -> usize {
     hub.desk(|desk| desk.unread(rows, &Trust::Unknown).len() - desk.unread(rows, hub.floor()).len())
 }
 
-pub(super) fn strangers(unknown: usize) -> String {
-    match unknown {
+pub(super) fn strangers(hub: &Hub, unknown: usize) -> String {
+    let mut text = match unknown {
         0 => String::new(),
         n => format!("; {n} from unknown peers not shown"),
+    };
+    let passed = hub.desk(|desk| desk.passed());
+    if passed > 0 {
+        text.push_str(&format!("; {passed} older ones passed over: your owner's `axon inbox` has them"));
     }
+    text
 }
 
 /// Shows these to the model, and remembers that it was.
@@ -87,7 +96,7 @@ async fn shown(hub: &Hub, requests: &[Request], rows: &[Arrival], chars: usize) 
         let about = one.reference.as_ref().map(|id| format!(" on {}", short(id))).unwrap_or_default();
         let seq = one.seq.unwrap_or_default();
         hub.desk(|desk| desk.show(seq));
-        lines.push(format!("#{seq} {}{about}", words::harmless(&one.kind)));
+        lines.push(format!("#{seq} {}{about}", words::kind(&one.kind)));
         lines.push(format!("{}{}", one.author.quote(text), cut_off(cut, &one.id)));
         let mut row = said_by(&one.author, text);
         if cut {
@@ -130,14 +139,14 @@ pub(super) async fn inbox(hub: &Hub, args: InboxArgs) -> Outcome {
     let mut acked = None;
     let mut unshown = 0;
     if let Some(up_to) = args.ack {
-        let before = hub.rows().await?;
+        let before = hub.rows_from(&floor).await?;
         let done = hub.desk(|desk| desk.ack(&before.messages, up_to));
         if let Some(seq) = done.cursor {
             hub.client().await?.ack(seq).await?;
         }
         (acked, unshown) = (Some(up_to), done.unshown);
     }
-    let page = hub.rows().await?;
+    let page = hub.rows_from(&floor).await?;
     if let Some(id) = args.id.filter(|id| !id.is_empty()) {
         return one(hub, &page.messages, &id).await;
     }
@@ -158,7 +167,7 @@ pub(super) async fn inbox(hub: &Hub, args: InboxArgs) -> Outcome {
     if more {
         done.text.push_str("\nthere is more: ack and answer what you are done with, or raise limit");
     }
-    done.text.push_str(&strangers(unknown));
+    done.text.push_str(&strangers(hub, unknown));
     done.fields["unknown"] = unknown.into();
     done.fields["more"] = more.into();
     if let Some(seq) = acked {
@@ -189,8 +198,8 @@ async fn one(hub: &Hub, rows: &[Kept], id: &str) -> Outcome {
     let mut fitting = rows.iter().filter(|row| row.envelope.id.starts_with(id));
     match (fitting.next(), fitting.next()) {
         (Some(row), None) => Ok(with_counts(shown(hub, &[], &[Arrival::of_row(row)], usize::MAX).await)),
-        (Some(_), Some(_)) => Err(Fault(format!("{id} could be several messages: give the whole id"))),
-        (None, _) => Err(Fault(format!("not_found: no open request and no unread message {id}"))),
+        (Some(_), Some(_)) => Err(Fault::usage(format!("{id} could be several messages: give the whole id"))),
+        (None, _) => Err(Fault::usage(format!("not_found: no open request and no unread message {id}"))),
     }
 }
 
@@ -264,7 +273,7 @@ pub(super) async fn result(hub: &Hub, args: ResultArgs) -> Outcome {
     let request = open(hub, &args.id)?;
     let id = request.arrival.id.as_str();
     if request.arrival.kind != "delegate" {
-        return Err(Fault(format!("{} is a query: answer it with reply", args.id)));
+        return Err(Fault::usage(format!("{} is a query: answer it with reply", args.id)));
     }
     let status = match args.status {
         None | Some(Status::Completed) => "completed",
@@ -292,7 +301,7 @@ pub(super) async fn result(hub: &Hub, args: ResultArgs) -> Outcome {
 
 fn open(hub: &Hub, id: &str) -> Result<Request, Fault> {
     hub.request(id).ok_or_else(|| {
-        Fault(format!(
+        Fault::usage(format!(
             "not_found: no open request {id}; it was answered, taken back or too late (inbox lists open ones)"
         ))
     })
@@ -311,7 +320,7 @@ pub async fn inbox_text(hub: &Arc<Hub>) -> Result<String, ClientError> {
         .map(|one| {
             let (text, cut) = brief(&one.text, BRIEF_CHARS);
             let seq = one.seq.map(|seq| format!("#{seq} ")).unwrap_or_default();
-            let head = format!("{seq}{} {}", words::harmless(&one.kind), short(&one.id));
+            let head = format!("{seq}{} {}", words::kind(&one.kind), short(&one.id));
             format!("{head}\n{}{}", one.author.quote(text), cut_off(cut, &one.id))
         })
         .collect();

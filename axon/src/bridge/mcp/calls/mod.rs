@@ -7,7 +7,7 @@ mod work;
 
 use std::time::Duration;
 
-use axon_client::{Client, ClientError, Peer};
+use axon_client::{ClientError, Peer};
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
 use rmcp::service::{RequestContext, RoleServer};
 use serde::de::DeserializeOwned;
@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::hub::Hub;
 use super::words::{self, Author};
 pub use came::inbox_text;
-pub use work::delegation_row;
+pub use work::{delegation_row, is_below, task_line};
 
 /// How long `wait` waits when it is not told: less than the minute after which clients give a call up.
 const WAIT_SECS: u64 = 50;
@@ -25,44 +25,42 @@ const WAIT_SECS_MAX: u64 = 3600;
 /// Rows shown at once, unless more are asked for, and at most.
 const ROWS: (usize, usize) = (10, 100);
 
-/// A call that failed: what the model reads.
+/// A call that failed.
 #[derive(Debug)]
-pub struct Fault(String);
+pub enum Fault {
+    /// What the model reads.
+    Said(String),
+    /// What the daemon, or a peer, says to it.
+    Client(ClientError),
+}
 
 impl From<ClientError> for Fault {
     fn from(error: ClientError) -> Self {
-        Self::of(&error, &[])
+        Self::Client(error)
     }
-}
-
-/// What a call failed with, as words of the peer that it was put to if they are a peer's.
-async fn refused(client: &Client, error: ClientError) -> Fault {
-    let peers = match &error {
-        ClientError::Peer { .. } => client.peers().await.unwrap_or_default(),
-        _ => Vec::new(),
-    };
-    Fault::of(&error, &peers)
 }
 
 impl Fault {
-    fn of(error: &ClientError, peers: &[Peer]) -> Self {
-        // What a peer says to a failure is a peer's words as well.
-        match error {
-            ClientError::Peer { code, message, from, .. } => {
-                let from = author(peers, from);
-                let (code, who) = (words::harmless(code), from.label());
-                Self(format!("{code}: {who} refused or failed:\n{}", from.quote(message)))
-            }
-            other => Self(format!("{}: {other}", other.code())),
-        }
-    }
-
     fn usage(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self::Said(text.into())
     }
 
-    fn into_result(self) -> CallToolResult {
-        CallToolResult::error(vec![ContentBlock::text(self.0)])
+    async fn into_result(self, hub: &Hub) -> CallToolResult {
+        let text = match self {
+            Self::Said(text) => text,
+            // What a peer says to a failure is a peer's words as well.
+            Self::Client(ClientError::Peer { code, message, from, .. }) => {
+                let peers = match hub.client().await {
+                    Ok(client) => client.peers().await.unwrap_or_default(),
+                    Err(_) => Vec::new(),
+                };
+                let author = author(&peers, &from);
+                let said = author.quote(&message);
+                format!("{}: {} refused or failed:\n{said}", words::kind(&code), author.label())
+            }
+            Self::Client(other) => words::harmless(&format!("{}: {other}", other.code())),
+        };
+        CallToolResult::error(vec![ContentBlock::text(text)])
     }
 }
 
@@ -81,6 +79,10 @@ pub async fn call(
     arguments: JsonObject,
     cx: &RequestContext<RoleServer>,
 ) -> Option<CallToolResult> {
+    let _place = match hub.begin() {
+        Ok(place) => place,
+        Err(error) => return Some(Fault::from(error).into_result(hub).await),
+    };
     let outcome = match name {
         "peers" => run(arguments, |args| asking::peers(hub, args)).await,
         "ask" => run(arguments, |args| until_cancelled(cx, asking::ask(hub, args))).await,
@@ -97,10 +99,10 @@ pub async fn call(
     Some(match outcome {
         Ok(done) => {
             let mut result = CallToolResult::success(vec![ContentBlock::text(done.text)]);
-            result.structured_content = Some(done.fields);
+            result.structured_content = Some(words::harmless_value(done.fields));
             result
         }
-        Err(fault) => fault.into_result(),
+        Err(fault) => fault.into_result(hub).await,
     })
 }
 
@@ -120,14 +122,15 @@ where
     }
 }
 
-/// The same for what could have been held for a peer that is away, and was not.
-async fn unsent(client: &Client, error: ClientError, held: bool) -> Fault {
-    let is_away = error.code() == "peer_unreachable" && !held;
-    let mut fault = refused(client, error).await;
-    if is_away {
-        fault.0.push_str("; with hold_secs it is kept until the peer is back");
+/// What a message failed with that could have been held for a peer that is away, and was not.
+fn unsent(error: ClientError, held: bool) -> Fault {
+    if error.code() == "peer_unreachable" && !held {
+        let text = words::harmless(&error.to_string());
+        return Fault::Said(format!(
+            "peer_unreachable: {text}; with hold_secs it is kept until the peer is back"
+        ));
     }
-    fault
+    error.into()
 }
 
 /// The argument that an error is about, where the error itself does not name it: without that one there is
@@ -166,7 +169,8 @@ fn millis(span: Duration) -> u64 {
 pub fn peer_row(peer: &Peer) -> Value {
     let trust = author_of(peer).level().to_owned();
     let mut row = json!({"id": peer.id, "trust": trust, "status": peer.status});
-    if let Some(name) = &peer.name {
+    // One that is not what it looks like could be taken for another's.
+    if let Some(name) = peer.name.as_ref().filter(|name| peer.claimed || author_of(peer).label() == **name) {
         row["name"] = name.as_str().into();
     }
     if peer.claimed {

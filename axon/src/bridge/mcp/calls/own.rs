@@ -1,17 +1,19 @@
 //! Oneself: what one can do, who one is, and what is open.
 
-use axon_client::{ClientError, Delegation, DelegationFilter, Direction};
+use axon_client::{ClientError, Delegation, DelegationFilter, Direction, Peer};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::came::{strangers, unread_below};
-use super::work::delegation_row;
+use super::work::{delegation_row, is_below, task_line};
 use super::{Done, Outcome};
 use crate::bridge::mcp::hub::Hub;
-use crate::bridge::mcp::words::{self, brief, short};
+use crate::bridge::mcp::words::short;
 
 /// Delegations that `status` lists.
 const OPEN_MAX: usize = 20;
+/// Characters of their tasks.
+const TASK_CHARS: usize = 80;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,7 +45,8 @@ pub(super) struct Nothing {}
 pub(super) async fn status(hub: &Hub, _: Nothing) -> Outcome {
     let client = hub.client().await?;
     let (me, counts) = (client.whoami().await?, client.status().await?);
-    let open = match open_delegations(hub).await {
+    let peers = client.peers().await?;
+    let open = match open_delegations(hub, &peers).await {
         Ok(open) => open,
         // A scoped socket may not be allowed to see any.
         Err(error) if error.code() == "not_authorized" => Vec::new(),
@@ -59,7 +62,7 @@ pub(super) async fn status(hub: &Hub, _: Nothing) -> Outcome {
         short(&me.agent_id),
         counts.peers_connected,
         requests.len(),
-        strangers(unknown),
+        strangers(hub, unknown),
     )];
     if counts.paused {
         lines.push("paused by its owner: nothing of peers comes in".to_owned());
@@ -69,11 +72,10 @@ pub(super) async fn status(hub: &Hub, _: Nothing) -> Outcome {
     }
     for row in &open {
         let way = if row.direction == Direction::Out { "given to" } else { "taken from" };
-        let (task, _) = brief(row.task.as_deref().unwrap_or_default(), 80);
-        let line = format!("{} {way} {}: {} {}", short(&row.id), short(&row.peer), row.state, plain(task));
-        lines.push(line);
+        let (id, peer, task) = (short(&row.id), short(&row.peer), task_line(row, &peers, TASK_CHARS));
+        lines.push(format!("{id} {way} {peer}: {} {task}", row.state));
     }
-    let rows: Vec<Value> = open.iter().map(delegation_row).collect();
+    let rows: Vec<Value> = open.iter().map(|row| delegation_row(row, &peers)).collect();
     let mut fields = json!({
         "agent_id": me.agent_id, "peers_connected": counts.peers_connected, "paused": counts.paused,
         "requests": requests.len(), "unread": unread, "unknown": unknown, "delegations": rows,
@@ -84,14 +86,11 @@ pub(super) async fn status(hub: &Hub, _: Nothing) -> Outcome {
     Ok(Done { text: lines.join("\n"), fields })
 }
 
-/// Delegations of both directions that have not ended.
-async fn open_delegations(hub: &Hub) -> Result<Vec<Delegation>, ClientError> {
+/// Delegations of both directions that have not ended. Those of peers below the floor are requests that are
+/// counted only.
+async fn open_delegations(hub: &Hub, peers: &[Peer]) -> Result<Vec<Delegation>, ClientError> {
     let filter = DelegationFilter { limit: Some(1000), ..DelegationFilter::default() };
     let rows = hub.client().await?.delegations(&filter).await?.delegations;
-    let open = rows.into_iter().filter(|row| !row.state.is_ended());
+    let open = rows.into_iter().filter(|row| !row.state.is_ended() && !is_below(hub, row, peers));
     Ok(open.take(OPEN_MAX).collect())
-}
-
-fn plain(text: &str) -> String {
-    words::harmless(text).replace('\n', " ")
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axon_client::{Delegate, Delegation, DelegationFilter, Direction, Message, SendOptions};
+use axon_client::{Delegate, Delegation, DelegationFilter, Direction, Message, Peer, SendOptions};
 use rmcp::model::{ProgressNotificationParam, ProgressToken};
 use rmcp::service::{Peer as Session, RequestContext, RoleServer};
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Done, Fault, Outcome, WAIT_SECS, author, came, refused, said_by, secs, unsent};
+use super::{Done, Fault, Outcome, WAIT_SECS, author, came, said_by, secs, unsent};
 use crate::bridge::mcp::hub::{Change, Hub, Own};
 use crate::bridge::mcp::words::{self, outcome, short};
 
@@ -59,19 +59,13 @@ pub(super) async fn delegate(hub: &Hub, args: DelegateArgs, cx: &RequestContext<
         }
     };
     let (own, sent) = given.map_err(|_| Fault::usage("internal_error: the call has failed; try again"))?;
-    let sent = match sent {
-        Ok(sent) => sent,
-        Err(error) => return Err(unsent(&own.client, error, held).await),
-    };
+    let sent = sent.map_err(|error| unsent(error, held))?;
     let id = sent.msg_id.clone();
     if !sent.is_held() {
-        let answer = match sent.into_answer() {
-            Ok(answer) => answer,
-            Err(error) => return Err(refused(&own.client, error).await),
-        };
+        let answer = sent.into_answer()?;
         if let Some(why) = answer.refusal() {
             let peers = own.client.peers().await.unwrap_or_default();
-            return Err(Fault(format!("declined:\n{}", author(&peers, &answer.from).quote(&why))));
+            return Err(Fault::usage(format!("declined:\n{}", author(&peers, &answer.from).quote(&why))));
         }
     }
     let Some(span) = span else {
@@ -83,11 +77,11 @@ pub(super) async fn delegate(hub: &Hub, args: DelegateArgs, cx: &RequestContext<
         () = cx.ct.cancelled() => {
             // A client that has gone has not taken its work back, and the next one is to see what came of it.
             if cx.peer.is_transport_closed() {
-                return Err(Fault(format!("{id} goes on: wait tells its result")));
+                return Err(Fault::Said(format!("{id} goes on: wait tells its result")));
             }
             take_back(&own, &id).await;
             settle_result(hub, &id).await;
-            Err(Fault(format!("cancelled: {id} was taken back")))
+            Err(Fault::usage(format!("cancelled: {id} was taken back")))
         }
     }
 }
@@ -180,8 +174,12 @@ async fn delegation(hub: &Hub, id: &str) -> Result<Delegation, Fault> {
     rows.retain(|row| row.id.starts_with(id));
     match (rows.pop(), rows.is_empty()) {
         (Some(row), true) => Ok(row),
-        (Some(_), false) => Err(Fault(format!("{id} could be several delegations: give the whole id"))),
-        (None, _) => Err(Fault(format!("not_found: no delegation {id}; status lists those that are open"))),
+        (Some(_), false) => {
+            Err(Fault::usage(format!("{id} could be several delegations: give the whole id")))
+        }
+        (None, _) => {
+            Err(Fault::usage(format!("not_found: no delegation {id}; status lists those that are open")))
+        }
     }
 }
 
@@ -205,7 +203,11 @@ pub(super) async fn told(hub: &Hub, row: &Delegation) -> Done {
             fields.insert("data".to_owned(), data);
         }
     } else if let Some(reason) = &row.reason {
-        text = format!("{text}: {}", words::harmless(reason));
+        // Why it is refused the peer may have said, and nothing tells which words are its own.
+        text = match row.state.as_str() {
+            "refused" => format!("{text}\n{}", author.quote(reason)),
+            _ => format!("{text}: {}", words::harmless(reason)),
+        };
         fields.insert("reason".to_owned(), reason.as_str().into());
     } else if !row.state.is_ended() {
         text = format!("{text}; its result comes later");
@@ -249,10 +251,27 @@ impl<'a> Progress<'a> {
     }
 }
 
+/// Whether a delegation is work that a peer below the floor has brought, whose words nobody has asked for.
+pub fn is_below(hub: &Hub, row: &Delegation, peers: &[Peer]) -> bool {
+    row.direction == Direction::In && !words::reaches(author(peers, &row.peer).trust.as_ref(), hub.floor())
+}
+
+/// The beginning of a delegation's task, on one line: that of a peer as the peer's.
+pub fn task_line(row: &Delegation, peers: &[Peer], chars: usize) -> String {
+    let (task, _) = words::brief(row.task.as_deref().unwrap_or_default(), chars);
+    let line = match row.direction {
+        Direction::In => author(peers, &row.peer).quote(task),
+        _ => words::harmless(task),
+    };
+    line.replace('\n', " ")
+}
+
 /// A delegation, as programs read it.
-pub fn delegation_row(row: &Delegation) -> Value {
+pub fn delegation_row(row: &Delegation, peers: &[Peer]) -> Value {
+    let author = author(peers, &row.peer);
     let mut fields = json!({
-        "id": row.id, "peer": row.peer, "direction": row.direction.as_str(), "state": row.state.as_str(),
+        "id": row.id, "peer": row.peer, "from": author.label(), "trust": author.level(),
+        "direction": row.direction.as_str(), "state": row.state.as_str(),
     });
     for (name, value) in [("task", &row.task), ("reason", &row.reason)] {
         if let Some(value) = value {
