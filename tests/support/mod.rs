@@ -526,6 +526,7 @@ impl RawClient {
 
 pub mod cli;
 pub mod kept;
+pub mod mcp;
 
 /// Says by name that a test is skipped, and why.
 ///

@@ -34,6 +34,8 @@ pub struct Acked {
 #[derive(Debug, Default)]
 pub struct Desk {
     shown: BTreeSet<u64>,
+    /// Sent by themselves, to a client that may not pass on what wakes it.
+    told: BTreeSet<u64>,
     dealt: BTreeSet<u64>,
     /// How far rows below the floor were passed over, and how many.
     passed: (u64, usize),
@@ -59,6 +61,14 @@ impl Desk {
         }
     }
 
+    /// Notes that this row was sent to the client by itself: the model may have seen it.
+    pub fn tell(&mut self, seq: u64) {
+        self.told.insert(seq);
+        if self.told.len() > REMEMBERED_MAX {
+            self.told.pop_first();
+        }
+    }
+
     /// Notes that the model has been given what this row says, and needs it no more.
     pub fn settle(&mut self, seq: u64) {
         self.show(seq);
@@ -68,9 +78,14 @@ impl Desk {
         }
     }
 
-    /// Whether the model has been shown this row.
+    /// Whether the model has been shown this row by a call of its own.
     pub fn has_shown(&self, seq: u64) -> bool {
         self.shown.contains(&seq)
+    }
+
+    /// Whether it has been shown this row, or may have been.
+    pub fn has_told(&self, seq: u64) -> bool {
+        self.shown.contains(&seq) || self.told.contains(&seq)
     }
 
     /// The rows that are to be read: all that are not dealt with, from this level on.
@@ -87,9 +102,8 @@ impl Desk {
     /// All rows up to this number that were shown are dealt with. `rows` are all those past the cursor.
     pub fn ack(&mut self, rows: &[Kept], up_to: u64) -> Acked {
         let told = || rows.iter().filter(|row| row.seq <= up_to && is_told(&row.envelope));
-        for row in told().filter(|row| self.shown.contains(&row.seq)) {
-            self.dealt.insert(row.seq);
-        }
+        let seen: Vec<u64> = told().map(|row| row.seq).filter(|seq| self.has_told(*seq)).collect();
+        self.dealt.extend(seen);
         let unshown = told().filter(|row| !self.dealt.contains(&row.seq)).count();
         Acked { cursor: self.advance(rows), unshown }
     }
@@ -121,6 +135,7 @@ impl Desk {
 
     fn forget(&mut self, up_to: u64) {
         self.shown = self.shown.split_off(&(up_to + 1));
+        self.told = self.told.split_off(&(up_to + 1));
         self.dealt = self.dealt.split_off(&(up_to + 1));
     }
 

@@ -7,11 +7,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axon_client::{
-    Client, ClientError, Delegation, DelegationFilter, Direction, Event, Hello, Inbound, Inbox, Kept,
-    Message, Sender, Subscription, Trust,
+    Client, ClientError, Delegation, DelegationFilter, DelegationState, Direction, Event, Hello, Inbound,
+    Inbox, Kept, Message, Sender, Subscription, Trust,
 };
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, broadcast, watch};
@@ -32,6 +32,8 @@ const CHANGES_MAX: usize = 256;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How long a call waits for a daemon that is just being reached.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long another agent that holds work may take to answer a cancel before it is answered here.
+const GRACE: Duration = Duration::from_secs(1);
 /// Results given by calls that are remembered.
 const GIVEN_MAX: usize = 256;
 /// Rows of the inbox that are looked at: as many as the daemon gives at once.
@@ -107,8 +109,8 @@ pub struct Request {
     pub deadline: Option<Instant>,
     /// Whether the model has been shown it.
     pub shown: bool,
-    /// Whether it was handed to us in this run, and sessions were told.
-    handed: bool,
+    /// Whether it was handed to us in this run, and sessions were told. If not, it was taken before.
+    pub handed: bool,
 }
 
 /// What sessions hear of.
@@ -332,7 +334,8 @@ impl Hub {
         if let Some(request) = state.requests.get(id) {
             return Some(request.clone());
         }
-        let mut fitting = state.requests.values().filter(|one| one.arrival.id.starts_with(id));
+        let begins = |one: &&Request| !id.is_empty() && one.arrival.id.starts_with(id);
+        let mut fitting = state.requests.values().filter(begins);
         match (fitting.next(), fitting.next()) {
             (Some(request), None) => Some(request.clone()),
             _ => None,
@@ -360,11 +363,24 @@ impl Hub {
         }
     }
 
-    /// Notes that a request is closed.
-    pub fn close_request(&self, id: &str) {
-        if self.state().requests.remove(id).is_some() {
+    /// Notes that a request is closed; gives it, if it was open.
+    pub fn close_request(&self, id: &str) -> Option<Request> {
+        let closed = self.state().requests.remove(id);
+        if closed.is_some() {
             self.tell(Change::Withdrawn(id.to_owned()));
         }
+        closed
+    }
+
+    /// Closes work that its giver takes back, and tells so: the model may be at it.
+    fn take_back(&self, id: &str, reason: Option<&str>) -> bool {
+        let Some(work) = self.close_request(id) else { return false };
+        let reason = reason.map(|reason| format!("\nreason: {reason}")).unwrap_or_default();
+        let (author, id) = (work.arrival.author, work.arrival.id);
+        let (kind, text) = ("cancel".to_owned(), format!("takes it back{reason}"));
+        let arrival = Arrival { seq: None, author, kind, id: id.clone(), reference: Some(id), text };
+        self.tell(Change::Arrived(Arc::new(arrival)));
+        true
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -385,19 +401,20 @@ impl Hub {
 
     /// Hears of messages and delegations, over one connection after another.
     async fn hear(self: Arc<Self>) {
-        let mut wait = BACKOFF.0;
+        let (mut wait, mut first) = (BACKOFF.0, true);
         loop {
             if let Ok(client) = Client::connect(&self.config.socket, self.hello()).await {
                 wait = BACKOFF.0;
-                self.hear_over(&client).await;
+                self.hear_over(&client, first).await;
                 self.link.send_replace(None);
             }
+            first = false;
             sleep(wait).await;
             wait = (wait * 2).min(BACKOFF.1);
         }
     }
 
-    async fn hear_over(self: &Arc<Self>, client: &Client) {
+    async fn hear_over(self: &Arc<Self>, client: &Client, first: bool) {
         // A scoped socket may not be allowed some of this; the rest still works.
         let watch = DelegationFilter {
             watch: true,
@@ -405,38 +422,66 @@ impl Hub {
             direction: Some(Direction::In),
             ..DelegationFilter::default()
         };
-        if let Ok(taken) = client.delegations(&watch).await {
+        if let Ok(taken) = client.delegations(&watch).await
+            && self.config.answer != When::Never
+        {
             self.resume(client, taken.delegations).await;
         }
-        let replay = self.state().last_seq > 0;
-        let subscription = Subscription { replay: Some(replay), ..Subscription::default() };
-        if let Ok(subscribed) = client.subscribe(&subscription).await {
-            let mut state = self.state();
-            if !replay {
-                state.last_seq = subscribed.replay_to_seq;
-            }
+        if let Ok(subscribed) = client.subscribe(&Subscription::default()).await {
+            let (mut state, newest) = (self.state(), subscribed.replay_to_seq);
+            // What had come before is told of by its number, not message by message. Another store than
+            // before begins anew.
+            state.last_seq = if first { newest } else { state.last_seq.min(newest) };
         }
         self.link.send_replace(Some(client.clone()));
-        loop {
-            match client.next_event().await {
-                Ok(Event::Inbound(inbound)) => {
-                    if self.told(&inbound) {
-                        // When it fails, the model is shown the row once more.
-                        let hub = self.clone();
-                        tokio::spawn(async move { hub.advance().await.ok() });
-                    }
-                }
-                Ok(Event::Delegation(delegation)) => self.changed(*delegation),
-                Ok(Event::SlowConsumer { .. }) => {
-                    self.tell(Change::Missed);
-                    // Events go on once the inbox was read.
-                    client.inbox(Some(ROWS_MAX), None).await.ok();
-                }
-                Ok(Event::Missed) => self.tell(Change::Missed),
-                Ok(_) => {}
-                Err(_) => return,
+        if !first {
+            while let Ok(event) = timeout(Duration::ZERO, client.next_event()).await {
+                let Ok(event) = event else { return };
+                self.heard(client, event).await;
             }
+            // Delegations may have changed meanwhile.
+            self.tell(Change::Missed);
         }
+        while let Ok(event) = client.next_event().await {
+            self.heard(client, event).await;
+        }
+    }
+
+    async fn heard(self: &Arc<Self>, client: &Client, event: Event) {
+        match event {
+            Event::Inbound(inbound) if inbound.envelope.kind == "cancel" => self.cancel(client, &inbound),
+            Event::Inbound(inbound) if self.told(&inbound) => {
+                // When it fails, the model is shown the row once more.
+                let hub = self.clone();
+                tokio::spawn(async move { hub.advance().await.ok() });
+            }
+            Event::Delegation(delegation) => self.changed(*delegation),
+            Event::SlowConsumer { .. } => {
+                self.tell(Change::Missed);
+                // Events go on once the inbox was read.
+                client.inbox(Some(ROWS_MAX), None).await.ok();
+            }
+            Event::Missed => self.tell(Change::Missed),
+            _ => {}
+        }
+    }
+
+    /// Work is to be taken back. The cancel is handed to the connection that took it, which may be gone: one
+    /// of an earlier run, or from before the daemon was started again.
+    fn cancel(self: &Arc<Self>, client: &Client, inbound: &Inbound) {
+        let (cancel, reason) = (inbound.envelope.id.clone(), inbound.envelope.text("reason"));
+        let Some(id) = inbound.envelope.reference.clone() else { return };
+        if !self.state().requests.contains_key(&id) {
+            return;
+        }
+        let (hub, client) = (self.clone(), client.clone());
+        tokio::spawn(async move {
+            // The connection that holds it, if it is there, comes first: this one or another agent's.
+            sleep(GRACE).await;
+            if client.reply(&cancel, "ack", &json!({"accepted": true})).await.is_ok() {
+                hub.take_back(&id, reason.as_deref());
+            }
+        });
     }
 
     /// Hears of a message; says whether it was one that the model has been given already.
@@ -460,7 +505,9 @@ impl Hub {
     }
 
     fn changed(&self, delegation: Delegation) {
-        if delegation.direction == Direction::In && delegation.state.is_ended() {
+        if delegation.direction == Direction::In && delegation.state == DelegationState::Cancelled {
+            self.take_back(&delegation.id, delegation.reason.as_deref());
+        } else if delegation.direction == Direction::In && delegation.state.is_ended() {
             self.close_request(&delegation.id);
         }
         self.tell(Change::Delegation(Arc::new(delegation)));
@@ -540,28 +587,34 @@ impl Hub {
 
     async fn handed(&self, client: &Client, event: Event) {
         match event {
-            Event::Withdrawn { reference, .. } => self.close_request(&reference),
+            Event::Withdrawn { reference, .. } => drop(self.close_request(&reference)),
             Event::Inbound(inbound) if inbound.answer => {
                 let kind = inbound.envelope.kind.as_str();
                 if kind == "cancel" {
                     let id = inbound.envelope.reference.clone().unwrap_or_default();
-                    let known = self.state().requests.contains_key(&id);
+                    let known = self.take_back(&id, inbound.envelope.text("reason").as_deref());
                     let payload = if known {
                         json!({"accepted": true})
                     } else {
                         json!({"accepted": false, "reason": "this work is finished or was never here"})
                     };
                     client.reply(&inbound.envelope.id, "ack", &payload).await.ok();
-                    self.close_request(&id);
                     return;
                 }
+                let mut left = inbound.deadline_ms;
                 if kind == "delegate" {
                     // It is kept for the model, which may not look for a while.
                     let queued = json!({"accepted": true, "state": "queued"});
                     client.reply(&inbound.envelope.id, "ack", &queued).await.ok();
+                    // The event bounds the wait for that ack; the work may take what its giver says.
+                    let given =
+                        inbound.envelope.payload().ok().and_then(|delegate: Given| delegate.deadline_ms);
+                    let until =
+                        given.filter(|ms| *ms > 0).map(|ms| inbound.buffered_at_ms.saturating_add(ms));
+                    left = until.map(until_then);
                 }
                 let arrival = Arrival::new(None, &inbound.envelope, &inbound.sender);
-                let left = inbound.deadline_ms.map(Duration::from_millis);
+                let left = left.map(Duration::from_millis);
                 self.open(arrival, left.and_then(|left| Instant::now().checked_add(left)));
             }
             _ => {}
@@ -601,10 +654,25 @@ impl Hub {
                 trust: peer.and_then(|peer| peer.trust.clone()),
                 id: row.peer,
             };
+            let left = row.deadline_ms.map(|at| Duration::from_millis(until_then(at)));
+            let deadline = left.and_then(|left| Instant::now().checked_add(left));
             let (text, kind) = (row.task.unwrap_or_default(), "delegate".to_owned());
             let arrival = Arrival { seq: None, author, kind, id: row.id.clone(), reference: None, text };
-            let request = Request { arrival, deadline: None, shown: false, handed: false };
+            let request = Request { arrival, deadline, shown: false, handed: false };
             state.requests.entry(row.id).or_insert(request);
         }
     }
+}
+
+/// What counts of a delegation's payload here.
+#[derive(Debug, serde::Deserialize)]
+struct Given {
+    #[serde(default)]
+    deadline_ms: Option<u64>,
+}
+
+/// Milliseconds until this time, by the clock.
+fn until_then(unix_ms: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    unix_ms.saturating_sub(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }

@@ -472,7 +472,7 @@ async fn wake(hub: &Hub, peer: &Peer<RoleServer>, arrival: &Arrival) {
         && hub.is_always_there()
         && let Some(seq) = arrival.seq
     {
-        hub.desk(|desk| desk.show(seq));
+        hub.desk(|desk| desk.tell(seq));
     }
 }
 
@@ -481,13 +481,15 @@ async fn wake_for_backlog(hub: &Hub, peer: &Peer<RoleServer>) {
     let Ok(page) = hub.rows().await else { return };
     let unread = hub.desk(|desk| {
         let unread = desk.unread(&page.messages, hub.floor());
-        unread.iter().filter(|row| !desk.has_shown(row.seq)).count()
+        unread.iter().filter(|row| !desk.has_told(row.seq)).count()
     });
     let requests = hub.requests(hub.floor()).0.iter().filter(|request| !request.shown).count();
     if unread + requests == 0 {
         return;
     }
-    let content = format!("{requests} requests and {unread} unread messages wait: see inbox");
+    let some = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let (requests, unread) = (some(requests, "request"), some(unread, "unread message"));
+    let content = format!("{requests} and {unread} wait: see inbox");
     let meta = Map::from_iter([("kind".to_owned(), Value::from("inbox"))]);
     channel(peer, content, meta).await;
 }

@@ -4,7 +4,7 @@ use axon_client::{Peer, Query, SendOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Done, Outcome, WAIT_SECS, author, author_of, millis, peer_row, said_by, secs};
+use super::{Done, Outcome, WAIT_SECS, author, author_of, millis, peer_row, said_by, secs, unsent};
 use crate::bridge::mcp::hub::Hub;
 use crate::bridge::mcp::words;
 
@@ -15,7 +15,7 @@ pub(super) struct PeersArgs {
 }
 
 pub(super) async fn peers(hub: &Hub, args: PeersArgs) -> Outcome {
-    if let Some(peer) = args.peer {
+    if let Some(peer) = args.peer.filter(|peer| !peer.is_empty()) {
         let own = hub.own().await?;
         let answer = own.client.discover(&peer).await?.into_answer()?;
         let author = author(&own.client.peers().await.unwrap_or_default(), &answer.from);
@@ -85,7 +85,8 @@ pub(super) struct NotifyArgs {
 pub(super) async fn notify(hub: &Hub, args: NotifyArgs) -> Outcome {
     let options = SendOptions { hold_secs: args.hold_secs, ..SendOptions::default() };
     let own = hub.own().await?;
-    let sent = own.client.notify_with(&args.peer, &args.topic, &args.data, None, options).await?;
+    let sent = own.client.notify_with(&args.peer, &args.topic, &args.data, None, options).await;
+    let sent = sent.map_err(|error| unsent(error, args.hold_secs.is_some()))?;
     let state = sent.state.unwrap_or_else(|| "sent".to_owned());
     Ok(Done { text: state.clone(), fields: json!({"id": sent.msg_id, "state": state}) })
 }

@@ -76,9 +76,14 @@ async fn shown(hub: &Hub, requests: &[Request], rows: &[Arrival], chars: usize) 
         let tool = if one.kind == "query" { "reply" } else { "result" };
         let left_text = left.map(|secs| format!(", {secs} s left")).unwrap_or_default();
         let (text, cut) = brief(&one.text, chars);
-        lines.push(format!("{} {} ({tool}{left_text})", one.kind, short(&one.id)));
+        // The ledger does not say who took it.
+        let before = if request.handed { "" } else { ", taken before this session: perhaps not by you" };
+        lines.push(format!("{} {} ({tool}{left_text}{before})", one.kind, short(&one.id)));
         lines.push(format!("{}{}", one.author.quote(text), cut_off(cut, &one.id)));
         let mut row = said_by(&one.author, text);
+        if cut {
+            row.insert("cut".to_owned(), true.into());
+        }
         row.insert("id".to_owned(), one.id.as_str().into());
         row.insert("kind".to_owned(), one.kind.as_str().into());
         if let Some(secs) = left {
@@ -94,6 +99,9 @@ async fn shown(hub: &Hub, requests: &[Request], rows: &[Arrival], chars: usize) 
         lines.push(format!("#{seq} {}{about}", words::kind(&one.kind)));
         lines.push(format!("{}{}", one.author.quote(text), cut_off(cut, &one.id)));
         let mut row = said_by(&one.author, text);
+        if cut {
+            row.insert("cut".to_owned(), true.into());
+        }
         row.insert("seq".to_owned(), seq.into());
         row.insert("id".to_owned(), one.id.as_str().into());
         row.insert("kind".to_owned(), one.kind.as_str().into());
@@ -139,7 +147,7 @@ pub(super) async fn inbox(hub: &Hub, args: InboxArgs) -> Outcome {
         (acked, unshown) = (Some(up_to), done.unshown);
     }
     let page = hub.rows_from(&floor).await?;
-    if let Some(id) = args.id {
+    if let Some(id) = args.id.filter(|id| !id.is_empty()) {
         return one(hub, &page.messages, &id).await;
     }
     let limit = args.limit.unwrap_or(ROWS.0).clamp(1, ROWS.1);
@@ -149,6 +157,7 @@ pub(super) async fn inbox(hub: &Hub, args: InboxArgs) -> Outcome {
         (rows, unread.len() > limit || page.has_more)
     });
     let (requests, hidden) = hub.requests(&floor);
+    let more = more || requests.len() > limit;
     let requests: Vec<Request> = requests.into_iter().take(limit).collect();
     let unknown = if args.unknown { 0 } else { hidden + unread_below(hub, &page.messages) };
     let mut done = shown(hub, &requests, &rows, BRIEF_CHARS).await;
@@ -156,7 +165,7 @@ pub(super) async fn inbox(hub: &Hub, args: InboxArgs) -> Outcome {
         done.text = "nothing new".to_owned();
     }
     if more {
-        done.text.push_str("\nthere is more");
+        done.text.push_str("\nthere is more: ack and answer what you are done with, or raise limit");
     }
     done.text.push_str(&strangers(hub, unknown));
     done.fields["unknown"] = unknown.into();
@@ -167,6 +176,7 @@ pub(super) async fn inbox(hub: &Hub, args: InboxArgs) -> Outcome {
     if unshown > 0 {
         let note = format!("\n{unshown} up to {} were not shown to you and stay unread", acked.unwrap_or(0));
         done.text.push_str(&note);
+        done.fields["not_shown"] = unshown.into();
     }
     if let Some(seq) = page.lost_before_seq {
         let note = format!("\nsome before #{seq} were lost: the inbox was full or they were too old");

@@ -110,10 +110,42 @@ async fn run<A: DeserializeOwned, F>(arguments: JsonObject, tool: impl FnOnce(A)
 where
     F: Future<Output = Outcome>,
 {
-    match serde_json::from_value(Value::Object(arguments)) {
+    let mut arguments = arguments;
+    // Some clients give what is left out as null; `data` may be null in earnest.
+    arguments.retain(|name, value| !value.is_null() || name == "data");
+    match serde_json::from_value(Value::Object(arguments.clone())) {
         Ok(args) => tool(args).await,
-        Err(error) => Err(Fault::usage(format!("wrong arguments: {error}"))),
+        Err(error) => {
+            let name = wrong_one::<A>(&arguments, &error).map(|name| format!("{name}: ")).unwrap_or_default();
+            Err(Fault::usage(format!("wrong arguments: {name}{error}")))
+        }
     }
+}
+
+/// What a message failed with that could have been held for a peer that is away, and was not.
+fn unsent(error: ClientError, held: bool) -> Fault {
+    if error.code() == "peer_unreachable" && !held {
+        let text = words::harmless(&error.to_string());
+        return Fault::Said(format!(
+            "peer_unreachable: {text}; with hold_secs it is kept until the peer is back"
+        ));
+    }
+    error.into()
+}
+
+/// The argument that an error is about, where the error itself does not name it: without that one there is
+/// no error, or another.
+fn wrong_one<A: DeserializeOwned>(arguments: &JsonObject, error: &serde_json::Error) -> Option<String> {
+    let error = error.to_string();
+    if error.contains('`') && error.contains("field") {
+        return None;
+    }
+    let without = |name: &str| {
+        let mut rest = arguments.clone();
+        rest.remove(name);
+        serde_json::from_value::<A>(Value::Object(rest)).map(drop).map_err(|error| error.to_string())
+    };
+    arguments.keys().find(|name| without(name).err().as_deref() != Some(&*error)).cloned()
 }
 
 /// The call, unless its client gives it up: what it waits for then ends with its connection.

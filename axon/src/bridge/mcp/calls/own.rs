@@ -1,12 +1,12 @@
 //! Oneself: what one can do, who one is, and what is open.
 
-use axon_client::{Delegation, DelegationFilter, Direction, Peer};
+use axon_client::{ClientError, Delegation, DelegationFilter, Direction, Peer};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::came::{strangers, unread_below};
 use super::work::{delegation_row, is_below, task_line};
-use super::{Done, Fault, Outcome};
+use super::{Done, Outcome};
 use crate::bridge::mcp::hub::Hub;
 use crate::bridge::mcp::words::short;
 
@@ -46,7 +46,12 @@ pub(super) async fn status(hub: &Hub, _: Nothing) -> Outcome {
     let client = hub.client().await?;
     let (me, counts) = (client.whoami().await?, client.status().await?);
     let peers = client.peers().await?;
-    let open = open_delegations(hub, &peers).await?;
+    let open = match open_delegations(hub, &peers).await {
+        Ok(open) => open,
+        // A scoped socket may not be allowed to see any.
+        Err(error) if error.code() == "not_authorized" => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
     let (requests, hidden) = hub.requests(hub.floor());
     let page = hub.rows().await;
     let unknown = hidden + page.as_ref().map_or(0, |page| unread_below(hub, &page.messages));
@@ -73,7 +78,7 @@ pub(super) async fn status(hub: &Hub, _: Nothing) -> Outcome {
     let rows: Vec<Value> = open.iter().map(|row| delegation_row(row, &peers)).collect();
     let mut fields = json!({
         "agent_id": me.agent_id, "peers_connected": counts.peers_connected, "paused": counts.paused,
-        "requests": requests.len(), "unknown": unknown, "delegations": rows,
+        "requests": requests.len(), "unread": unread, "unknown": unknown, "delegations": rows,
     });
     if let Some(name) = me.name {
         fields["name"] = name.into();
@@ -83,7 +88,7 @@ pub(super) async fn status(hub: &Hub, _: Nothing) -> Outcome {
 
 /// Delegations of both directions that have not ended. Those of peers below the floor are requests that are
 /// counted only.
-async fn open_delegations(hub: &Hub, peers: &[Peer]) -> Result<Vec<Delegation>, Fault> {
+async fn open_delegations(hub: &Hub, peers: &[Peer]) -> Result<Vec<Delegation>, ClientError> {
     let filter = DelegationFilter { limit: Some(1000), ..DelegationFilter::default() };
     let rows = hub.client().await?.delegations(&filter).await?.delegations;
     let open = rows.into_iter().filter(|row| !row.state.is_ended() && !is_below(hub, row, peers));

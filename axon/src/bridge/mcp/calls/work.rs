@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Done, Fault, Outcome, WAIT_SECS, author, came, said_by, secs};
+use super::{Done, Fault, Outcome, WAIT_SECS, author, came, said_by, secs, unsent};
 use crate::bridge::mcp::hub::{Change, Hub, Own};
 use crate::bridge::mcp::words::{self, outcome, short};
 
@@ -29,6 +29,7 @@ pub(super) struct DelegateArgs {
 
 pub(super) async fn delegate(hub: &Hub, args: DelegateArgs, cx: &RequestContext<RoleServer>) -> Outcome {
     let own = hub.own().await?;
+    let held = args.hold_secs.is_some();
     let span = args.secs.map(|given| secs(Some(given), WAIT_SECS));
     // Before it leaves, so that no change is missed.
     let changes = hub.changes();
@@ -58,7 +59,7 @@ pub(super) async fn delegate(hub: &Hub, args: DelegateArgs, cx: &RequestContext<
         }
     };
     let (own, sent) = given.map_err(|_| Fault::usage("internal_error: the call has failed; try again"))?;
-    let sent = sent?;
+    let sent = sent.map_err(|error| unsent(error, held))?;
     let id = sent.msg_id.clone();
     if !sent.is_held() {
         let answer = sent.into_answer()?;
@@ -74,10 +75,11 @@ pub(super) async fn delegate(hub: &Hub, args: DelegateArgs, cx: &RequestContext<
     tokio::select! {
         done = until_ended(hub, &id, span, changes, cx) => done,
         () = cx.ct.cancelled() => {
-            // A client that has gone has not taken its work back.
-            if !cx.peer.is_transport_closed() {
-                take_back(&own, &id).await;
+            // A client that has gone has not taken its work back, and the next one is to see what came of it.
+            if cx.peer.is_transport_closed() {
+                return Err(Fault::Said(format!("{id} goes on: wait tells its result")));
             }
+            take_back(&own, &id).await;
             settle_result(hub, &id).await;
             Err(Fault::usage(format!("cancelled: {id} was taken back")))
         }
@@ -98,7 +100,7 @@ pub(super) struct WaitArgs {
 
 pub(super) async fn wait(hub: &Hub, args: WaitArgs, cx: &RequestContext<RoleServer>) -> Outcome {
     let (changes, span) = (hub.changes(), secs(args.secs, WAIT_SECS));
-    match args.id {
+    match args.id.filter(|id| !id.is_empty()) {
         Some(id) => {
             let row = delegation(hub, &id).await?;
             until_ended(hub, &row.id, span, changes, cx).await
@@ -120,10 +122,14 @@ async fn until_ended(
     let _awaited = hub.wait_for(id);
     let until = Instant::now() + span;
     let mut progress = Progress::of(cx);
+    let mut late = false;
     loop {
         let row = delegation(hub, id).await?;
         if row.state.is_ended() {
             settle_result(hub, id).await;
+            return Ok(told(hub, &row).await);
+        }
+        if late {
             return Ok(told(hub, &row).await);
         }
         progress.tell(&row).await;
@@ -132,7 +138,10 @@ async fn until_ended(
                 Ok(Ok(Change::Delegation(changed))) if changed.id == id => break,
                 Ok(Ok(Change::Missed) | Err(RecvError::Lagged(_))) => break,
                 Ok(Ok(_)) => {}
-                Ok(Err(RecvError::Closed)) | Err(_) => return Ok(told(hub, &row).await),
+                Ok(Err(RecvError::Closed)) | Err(_) => {
+                    late = true;
+                    break;
+                }
             }
         }
     }
