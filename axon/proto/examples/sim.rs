@@ -12,30 +12,33 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use axon_proto::sim::{Plan, Report, run};
+use axon_proto::sim::{Once, Plan, Report, run};
 
 const HELP: &str = "\
 sim [--seeds N] [--from N] [--nodes N] [--steps N] [--calm] [--jobs N]   plays N seeds
-sim --seed N [--nodes N] [--steps N] [--calm] [--story]                  plays one seed
+sim --seed N [--nodes N] [--steps N] [--calm] [--story] [--once SORT:N]  plays one seed
+sim --seed N --sweep [--nodes N] [--steps N]    plays it with a fault at each place in turn
 
 --nodes   how many nodes (50)
---steps   events before all is healed and the end is awaited (5000)
+--steps   events before all is healed and the end is awaited (10000)
 --calm    without faults
 --jobs    seeds at a time (as many as there are processors)
---story   write down what happens";
+--story   write down what happens
+--once    the Nth thing of a sort goes wrong: disk:N, power:N or send:N";
 
 struct Wanted {
     seed: Option<u64>,
     from: u64,
     seeds: u64,
     jobs: usize,
+    sweep: bool,
     plan: Plan,
 }
 
 fn wanted() -> Option<Wanted> {
-    let plan = Plan { seed: 0, nodes: 50, steps: 5_000, faults: true, story: false };
+    let plan = Plan { seed: 0, nodes: 50, steps: 10_000, faults: true, once: None, story: false };
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut wanted = Wanted { seed: None, from: 1, seeds: 100, jobs, plan };
+    let mut wanted = Wanted { seed: None, from: 1, seeds: 100, jobs, sweep: false, plan };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|text| text.parse::<u64>().ok());
@@ -47,11 +50,40 @@ fn wanted() -> Option<Wanted> {
             "--nodes" => wanted.plan.nodes = usize::try_from(number()?.clamp(2, 1_000)).ok()?,
             "--steps" => wanted.plan.steps = number()?,
             "--calm" => wanted.plan.faults = false,
+            "--sweep" => wanted.sweep = true,
+            "--once" => wanted.plan.once = Some(once(&args.next()?)?),
             "--story" => wanted.plan.story = true,
             _ => return None,
         }
     }
     Some(wanted)
+}
+
+fn once(text: &str) -> Option<Once> {
+    let (sort, n) = text.split_once(':')?;
+    let n = n.parse().ok()?;
+    Some(match sort {
+        "disk" => Once::Disk(n),
+        "power" => Once::Power(n),
+        "send" => Once::Send(n),
+        _ => return None,
+    })
+}
+
+/// One fault at each place of one run in turn.
+fn sweep(plan: Plan) -> Sum {
+    let calm = Plan { faults: false, once: None, story: false, ..plan };
+    let whole = run(calm);
+    let disk = (1..=whole.disk_calls).flat_map(|n| [Once::Disk(n), Once::Power(n)]);
+    let mut sum = Sum::default();
+    for once in disk.chain((1..=whole.sends).map(Once::Send)) {
+        let plan = Plan { once: Some(once), ..calm };
+        let report = run(plan);
+        tell(plan, &report);
+        sum.add(sum.seeds, &report);
+    }
+    println!("places      {} of the disk, twice, and {} messages", whole.disk_calls, whole.sends);
+    sum
 }
 
 /// What all seeds came to.
@@ -103,9 +135,16 @@ fn tell(plan: Plan, report: &Report) {
         println!("            seed {}, step {step}, {at_ms} ms, node {host}", plan.seed);
     }
     if let Some(first) = report.violations.first().filter(|_| !plan.story) {
-        let calm = if plan.faults { "" } else { " --calm" };
+        let mut calm = if plan.faults { String::new() } else { " --calm".into() };
+        calm += &match plan.once {
+            Some(Once::Disk(n)) => format!(" --once disk:{n}"),
+            Some(Once::Power(n)) => format!(" --once power:{n}"),
+            Some(Once::Send(n)) => format!(" --once send:{n}"),
+            None => String::new(),
+        };
         println!(
-            "replay      cargo run --release -p axon-proto --example sim -- --seed {} --nodes {} --steps {}{calm} --story",
+            "replay      cargo run --release -p axon-proto --example sim -- \
+             --seed {} --nodes {} --steps {}{calm} --story",
             plan.seed,
             plan.nodes,
             plan.steps.min(first.step),
@@ -120,6 +159,11 @@ fn main() -> ExitCode {
     };
     if let Some(seed) = wanted.seed {
         let plan = Plan { seed, ..wanted.plan };
+        if wanted.sweep {
+            let sum = sweep(plan);
+            sum.print();
+            return ExitCode::from(u8::from(sum.violations > 0));
+        }
         let report = run(plan);
         tell(plan, &report);
         let mut sum = Sum::default();

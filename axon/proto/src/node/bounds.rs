@@ -1,4 +1,4 @@
-//! Whether all tables are within their bounds: looked at after every step of a simulation.
+//! What a simulation looks at from inside: whether all tables are within their bounds, and cursors.
 
 use super::Node;
 use crate::limits::{
@@ -20,6 +20,11 @@ impl Node {
             .or_else(|| found("open requests", self.agents.open_count(), OPEN_REQUESTS_MAX))
             .or_else(|| found("requests that wait", self.agents.queued_count(), QUEUED_REQUESTS_MAX))
             .or_else(|| found("rows to be read", self.unread.len(), READ_WAITING_MAX))
+            .or_else(|| {
+                let max = self.settings.outbox.per_peer_messages_max;
+                let held = self.outbox.peers().map(|peer| self.outbox.waiting_for(peer)).max();
+                found("messages held for one peer", held.unwrap_or_default(), max)
+            })
             .or_else(|| found("held messages", self.outbox.held(), rows_max))
             .or_else(|| found("connections", self.sessions.iter().count(), peers * CONNECTIONS_PER_PEER_MAX))
             .or_else(|| {
@@ -29,5 +34,10 @@ impl Node {
                         .or_else(|| found("what a client waits for", client.pending, CLIENT_PENDING_MAX))
                 })
             })
+    }
+
+    /// Where a consumer's cursor stands.
+    pub fn cursor_of(&self, consumer: &str) -> u64 {
+        self.mailbox.acked(consumer)
     }
 }

@@ -29,8 +29,7 @@ impl Sim {
         }
         self.run_for(QUIET_MS);
         for host in 0..self.hosts.len() {
-            let unsynced = if self.plan.faults { Unsynced::Dropped } else { Unsynced::Kept };
-            self.crash(host, unsynced);
+            self.crash(host, Unsynced::Dropped);
             self.after(10, Ev::Start { host });
         }
         self.run_for(20_000);

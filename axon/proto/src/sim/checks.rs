@@ -151,6 +151,15 @@ impl Promises {
 impl Sim {
     /// A store has confirmed a commit.
     pub fn committed(&mut self, at: usize, commit: &Commit) {
+        let rows = self.hosts[at].store.as_ref().map_or(0, crate::store::Store::rows);
+        let rows_max = self.hosts[at].settings.buffer_size as u64;
+        if rows > rows_max {
+            self.wrong(
+                at,
+                "every queue is within its bound",
+                format!("rows of the inbox: {rows} of {rows_max}"),
+            );
+        }
         for write in &commit.writes {
             if let Write::Row { row, firm } = write {
                 let last = self.promises.last_row.insert(at, row.seq).unwrap_or_default();
@@ -234,6 +243,17 @@ impl Sim {
         lost.sort_unstable();
         if !lost.is_empty() {
             self.wrong(at, "what was kept outlives the daemon", lost.join(", "));
+        }
+        let node = self.hosts[at].node.as_ref();
+        let cursors = self.promises.cursors.iter().filter(|((host, _), _)| *host == at);
+        let back = cursors.filter_map(|((_, consumer), acked)| {
+            let now = node?.cursor_of(consumer);
+            (now < *acked).then(|| format!("{consumer} was told {acked}, and is at {now} after a start"))
+        });
+        let mut back: Vec<String> = back.collect();
+        back.sort_unstable();
+        for what in back {
+            self.wrong(at, "cursors never go back", what);
         }
         // What the disk had not confirmed when the power went may be there nevertheless.
         for row in rows {

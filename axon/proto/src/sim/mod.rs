@@ -47,8 +47,21 @@ pub struct Plan {
     pub steps: u64,
     /// Whether there are faults.
     pub faults: bool,
+    /// One thing that goes wrong besides, at a place that is chosen and not random.
+    pub once: Option<Once>,
     /// Whether to write down what happens, for [`Report::story`].
     pub story: bool,
+}
+
+/// A fault at one place: the nth of its sort, so that all places of a run can be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Once {
+    /// This call to the disk of the first node fails: a write, a sync, a name.
+    Disk(u64),
+    /// The power of the first node goes at this call to its disk.
+    Power(u64),
+    /// The connection of this message is lost as it is sent, whoever sends it.
+    Send(u64),
 }
 
 /// Something that must not be.
@@ -77,6 +90,10 @@ pub struct Report {
     pub replies: BTreeMap<String, u64>,
     /// Messages whose senders were told that they are on the other disk.
     pub delivered: u64,
+    /// Messages that were sent, answers aside.
+    pub sends: u64,
+    /// Calls that changed something on the disk of the first node, before all was healed.
+    pub disk_calls: u64,
     /// Faults that were made, by sort.
     pub faults: BTreeMap<&'static str, u64>,
     /// Of all that happened: the same seed gives the same.
@@ -158,6 +175,7 @@ pub fn run(plan: Plan) -> Report {
     let mut sim = Sim::new(plan);
     sim.begin();
     while sim.step < plan.steps && sim.go() {}
+    sim.report.disk_calls = sim.hosts.first().map_or(0, |host| host.disk.state().calls);
     if sim.report.violations.is_empty() {
         sim.settle();
     }
@@ -245,6 +263,14 @@ impl Sim {
         }
         if self.plan.faults {
             self.after(3_000, Ev::Fault);
+        }
+        if let Some(host) = self.hosts.first() {
+            let mut state = host.disk.state();
+            match self.plan.once {
+                Some(Once::Disk(n)) => state.fail_at = Some(n),
+                Some(Once::Power(n)) => state.cut_at = Some(n),
+                Some(Once::Send(_)) | None => {}
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Ev, Sim};
+use super::{Ev, Once, Sim};
 use crate::limits::{REPLY_GRACE_MS, REQUEST_TIMEOUT_MS, SILENCE_MS};
 use crate::node::{ConnId, DialId, Effect, Input, JobId, KEY_REFUSED, Lost, Side, StreamId, Token};
 
@@ -122,7 +122,10 @@ impl Sim {
                 self.after(first, Ev::Connected { wire, side: 0, hello: Some((token, hello)) });
                 self.after(then, Ev::Connected { wire, side: 1, hello: None });
             }
-            Ev::DialRefused { host, life, dial } if self.alive(host, life) => {
+            Ev::DialRefused { host, life, dial } => {
+                if !self.alive(host, life) {
+                    return;
+                }
                 self.feed(host, Input::DialFailed { dial, why: KEY_REFUSED.into() });
             }
             Ev::Connected { wire, side, hello } => self.connect(wire, side, hello),
@@ -136,7 +139,10 @@ impl Sim {
                     self.feed(host, Input::Replied { token, outcome });
                 }
             }
-            Ev::Acked { ex } if self.comes_back(ex, &event) => {
+            Ev::Acked { ex } => {
+                if !self.comes_back(ex, &event) {
+                    return;
+                }
                 let Some(Exchange { wire, side, token, .. }) = self.end(ex) else { return };
                 let host = self.wires[wire].ends[side].host;
                 self.feed(host, Input::Sent { token, outcome: Ok(()) });
@@ -150,13 +156,17 @@ impl Sim {
                 }
             }
             Ev::Again { from, to, bidi, bytes } => self.again(from, to, bidi, &bytes),
-            Ev::StreamGone { host, life, stream }
-                if self.alive(host, life) && self.hosts[host].streams.remove(&stream).is_some() =>
-            {
+            Ev::StreamGone { host, life, stream } => {
+                if !self.alive(host, life) || self.hosts[host].streams.remove(&stream).is_none() {
+                    return;
+                }
                 self.feed(host, Input::RequestGone { stream });
             }
             Ev::Lost { wire, side, why } => self.lost(wire, side, why),
-            Ev::Idle { wire } if !self.path_ok(wire) => {
+            Ev::Idle { wire } => {
+                if self.path_ok(wire) {
+                    return;
+                }
                 (0..2).for_each(|side| self.lost(wire, side, "timed out"));
             }
             Ev::Silence { wire, side } => {
@@ -261,6 +271,13 @@ impl Sim {
         self.wires[wire].live.insert(ex);
         if self.hosts[host].tokens.insert(token, ex).is_some() {
             self.wrong(host, "a token is used once", format!("{token:?}"));
+        }
+        self.report.sends += 1;
+        if self.plan.once == Some(Once::Send(self.report.sends)) {
+            for side in 0..2 {
+                self.after(side as u64, Ev::Lost { wire, side, why: "lost" });
+            }
+            return;
         }
         let delay = self.delay();
         self.after(delay, Ev::Arrive { ex });
