@@ -238,6 +238,37 @@ fn damaged_state_is_kept_aside() {
     assert_eq!(named(&daemon, "replay.log.damaged-").len(), 1);
 }
 
+// shows: TRUST-CON-1, IPC-STOP-2
+#[test]
+fn wrong_contacts_keep_a_daemon_from_starting_and_change_nothing_when_read_again() {
+    let (mut alice, bob) = pair();
+    let contacts = bob.root().join("contacts.toml");
+    let wrong = format!("[[contacts]]\nagent_id = \"{}\"\nlevel = \"friend\"\n", alice.id());
+    let place = ["contacts.toml", "line 3, column 9", "level", "friend"];
+    // Read again: neither this file counts, nor the other, which is right.
+    fs::write(&contacts, &wrong).unwrap();
+    support::set_mode(&contacts, 0o600);
+    bob.set_config("name = \"robert\"\n");
+    bob.reload();
+    assert_eq!(bob.client().ok(json!({"cmd":"whoami"})).get("name"), None);
+    assert_eq!(ping(&alice, "bob")["ok"], true);
+    let log = bob.log();
+    assert!(place.iter().all(|part| log.contains(part)), "{log}");
+    // At a start.
+    let other = Daemon::idle("");
+    fs::create_dir_all(other.root()).unwrap();
+    support::set_mode(&other.root(), 0o700);
+    fs::write(other.root().join("contacts.toml"), &wrong).unwrap();
+    support::set_mode(&other.root().join("contacts.toml"), 0o600);
+    let (line, code) = refused(&other);
+    assert_eq!((&line["ok"], code), (&json!(false), Some(1)), "{line}");
+    let message = line["message"].as_str().unwrap();
+    assert!(place.iter().all(|part| message.contains(part)), "{message}");
+    assert!(!other.socket().exists());
+    assert_eq!(fs::read_to_string(other.root().join("contacts.toml")).unwrap(), wrong);
+    alice.terminate();
+}
+
 #[test]
 fn bad_settings_are_refused_with_their_place() {
     let daemon = Daemon::idle("");

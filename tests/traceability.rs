@@ -427,8 +427,7 @@ impl Trace {
                     faults.push(format!("{LIST}: {place} shows {id}: {COMMAND}"));
                 }
             }
-            let shown = !entry.tests.is_empty() || !entry.vectors.is_empty();
-            if !entry.reason.is_empty() && shown {
+            if !entry.reason.is_empty() && entry.tests.len() + entry.vectors.len() > 0 {
                 faults.push(format!(
                     "{LIST}: {id} has a reason why nothing shows it, and what does: {COMMAND}"
                 ));

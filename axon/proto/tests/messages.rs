@@ -331,7 +331,6 @@ fn what_a_peer_is_told_tells_nothing_of_files_clients_or_others() {
         let message = answer["payload"]["message"].as_str().unwrap();
         assert!(!message.is_empty() && !message.contains('\n'), "{what}: {message}");
         for word in private {
-            // The daemon's own ids are no secret.
             let text = answer["payload"].to_string();
             assert!(!text.contains(word), "{what} tells {word}: {text}");
         }

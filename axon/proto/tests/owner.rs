@@ -5,7 +5,7 @@
 
 mod net;
 
-use axon_proto::contacts::Contact;
+use axon_proto::contacts::{Contact, ContactsFile};
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::invite::{Link, Secret};
 use axon_proto::limits::READ_WAITING_MAX;
@@ -287,6 +287,69 @@ fn an_invite_is_not_used_by_who_needs_none() {
         assert_eq!(uses(&mut solo), [json!(2 - u64::from(used))], "{what}");
         assert_eq!(solo.contacts.contacts[0] == before, !used, "{what}");
         assert_eq!(solo.contacts.contacts[0].expiry_ms, None, "{what}");
+    }
+}
+
+// shows: IPC-INV-2, PAIR-LINK-3
+#[test]
+fn a_secret_is_random_and_told_once() {
+    let mut solo = Solo::new(1, 2);
+    solo.feed(Input::Start);
+    let watcher = solo.client();
+    solo.say(watcher, &json!({"cmd":"subscribe","req_id":"s"}));
+    let (mut secrets, mut heard) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        let (reply, effects) = solo.owner(json!({"cmd":"invite","label":"laptop"}));
+        let link = reply["link"].as_str().unwrap();
+        let secret = link.split_once("k=").unwrap().1.split('&').next().unwrap().to_owned();
+        assert_eq!(secret.len(), 22, "128 bits: {link}");
+        secrets.push(secret);
+        heard.extend(lines(&effects, watcher));
+    }
+    let reply = solo.owned(json!({"cmd":"invites"}));
+    assert_eq!(reply["invites"].as_array().unwrap().len(), 20);
+    heard.extend([reply, solo.status(), solo.owned(json!({"cmd":"inbox"}))]);
+    heard.extend(solo.audit.iter().map(|row| serde_json::to_value(row).unwrap()));
+    for secret in &secrets {
+        assert!(heard.iter().all(|line| !line.to_string().contains(secret)), "{heard:?}");
+    }
+    secrets.sort_unstable();
+    secrets.dedup();
+    assert_eq!(secrets.len(), 20);
+}
+
+// shows: IPC-JOIN-5
+#[test]
+fn what_else_is_said_of_a_peer_ends_joining_it() {
+    let file = |at: u64| ContactsFile {
+        paused: false,
+        contacts: vec![Contact { since_ms: at, ..contact(9, Level::Known) }],
+    };
+    for said in ["trust", "blocked", "forget", "pause", "resume", "file"] {
+        let mut solo = knowing(vec![contact(9, Level::Known)]);
+        let client = solo.client();
+        let link =
+            Link { key: key(3), addrs: vec!["198.51.100.7:7100".into()], secret: Some(Secret([9; 16])) };
+        let connect = json!({"cmd":"connect","req_id":"j","link":link.to_string(),"trust":"trusted"});
+        let effects = solo.say(client, &connect);
+        assert!(dial_of(&effects, 3).is_some() && lines(&effects, client).is_empty());
+        let peer = agent_id(3);
+        let effects = match said {
+            "trust" => solo.owner(json!({"cmd":"trust","peer":peer,"trust":"known"})).1,
+            "blocked" => solo.owner(json!({"cmd":"trust","peer":peer,"trust":"blocked"})).1,
+            "file" => solo.feed(Input::Contacts(file(7))),
+            other => solo.owner(json!({"cmd":other,"peer":peer})).1,
+        };
+        let told = lines(&effects, client);
+        assert_eq!(told.len(), 1, "{said}: {told:?}");
+        assert_eq!(
+            (&told[0]["req_id"], &told[0]["error"]),
+            (&json!("j"), &json!("not_authorized")),
+            "{said}"
+        );
+        solo.wait(60_000);
+        let level = solo.contacts.contacts.iter().find(|one| one.agent_id == peer).map(|one| one.level);
+        assert_ne!(level, Some(Level::Trusted), "{said}: what was said then holds");
     }
 }
 

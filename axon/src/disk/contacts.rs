@@ -466,6 +466,7 @@ mod tests {
         assert_eq!(text(), format!("{kept}# end\n"));
     }
 
+    // shows: TRUST-CON-2
     #[test]
     fn who_is_removed_goes_out_of_the_config_too() {
         let (_dir, root) = root(&block(1, ""));

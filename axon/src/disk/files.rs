@@ -208,6 +208,7 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), DiskError> {
 mod tests {
     use super::*;
 
+    // shows: TRUST-CON-2
     #[test]
     fn an_atomic_write_replaces_a_link_and_leaves_its_target() {
         let dir = tempfile::tempdir().unwrap();
