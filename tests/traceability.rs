@@ -1,5 +1,5 @@
-//! Every MUST of the specification has an id, and every id is shown by a test or a vector, or has a reason why
-//! none can. `spec/requirements.yaml` says so by id; what the tests and vectors cite is written there by
+//! Every MUST of the specification has an id, and every id is shown by a test or a vector, or has a reason
+//! why none can. `spec/requirements.yaml` says so by id; what the tests and vectors cite is written there by
 //! `AXON_RECORD=1 cargo test --test traceability`, the reasons by hand. `-- --nocapture` prints the figures.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::print_stderr)]
@@ -300,10 +300,11 @@ fn read(text: &str) -> Result<BTreeMap<String, Entry>, String> {
 /// The list as it is to be: all ids that bind, and all that anything shows, in the order of the pages.
 fn write(all: &[(String, Requirement)], tests: &Evidence, cases: &Evidence, reasons: &Reasons) -> String {
     let mut text = format!(
-        "# Every MUST and MUST NOT of the specification by its id, and what shows it; other ids, where anything\n\
-         # does. `tests` are functions that cite the id in a comment (`// {SHOWS} ID, ID`), `vectors` files of\n\
-         # spec/vectors with a case for it: `{COMMAND}` writes both. Where there is\n\
-         # neither, `reason` says why, written by hand. tests/traceability.rs compares all of it.\n"
+        "# Every MUST and MUST NOT of the specification by its id, and what shows it; other ids, where\n\
+         # anything does. `tests` are functions that cite the id in a comment (`// {SHOWS} ID, ID`),\n\
+         # `vectors` files of spec/vectors with a case for it. This writes both:\n\
+         #     {COMMAND}\n\
+         # Where there is neither, `reason` says why, written by hand. tests/traceability.rs compares it all.\n"
     );
     let mut page = "";
     for (id, requirement) in all {

@@ -1,5 +1,6 @@
-//! What the owner says, and what must hold over restarts, changed files and new keys: tokens, levels, invites,
-//! delegations, shares of a scoped socket. One node, and peers whose every message the test writes itself.
+//! What the owner says, and what must hold over restarts, changed files and new keys: tokens, levels,
+//! invites, delegations, shares of a scoped socket. One node, and peers whose every message the test writes
+//! itself.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -294,8 +294,8 @@ fn the_table_names_every_kind() {
     assert_eq!(known, KINDS.iter().map(|(kind, ..)| *kind).collect());
 }
 
-// shows: TRUST-LEV-2, TRUST-POL-1, TRUST-POL-2, TRUST-POL-3, TRUST-POL-4, TRUST-POL-5, TRUST-AUD-2, IPC-POL-1,
-// MT-ALL-12
+// shows: TRUST-LEV-2, TRUST-POL-1, TRUST-POL-2, TRUST-POL-3, TRUST-POL-4, TRUST-POL-5, TRUST-AUD-2,
+// IPC-POL-1, MT-ALL-12
 #[test]
 fn every_kind_from_every_level_under_every_rule() {
     for level in [Level::Unknown, Level::Known, Level::Trusted] {
