@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Sim;
 use super::clients::text;
+use crate::limits::REPLAY_FLUSH_MS;
 use crate::node::ClientId;
 use crate::store::{Commit, Read, ReadOut, Row, Write};
 
@@ -36,7 +37,8 @@ pub(super) struct Promises {
     cursors: HashMap<(usize, String), u64>,
     ack_asked: HashMap<usize, u64>,
     results: HashMap<(usize, String), String>,
-    finished: BTreeSet<(usize, String, &'static str)>,
+    /// When which request was answered how.
+    finished: BTreeMap<(usize, String, &'static str), u64>,
     holders: HashMap<(usize, String), ClientId>,
     /// Answered with `overloaded`, and not come again since.
     refused: BTreeSet<(usize, String)>,
@@ -66,8 +68,15 @@ impl Promises {
     }
 
     /// Notes that a request was answered so; whether it had been before.
-    pub fn finished(&mut self, at: usize, id: &str, kind: &'static str) -> bool {
-        !self.finished.insert((at, id.to_owned(), kind))
+    pub fn finished(&mut self, at: usize, id: &str, kind: &'static str, now: u64) -> bool {
+        self.finished.insert((at, id.to_owned(), kind), now).is_some()
+    }
+
+    /// A node has ended by accident: a query of the last second may come again as if for the first time
+    /// (WF-REP-3).
+    pub fn crashed(&mut self, at: usize, now: u64) {
+        let since = now.saturating_sub(REPLAY_FLUSH_MS);
+        self.finished.retain(|(host, _, kind), ms| *host != at || *kind != "response" || *ms < since);
     }
 
     /// A delegation that was answered with `overloaded` may come again under its id, as if for the first

@@ -399,7 +399,7 @@ impl Sim {
             }
             What::Inbox => self.inbox_reply(at, client, cursor, value),
             What::Reply { of, kind } => {
-                if kind != "progress" && self.promises.finished(at, &of, kind) {
+                if kind != "progress" && self.promises.finished(at, &of, kind, now) {
                     self.wrong(at, "one answer a request", format!("{kind} of {of}"));
                 }
                 if kind != "ack" && kind != "progress" {

@@ -168,6 +168,7 @@ impl Sim {
             return;
         }
         self.story(|| format!("node {at} crashes, unsynced writes {unsynced:?}"));
+        self.promises.crashed(at, self.now);
         self.hosts[at].forget();
         self.hosts[at].disk = self.hosts[at].disk.after_power_cut(unsynced);
         let wires: Vec<usize> = self.live_wires.iter().copied().collect();
