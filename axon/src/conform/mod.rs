@@ -1,9 +1,10 @@
 //! Whether an implementation does what the specification says: `axon conform`.
 //!
 //! Source: `spec/VECTORS.md`. [`vectors`] reads the files of `spec/vectors` and holds this implementation
-//! against them.
+//! against them; [`socket`] plays a client.
 
 pub mod play;
+pub mod socket;
 pub mod vectors;
 
 /// What was looked at, and whether it held.
