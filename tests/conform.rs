@@ -87,3 +87,22 @@ fn who_takes_everything_does_not_hold() {
     assert!(last["held"].as_u64().unwrap() < last["checked"].as_u64().unwrap() / 2, "{last}");
     Home::default().run(&["conform", "--socket", "/nowhere/axon.sock"]).fails(1, "io");
 }
+
+#[test]
+fn a_daemon_holds_against_a_right_and_a_wrong_peer() {
+    let daemon = Daemon::start("");
+    let mut owner = daemon.client();
+    let addr = format!("127.0.0.1:{}", daemon.port());
+    let invite = owner.ok(serde_json::json!({"cmd":"invite","addrs":[addr]}));
+    let ran = Home::default().run(&["conform", "--peer", invite["link"].as_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let last = ran.lines().pop().unwrap();
+    assert!(last["ok"] == true && last["checked"].as_u64().unwrap() > 30, "{last}");
+    // Who is not let in sees the handshake only, and another key than the pinned one nothing.
+    let ran = Home::default().run(&["conform", "--peer", &addr, "--key", daemon.pubkey()]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(ran.lines().pop().unwrap()["checked"], 6, "{ran:?}");
+    let other = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+    Home::default().run(&["conform", "--peer", &addr, "--key", other]).fails(5, "peer_unreachable");
+    assert!(Home::default().run(&["conform", "--peer", &addr]).usage().contains("--key"));
+}

@@ -2,26 +2,53 @@
 
 use std::path::PathBuf;
 
+use axon_proto::error::IpcCode;
+use axon_proto::id::PublicKey;
+use axon_proto::invite::{Link, LinkError, is_addr};
 use clap::ValueHint;
 use serde_json::json;
 
 use super::output::{CliError, CliResult, EXIT_DONE, EXIT_LOCAL, Out, Paint, printable};
 use super::{Context, Globals};
-use crate::conform::{Held, socket, vectors};
+use crate::conform::{Held, peer, socket, vectors};
 
 /// See whether an implementation does what the specification says.
 ///
 /// With --vectors, this program is held against files of conformance vectors (spec/VECTORS.md). Without, a
 /// right client and then a wrong one are played against the daemon of --root, --name or --socket: nothing is
-/// sent to any peer, and nothing changes. The exit code is 0 if all held, and 1 if not.
+/// sent to any peer, and nothing changes. With --peer, a right and a wrong peer with a new key are played. The exit code is 0 if all held, and 1 if not.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  axon conform --vectors spec/vectors\n  axon conform --socket ~/.axon/axon.sock"
+    after_help = "Examples:\n  axon conform --vectors spec/vectors\n  axon conform --socket ~/.axon/axon.sock\n  \
+        axon invite | axon conform --peer -"
 )]
 pub struct Args {
     /// Hold this program against the vectors in this directory
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     vectors: Option<PathBuf>,
+    /// Play a peer against the daemon at this address, or that this link leads to; - reads a link from stdin.
+    /// The secret of an invite is used up by it, and the key that is let in so stays there as a contact
+    #[arg(long, value_name = "ADDR|LINK", conflicts_with = "vectors")]
+    peer: Option<String>,
+    /// The public key of the daemon at that address, in base64
+    #[arg(long, value_name = "PUBKEY", requires = "peer")]
+    key: Option<PublicKey>,
+}
+
+/// Whom to play a peer against.
+fn link(peer: &str, key: Option<PublicKey>) -> Result<Link, CliError> {
+    match key {
+        Some(key) if is_addr(peer) => Ok(Link { key, addrs: vec![peer.to_owned()], secret: None }),
+        Some(_) => Err(CliError::usage("--peer is host:port where --key is given")),
+        None if peer == "-" => {
+            let mut line = String::new();
+            let read = std::io::stdin().read_line(&mut line);
+            read.map_err(|error| CliError::local("io", format!("cannot read stdin: {error}")))?;
+            line.parse().map_err(|error: LinkError| CliError::usage(error.to_string()))
+        }
+        None if is_addr(peer) => Err(CliError::usage("give the daemon's public key with --key, or a link")),
+        None => peer.parse().map_err(|error: LinkError| CliError::usage(error.to_string())),
+    }
 }
 
 pub(super) async fn run(out: Out, globals: Globals, args: Args) -> CliResult {
@@ -37,6 +64,18 @@ pub(super) async fn run(out: Out, globals: Globals, args: Args) -> CliResult {
                 file.cases.iter().map(|case| vectors::run(file.check, case)).collect::<Vec<_>>()
             };
             files.iter().map(|(name, file)| (name.clone(), of(file))).collect()
+        }
+        None if args.peer.is_some() => {
+            let link = link(args.peer.as_deref().unwrap_or_default(), args.key)?;
+            let played = peer::play(&link).await;
+            let played = played.map_err(|why| CliError::ipc(IpcCode::PeerUnreachable, why))?;
+            if link.secret.is_none() {
+                out.note(|| {
+                    "without an invite's secret a peer is not let in: what follows pairing is not looked at"
+                        .into()
+                });
+            }
+            vec![("peer".to_owned(), played)]
         }
         None => {
             let cx = Context::of_socket(out, globals)?;

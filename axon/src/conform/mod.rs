@@ -1,8 +1,9 @@
 //! Whether an implementation does what the specification says: `axon conform`.
 //!
 //! Source: `spec/VECTORS.md`. [`vectors`] reads the files of `spec/vectors` and holds this implementation
-//! against them; [`socket`] plays a client.
+//! against them; [`socket`] plays a client, [`peer`] a peer.
 
+pub mod peer;
 pub mod play;
 pub mod socket;
 pub mod vectors;
