@@ -14,9 +14,10 @@ use crate::conform::{Held, peer, socket, vectors};
 
 /// See whether an implementation does what the specification says.
 ///
-/// With --vectors, this program is held against files of conformance vectors (spec/VECTORS.md). Without, a
-/// right client and then a wrong one are played against the daemon of --root, --name or --socket: nothing is
-/// sent to any peer, and nothing changes. With --peer, a right and a wrong peer with a new key are played. The exit code is 0 if all held, and 1 if not.
+/// With --vectors, this program is held against files of conformance vectors (spec/VECTORS.md). With --peer,
+/// a right peer and then a wrong one, with a new key, are played against a daemon over QUIC. Else a right
+/// client and then a wrong one are played against the daemon of --root, --name or --socket: nothing is sent
+/// to any peer, and nothing changes. The exit code is 0 if all held, and 1 if not.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  axon conform --vectors spec/vectors\n  axon conform --socket ~/.axon/axon.sock\n  \
