@@ -6,6 +6,7 @@
 
 pub mod bridge;
 pub mod cli;
+pub mod conform;
 pub mod discover;
 pub mod disk;
 pub mod driver;

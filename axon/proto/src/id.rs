@@ -52,7 +52,7 @@ impl PublicKey {
 impl FromStr for PublicKey {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let bytes = STANDARD.decode(text.trim()).map_err(|_| IdError::BadKey)?;
+        let bytes = STANDARD.decode(text).map_err(|_| IdError::BadKey)?;
         bytes.try_into().map(Self).map_err(|_| IdError::BadKey)
     }
 }
@@ -92,12 +92,13 @@ impl AgentId {
 impl FromStr for AgentId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let (prefix, hex) = text.split_at_checked(Self::PREFIX.len()).ok_or(IdError::Malformed)?;
-        if !prefix.eq_ignore_ascii_case(Self::PREFIX) {
-            let typed = text.contains('.');
-            return Err(if typed { IdError::OtherType } else { IdError::Malformed });
+        let typed = text.split_at_checked(Self::PREFIX.len());
+        match typed.filter(|(prefix, _)| prefix.eq_ignore_ascii_case(Self::PREFIX)) {
+            Some((_, hex)) => unhex(hex.as_bytes()).map(Self).ok_or(IdError::Malformed),
+            // What stands before the first dot is its type, however much follows.
+            None if text.contains('.') => Err(IdError::OtherType),
+            None => Err(IdError::Malformed),
         }
-        unhex(hex.as_bytes()).map(Self).ok_or(IdError::Malformed)
     }
 }
 

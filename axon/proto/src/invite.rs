@@ -58,16 +58,20 @@ impl FromStr for Link {
             return Err(LinkError::Shape);
         }
         let rest = text.strip_prefix(SCHEME).ok_or(LinkError::Shape)?;
-        let (before, query) = rest.split_once('?').map_or((rest, ""), |(before, query)| (before, query));
+        let (before, query) = match rest.split_once('?') {
+            Some((before, query)) => (before, Some(query)),
+            None => (rest, None),
+        };
         let (key, addr) = before.split_once('@').ok_or(LinkError::Shape)?;
         let key = decoded::<32>(key).map(PublicKey).ok_or(LinkError::Key)?;
-        let mut link = Self { key, addrs: vec![addr.trim_end_matches('/').to_owned()], secret: None };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=') {
-                Some(("k", secret)) => {
+        let mut link =
+            Self { key, addrs: vec![addr.strip_suffix('/').unwrap_or(addr).to_owned()], secret: None };
+        for pair in query.into_iter().flat_map(|query| query.split('&')) {
+            match pair.split_once('=').ok_or(LinkError::Shape)? {
+                ("k", secret) => {
                     link.secret = Some(decoded(secret).map(Secret).ok_or(LinkError::Secret)?);
                 }
-                Some(("a", addr)) => link.addrs.push(addr.to_owned()),
+                ("a", addr) => link.addrs.push(addr.to_owned()),
                 // A later version's.
                 _ => {}
             }
@@ -181,7 +185,9 @@ pub fn is_addr(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     let fits = (1..=253).contains(&host.len()) && host.bytes().all(letters);
-    fits && port.parse::<u16>().is_ok_and(|port| port != 0)
+    // A number as Rust reads it may have a sign.
+    let number = port.bytes().all(|byte| byte.is_ascii_digit());
+    fits && number && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 /// Lowercase hexadecimal.

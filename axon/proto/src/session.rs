@@ -2,7 +2,7 @@
 //!
 //! Source: `spec/WIRE_FORMAT.md`, "Session" and "Two connections".
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::net::SocketAddr;
 
 use crate::error::{PeerCode, Refusal};
@@ -14,7 +14,8 @@ use crate::wire::{Envelope, plain};
 /// The payload of `hello`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// Versions that the sender speaks, ascending.
+    /// Versions that the sender speaks, ascending; those that are beyond any number of ours are left out.
+    #[serde(deserialize_with = "versions")]
     pub protocol_versions: Vec<u32>,
     /// In the reply: the version chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,14 +24,24 @@ pub struct Hello {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_name: Option<String>,
     /// Optional kinds that the sender takes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub features: Vec<String>,
     /// In the reply: the sender does not know whom it answers, and takes nothing but a knock.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
     pub stranger: bool,
     /// Random, made at each start of the sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
+}
+
+fn versions<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u32>, D::Error> {
+    let all = Vec::<u64>::deserialize(from)?;
+    Ok(all.into_iter().filter_map(|version| u32::try_from(version).ok()).collect())
+}
+
+/// What is optional may also be null.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
 impl Hello {

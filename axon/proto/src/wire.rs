@@ -6,10 +6,12 @@
 mod scan;
 mod text;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::{PeerCode, Refusal};
@@ -254,7 +256,10 @@ pub fn decode(bytes: Vec<u8>) -> Result<Envelope, Undecodable> {
     let text = String::from_utf8(bytes).map_err(|_| bad("a message is UTF-8 text".into()))?;
     let raw: Arc<str> = one_line(text).into();
     if too_deep(&raw) {
-        return Err(bad(format!("objects and lists are at most {DEPTH_MAX} deep inside one another")));
+        // Its id is still read, for the answer; what is no message at all has none.
+        let id = read(&raw).map_or_else(|error| error.id, |parts| Some(parts.id));
+        let deep = bad(format!("objects and lists are at most {DEPTH_MAX} deep inside one another"));
+        return Err(Undecodable { id, ..deep });
     }
     let parts = match scan::envelope(&raw) {
         Some(parts) => parts,
@@ -302,16 +307,18 @@ fn read(raw: &str) -> Result<Parts, Undecodable> {
     fn field<'a, T: Deserialize<'a>>(value: Option<&'a RawValue>) -> Option<T> {
         serde_json::from_str(value?.get()).ok()
     }
-    let id: MsgId = field::<&str>(loose.id)
+    let id: MsgId = field::<Cow<'_, str>>(loose.id)
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| bad(None, "id must be a hyphenated lowercase UUID v4".into()))?;
     let bad = |message: &str| bad(Some(id), message.to_owned());
 
-    let v = field::<u32>(loose.v)
+    // A version that is higher than any is another version all the same.
+    let v = field::<u64>(loose.v)
+        .map(|v| u32::try_from(v).unwrap_or(u32::MAX))
         .filter(|v| *v > 0)
         .ok_or_else(|| bad("v must be the protocol version, a positive integer"))?;
     let agent = |value, name: &str| {
-        let text = field::<&str>(value).ok_or_else(|| bad(&format!("{name} must be an agent id")))?;
+        let text = field::<Cow<'_, str>>(value).ok_or_else(|| bad(&format!("{name} must be an agent id")))?;
         text.parse::<AgentId>().map_err(|error| match error {
             IdError::OtherType => Undecodable {
                 refusal: Refusal::new(PeerCode::IncompatibleVersion, format!("{name}: {error}")),
@@ -333,7 +340,7 @@ fn read(raw: &str) -> Result<Parts, Undecodable> {
     let reference = match loose.reference {
         None => None,
         some => Some(
-            field::<&str>(some)
+            field::<Cow<'_, str>>(some)
                 .and_then(|text| text.parse().ok())
                 .ok_or_else(|| bad("ref must be a hyphenated lowercase UUID v4, null or absent"))?,
         ),
@@ -407,6 +414,12 @@ pub fn may_have(object: &str, fields: &[&str]) -> bool {
 /// Raw JSON from text that is known to be JSON; `{}` where it is not.
 pub fn raw_json(text: String) -> Box<RawValue> {
     RawValue::from_string(text).unwrap_or_else(|_| to_raw(&serde_json::Map::new()))
+}
+
+/// Reads a type from an object alone: serde takes a list for one as well, its items in the fields' order.
+pub fn object_only<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<T, D::Error> {
+    let object = serde_json::Map::deserialize(from)?;
+    T::deserialize(serde_json::Value::Object(object)).map_err(D::Error::custom)
 }
 
 /// A value of ours as raw JSON.

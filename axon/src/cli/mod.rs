@@ -23,6 +23,7 @@ mod brief;
 mod cancel;
 mod completions;
 mod config;
+mod conform;
 mod connect;
 mod contacts;
 mod daemon;
@@ -201,6 +202,7 @@ enum Verb {
         fix: bool,
     },
     Examples(examples::Args),
+    Conform(conform::Args),
     Completions(completions::Args),
     Man(man::Args),
     Service(service::Args),
@@ -218,6 +220,7 @@ impl Cli {
                 return drive(bench::run_alone(&out, &self.globals, args));
             }
             Verb::Examples(args) => return examples::run(&out, &args),
+            Verb::Conform(args) => return drive(conform::run(out, self.globals, args)),
             Verb::Completions(args) => return completions::run(&out, self.globals, &args),
             Verb::Man(args) => return man::run(&out, &args),
             Verb::Instances => return instances::run(&out),
@@ -270,9 +273,12 @@ impl Cli {
             Verb::Rekey(args) => drive(rekey::run(cx, args)),
             Verb::Reload(args) => drive(reload::run(cx, args)),
             Verb::Bench(args) => drive(bench::run(cx, args)),
-            Verb::Demo(_) | Verb::Examples(_) | Verb::Completions(_) | Verb::Man(_) | Verb::Instances => {
-                Ok(EXIT_DONE)
-            }
+            Verb::Demo(_)
+            | Verb::Examples(_)
+            | Verb::Conform(_)
+            | Verb::Completions(_)
+            | Verb::Man(_)
+            | Verb::Instances => Ok(EXIT_DONE),
         }
     }
 }

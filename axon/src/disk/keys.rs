@@ -162,7 +162,7 @@ pub fn read_public(root: &Root) -> Option<PublicKey> {
     if !regular {
         return None;
     }
-    std::fs::read_to_string(path).ok()?.parse().ok()
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 impl fmt::Debug for Identity {

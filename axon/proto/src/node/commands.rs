@@ -291,8 +291,11 @@ impl Node {
     // --- who the client is ---
 
     fn auth(&mut self, client: ClientId, command: &Command<'_>) -> Answer {
-        let given = command.token::<String>()?.unwrap_or_default();
         let trusted = self.agents.clients.get(&client).is_some_and(|client| client.trusted);
+        let given = match command.token::<String>()? {
+            None if !trusted => return Err(IpcError::invalid("the field `token` is missing")),
+            given => given.unwrap_or_default(),
+        };
         let right = self.settings.ipc_token.as_deref().is_some_and(|token| same(token, &given));
         if !trusted && !right {
             let message = "the token is wrong: read it from <root>/ipc-token, 64 hexadecimal digits";

@@ -192,13 +192,26 @@ pub struct Waiting {
 }
 
 /// What a knock is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Intent {
     /// The field.
     pub category: String,
     /// What is to be done there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Intent {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            category: String,
+            #[serde(default)]
+            action: Option<String>,
+        }
+        let Fields { category, action } = crate::wire::object_only(from)?;
+        Ok(Self { category, action })
+    }
 }
 
 impl Waiting {

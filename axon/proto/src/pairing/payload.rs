@@ -125,20 +125,35 @@ pub struct Admission {
 }
 
 /// What an accepted peer may do; what is absent is not limited.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Constraints {
     /// These kinds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub kinds: Option<Vec<String>>,
     /// So often.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_per_minute: Option<u64>,
     /// So much.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub payload_bytes_max: Option<u64>,
     /// So long (Unix milliseconds).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub until_ms: Option<u64>,
+}
+
+impl<'de> Deserialize<'de> for Constraints {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            kinds: Option<Vec<String>>,
+            messages_per_minute: Option<u64>,
+            payload_bytes_max: Option<u64>,
+            until_ms: Option<u64>,
+        }
+        let Fields { kinds, messages_per_minute, payload_bytes_max, until_ms } =
+            crate::wire::object_only(from)?;
+        Ok(Self { kinds, messages_per_minute, payload_bytes_max, until_ms })
+    }
 }
 
 impl Constraints {

@@ -93,9 +93,10 @@ pub fn repeated(message: &Inbound, ledger: &Ledger, cx: &mut Cx<'_>) {
         }
     } else if let Some(closed) = cx.view.closed(id).filter(|closed| closed.from == from) {
         let code = match (&closed.answered, closed.ended) {
+            // As after a start: what was accepted and has ended so is not accepted any more.
+            (_, Ended::Timeout) => PeerCode::Timeout,
+            (_, Ended::Cancelled) | (None, _) => PeerCode::Cancelled,
             (Some(answered), _) => return cx.reply(message, "ack", raw_json(answered.to_string())),
-            (None, Ended::Timeout) => PeerCode::Timeout,
-            (None, _) => PeerCode::Cancelled,
         };
         cx.refuse(message, &Refusal::new(code, REFUSED_BEFORE));
     } else if let Some(entry) = ledger.get(Direction::In, id).filter(|entry| entry.peer == from) {

@@ -173,6 +173,9 @@ pub struct Failure {
     pub message: String,
     /// Whether the same request may succeed later.
     pub retryable: bool,
+    /// Not before so many milliseconds from now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 /// `receipt`.
@@ -287,6 +290,16 @@ pub fn check_query(payload: &str) -> Result<(), String> {
     }
     Ok(())
 }
+/// See [`Progress`].
+pub fn check_progress(payload: &str) -> Result<(), String> {
+    let progress: Progress = parse("progress", payload)?;
+    match progress.percent {
+        Some(percent) if !(0.0..=100.0).contains(&percent) => {
+            Err("payload of progress: `percent` is not from 0 to 100".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
 macro_rules! checks {
     ($($(#[$doc:meta])* $name:ident = $kind:literal $type:ty;)*) => {$(
         $(#[$doc])*
@@ -304,8 +317,6 @@ checks! {
     check_delegate = "delegate" Delegate;
     /// See [`Ack`].
     check_ack = "ack" Ack;
-    /// See [`Progress`].
-    check_progress = "progress" Progress;
     /// See [`Outcome`].
     check_result = "result" Outcome;
     /// See [`Notify`].
