@@ -1,5 +1,5 @@
-//! What an exchange costs: the tokens that an agent writes and reads for it, through the command line and
-//! through the socket, beside the same exchange in A2A's JSON-RPC; and the bytes that daemons send each
+//! What an exchange costs: the tokens that an agent writes and reads for it, through the command line, the
+//! socket and MCP, beside the same exchange in A2A's JSON-RPC; and the bytes that daemons send each
 //! other.
 //!
 //! Real daemons, recorded lines, a real tokenizer. What is random (ids, times) is made the same in each run
@@ -24,6 +24,7 @@ use count::{Cost, Steady, a2a, tokens};
 use peer::{RawPeer, Request};
 use serde_json::{Value, json};
 use support::cli::{self, Ran};
+use support::mcp::Mcp;
 use support::{AXON, Daemon, PATIENCE, RawClient, pair, wait_for};
 
 const QUESTION: &str = "When is the next dentist appointment?";
@@ -46,16 +47,16 @@ const NOTES: [(&str, &str); 10] = [
 
 /// The most that each exchange may cost: what it costs now. One that costs less lowers its number here.
 ///
-/// Through the command line as it prints into a pipe, with `--plain`, and through the socket: what is written
-/// and what is read.
-const CEILINGS: &[(&str, [Option<Cost>; 3])] = &[
-    ("connect", [None, None, cost(14, 78)]),
-    ("ask", [cost(11, 80), cost(13, 11), cost(30, 175)]),
-    ("answer", [cost(46, 130), cost(49, 50), cost(70, 212)]),
-    ("delegate", [cost(12, 151), cost(14, 15), cost(45, 375)]),
-    ("notify", [cost(13, 38), cost(15, 3), cost(35, 40)]),
-    ("read ten", [cost(2, 973), cost(4, 195), cost(11, 1359)]),
-    ("ack ten", [cost(4, 10), cost(6, 6), cost(16, 15)]),
+/// Through the command line as it prints into a pipe, with `--plain`, through the socket, and through MCP: what
+/// is written and what is read.
+const CEILINGS: &[(&str, [Option<Cost>; 4])] = &[
+    ("connect", [None, None, cost(14, 78), None]),
+    ("ask", [cost(11, 80), cost(13, 11), cost(30, 175), cost(21, 24)]),
+    ("answer", [cost(46, 130), cost(49, 50), cost(70, 212), cost(31, 40)]),
+    ("delegate", [cost(12, 151), cost(14, 15), cost(45, 375), cost(24, 26)]),
+    ("notify", [cost(13, 38), cost(15, 3), cost(35, 40), cost(26, 2)]),
+    ("read ten", [cost(2, 973), cost(4, 195), cost(11, 1359), cost(10, 274)]),
+    ("ack ten", [cost(4, 10), cost(6, 6), cost(16, 15), cost(12, 2)]),
 ];
 /// The same for A2A 0.3 and 1.0. These say that the measure itself has not changed.
 const BESIDE: &[(&str, [Option<Cost>; 2])] = &[
@@ -69,7 +70,7 @@ const BESIDE: &[(&str, [Option<Cost>; 2])] = &[
 const BYTES: &[(&str, usize)] =
     &[("query", 246), ("its response", 308), ("notify", 249), ("its receipt", 254)];
 
-const WAYS: [&str; 3] = ["command line", "command line, `--plain`", "socket"];
+const WAYS: [&str; 4] = ["command line", "command line, `--plain`", "socket", "MCP"];
 const VERSIONS: [&str; 2] = ["0.3", "1.0"];
 /// Exchanges in the order of the table.
 const EXCHANGES: [&str; 8] =
@@ -265,6 +266,96 @@ fn socket() -> Costs {
     costs
 }
 
+// ---- Through MCP -------------------------------------------------------------------------------------------
+
+/// An agent with the tools: the names and arguments that it writes, and the texts that it reads. The tools
+/// themselves, read once, are counted in `tests/mcp.rs`; structured output says the same for programs.
+struct Tools {
+    mcp: Mcp,
+    steady: Steady,
+}
+
+impl Tools {
+    fn begin(&mut self, tool: &str, arguments: &Value) -> u64 {
+        self.mcp.begin("tools/call", json!({"name":tool,"arguments":arguments}))
+    }
+
+    /// What a call cost, once it has ended, and what was read.
+    fn finish(&mut self, id: u64, tool: &str, arguments: &Value) -> (String, Cost) {
+        let result = self.mcp.finish(id)["result"].clone();
+        assert_ne!(result["isError"], true, "{result}");
+        let text = result["content"][0]["text"].as_str().unwrap().to_owned();
+        let writes = json!({"name":tool,"arguments":arguments}).to_string();
+        let cost = Cost::new(tokens(&self.steady.text(&writes)), tokens(&self.steady.text(&text)));
+        (text, cost)
+    }
+
+    fn call(&mut self, tool: &str, arguments: Value) -> (String, Cost) {
+        let id = self.begin(tool, &arguments);
+        self.finish(id, tool, &arguments)
+    }
+}
+
+fn mcp() -> Costs {
+    let (alice, bob) = pair();
+    let mut tools =
+        Tools { mcp: Mcp::start(&alice, &["--answer", "always"]), steady: Steady::of(alice.id()) };
+    let mut costs = Vec::new();
+    tools.call("inbox", json!({}));
+
+    tell_ten(&bob);
+    let (text, cost) = tools.call("inbox", json!({}));
+    assert!(NOTES.iter().all(|(_, note)| text.contains(note)), "{text}");
+    costs.push(("read ten", cost));
+    costs.push(("ack ten", tools.call("inbox", json!({"ack":10})).1));
+
+    let mut agent = bob.answerer(json!({"answer":["query","delegate"]}));
+    let args = json!({"peer":"bob","question":QUESTION});
+    let id = tools.begin("ask", &args);
+    agent.answer_one(ANSWER);
+    let (text, cost) = tools.finish(id, "ask", &args);
+    assert!(text.contains(ANSWER), "{text}");
+    costs.push(("ask", cost));
+
+    let args = json!({"peer":"bob","task":TASK,"secs":60});
+    let id = tools.begin("delegate", &args);
+    let work = agent.request();
+    tools.steady.text(work["id"].as_str().unwrap());
+    agent.reply(&work, "ack", json!({"accepted":true}));
+    agent.reply(&work, "result", result());
+    let (text, cost) = tools.finish(id, "delegate", &args);
+    assert!(text.contains(RESULT), "{text}");
+    costs.push(("delegate", cost));
+
+    let (topic, note) = NOTES[0];
+    costs.push(("notify", tools.call("notify", json!({"peer":"bob","topic":topic,"data":note})).1));
+
+    // It is woken, and answers. What wakes it stands in an element whose attributes are the message's meta.
+    let mut asker = bob.client();
+    let asked = asker.ask("alice", QUESTION, json!({}));
+    let wake = loop {
+        let wake = tools.mcp.woken();
+        if wake["meta"]["kind"] == "query" {
+            break wake;
+        }
+    };
+    let meta = wake["meta"].as_object().unwrap().iter();
+    let meta: String = meta.map(|(name, value)| format!(" {name}={value}")).collect();
+    let content = wake["content"].as_str().unwrap();
+    let args = json!({"id":wake["meta"]["id"],"text":ANSWER});
+    let id = tools.begin("reply", &args);
+    let (said, _) = tools.finish(id, "reply", &args);
+    // The first digits of an id, which are others in each run.
+    let digits = wake["meta"]["id"].as_str().unwrap();
+    let steady = |text: String| tokens(&text.replace(digits, "5f2c8a31"));
+    let writes = steady(json!({"name":"reply","arguments":args}).to_string());
+    let woken = steady(format!("<channel source=\"axon\"{meta}>\n{content}\n</channel>"));
+    let cost = Cost::new(writes, woken + tokens(&said));
+    assert_eq!(asker.finish(&asked)["response"]["payload"]["summary"], ANSWER);
+    costs.push(("answer", cost));
+    costs
+}
+
 // ---- The figures ------------------------------------------------------------------------------------------
 
 fn result() -> Value {
@@ -287,14 +378,14 @@ fn of(costs: &Costs, exchange: &str) -> Option<Cost> {
 
 #[test]
 fn no_exchange_costs_more_tokens_than_it_did() {
-    let ours = [command_line(false), command_line(true), socket()];
+    let ours = [command_line(false), command_line(true), socket(), mcp()];
     let cell = |cost: Option<Cost>| cost.map_or_else(|| "-".to_owned(), |cost| cost.to_string());
     let mut table = format!("\n| tokens: written + read | {} |", WAYS.join(" | "));
     table += &VERSIONS.map(|version| format!(" A2A {version} |")).concat();
-    table += "\n|---|---|---|---|---|---|\n";
+    table += "\n|---|---|---|---|---|---|---|\n";
     let mut faults = Vec::new();
     for exchange in EXCHANGES {
-        let counted = [0, 1, 2].map(|way| of(&ours[way], exchange));
+        let counted = [0, 1, 2, 3].map(|way| of(&ours[way], exchange));
         // An answer is what is asked, seen from the other side.
         let beside = VERSIONS.map(|version| match exchange {
             "answer" => a2a(version, "ask").map(|cost| Cost::new(cost.reads, cost.writes)),
