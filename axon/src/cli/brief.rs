@@ -99,6 +99,7 @@ mod tests {
             "config",
             "doctor",
             "examples",
+            "conform",
             "completions",
             "man",
             "service",
