@@ -97,7 +97,7 @@ pub fn run(args: DaemonArgs) -> Result<End, DriverError> {
     let config = Config::load(&args.root.config())?;
     let public = std::fs::read_to_string(args.root.identity_pub()).ok();
     let (identity, made) = Identity::load_or_create(&args.root)?;
-    let strange = |text: &String| match text.parse::<axon_proto::id::PublicKey>() {
+    let strange = |text: &String| match text.trim().parse::<axon_proto::id::PublicKey>() {
         // A new identity was made, and there was no time left for its copy.
         Ok(key) => key != identity.public && !old_keys::was_ours(&args.root, key.agent_id()),
         Err(_) => true,
