@@ -47,8 +47,8 @@ const NOTES: [(&str, &str); 10] = [
 
 /// The most that each exchange may cost: what it costs now. One that costs less lowers its number here.
 ///
-/// Through the command line as it prints into a pipe, with `--plain`, through the socket, and through MCP: what
-/// is written and what is read.
+/// Through the command line as it prints into a pipe, with `--plain`, through the socket, and through MCP:
+/// what is written and what is read.
 const CEILINGS: &[(&str, [Option<Cost>; 4])] = &[
     ("connect", [None, None, cost(14, 78), None]),
     ("ask", [cost(11, 80), cost(13, 11), cost(30, 175), cost(21, 24)]),
@@ -266,7 +266,7 @@ fn socket() -> Costs {
     costs
 }
 
-// ---- Through MCP -------------------------------------------------------------------------------------------
+// ---- Through MCP ------------------------------------------------------------------------------------------
 
 /// An agent with the tools: the names and arguments that it writes, and the texts that it reads. The tools
 /// themselves, read once, are counted in `tests/mcp.rs`; structured output says the same for programs.
