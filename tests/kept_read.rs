@@ -75,7 +75,7 @@ fn read_is_told_over_kills_of_both() {
     alice.up();
     wait_outbox(&mut alice.client(), &id, "read");
     crash_alone(&mut alice);
-    // What was seen may not have been on disk yet. Then it was not acknowledged, and bob says it again.
+    // What was seen may not have been on disk yet. Then bob has not heard that we know, and says it again.
     wait_outbox(&mut alice.client(), &id, "read");
 }
 

@@ -97,7 +97,7 @@ pub struct Held {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wants_read: bool,
     /// Word that it was read has overtaken the answer.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub was_read: bool,
     /// The client that sent it, as long as the daemon runs.
     #[serde(skip)]

@@ -59,7 +59,7 @@ fn without_faults_nothing_is_refused_for_want_of_a_way() {
 /// Each write, sync and name of one node, and each message of all, goes wrong once.
 #[test]
 fn every_call_to_the_disk_and_every_message_may_fail() {
-    let calm = Plan { seed: 5, nodes: 2, steps: 350, faults: false, ..SMALL };
+    let calm = Plan { seed: 5, nodes: 2, steps: 400, faults: false, ..SMALL };
     let whole = holds(calm);
     assert!(whole.disk_calls > 90 && whole.sends > 30, "{} and {}", whole.disk_calls, whole.sends);
     let disk = (1..=whole.disk_calls).flat_map(|n| [Once::Disk(n), Once::Power(n)]);

@@ -10,8 +10,8 @@ use super::storing::{After, Reading, disk_error};
 use super::timers::Key;
 use super::{ClientId, Effect, Node, Now, Of};
 use crate::agents::Speaks;
-use crate::error::{IpcCode, IpcError, PeerCode};
-use crate::family::{Ended, GivenUp, Input as FamilyInput, NoAnswer};
+use crate::error::{IpcCode, IpcError, PeerCode, Refusal};
+use crate::family::{Ended, GivenUp, Inbound, Input as FamilyInput, NoAnswer};
 use crate::id::{AgentId, MsgId};
 use crate::ipc::{Command, Line};
 use crate::limits::{
@@ -509,15 +509,22 @@ impl Node {
         self.note(trimmed);
     }
 
-    /// A peer says that a message of ours was read there.
-    pub(super) fn was_read(&mut self, now: Now, by: AgentId, id: MsgId, read: bool) -> bool {
-        let Some(held) = self.outbox.find(id) else { return true };
+    /// A peer says that a message of ours was read there. Gives what has to be on disk before the peer is told
+    /// that we know; an error when the message was not sent to it.
+    pub(super) fn was_read(
+        &mut self,
+        now: Now,
+        by: AgentId,
+        id: MsgId,
+        read: bool,
+    ) -> Result<Option<Write>, ()> {
+        let Some(held) = self.outbox.find(id) else { return Ok(None) };
         if held.to != by {
-            return false;
+            return Err(());
         }
         let (n, state) = (held.n, held.state);
         if !read || !held.wants_read {
-            return true;
+            return Ok(None);
         }
         if matches!(state, State::Sent | State::Delivered) {
             self.outbox_change(now, n, State::Read, None, None);
@@ -525,7 +532,19 @@ impl Node {
             // The answer on its own stream says first that it has arrived.
             held.was_read = true;
         }
-        true
+        Ok(self.outbox.get(n).map(|held| held.write()))
+    }
+
+    /// Word that a message was read is on disk, or could not be written.
+    pub(super) fn read_is_stored(&mut self, now: Now, message: &Inbound, outcome: Result<(), CommitError>) {
+        if outcome.is_ok() {
+            return self.receipt(now, message);
+        }
+        let (from, id) = (message.envelope.from, message.envelope.id);
+        // So that it is taken when it comes again.
+        self.replay.forget(from, id);
+        let refusal = Refusal::new(PeerCode::Overloaded, "this daemon cannot write to its disk now");
+        self.refuse(now, message.stream, from, Some(id), &refusal);
     }
 
     // --- the command ---

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::held::ToHold;
 use super::inbox::sender_of;
 use super::outgoing::Origin;
-use super::storing::Reading;
+use super::storing::{After, Reading};
 use super::timers::Key;
 use super::{ClientId, ConnId, Effect, Node, Now, Of, StreamId};
 use crate::agents::{Client, Work};
@@ -21,7 +21,7 @@ use crate::ipc::{Line, offered_line};
 use crate::limits::{QUEUED_REQUESTS_MAX, REQUEST_TIMEOUT_MS};
 use crate::mailbox::Shown;
 use crate::scope::Right;
-use crate::store::{Read, Write};
+use crate::store::{CommitError, Read, Write};
 use crate::wire::{Envelope, decode, to_raw};
 
 /// What a list of what families decide may keep of its room between two uses.
@@ -219,15 +219,20 @@ impl Node {
                     self.out.push(Effect::Line { client: *client, line: line.clone(), of: Of::Several });
                 }
             }
-            Act::WasRead { by, id, read, message } => {
-                if self.was_read(now, by, id, read) {
-                    self.receipt(now, &message);
-                } else {
+            Act::WasRead { by, message, .. } if !self.disk_has_room_for(by) => {
+                self.read_is_stored(now, &message, Err(CommitError::Disk("too much waits for it".into())));
+            }
+            Act::WasRead { by, id, read, message } => match self.was_read(now, by, id, read) {
+                Ok(None) => self.receipt(now, &message),
+                Ok(Some(write)) => {
+                    self.commit(vec![write], After::ReadTold(Box::new(message)));
+                }
+                Err(()) => {
                     let why = "ref is no message that was sent to you";
                     let refusal = Refusal::new(PeerCode::NotAuthorized, why);
                     acts.push_back(Act::Drop { message, refusal });
                 }
-            }
+            },
             Act::Knock { message, knock } => self.knock(now, &message, &knock),
             Act::Rekey { message, rekey } => self.peer_rekey(now, &message, &rekey),
             Act::Answer { client, req_id, result } => {

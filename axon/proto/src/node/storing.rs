@@ -45,6 +45,8 @@ pub(super) enum After {
     Advert(Box<Advertising>),
     /// A message of ours may leave.
     Leave(Token),
+    /// A peer hears that we know what it has told: a message of ours was read.
+    ReadTold(Box<Inbound>),
     /// A message is held; with it, an open request has had its last word.
     Held { n: u64, ends: Option<(MsgId, Ended)> },
 }
@@ -212,6 +214,7 @@ impl Node {
                 let outcome = outcome.map(|()| String::new()).map_err(|error| disk_error(&error).message);
                 self.go_on(now, *chain, outcome);
             }
+            After::ReadTold(message) => self.read_is_stored(now, &message, outcome),
             After::SetAside { n, message, again } => self.is_set_aside(now, n, &message, again, outcome),
             After::Advert(advert) => self.advertised(now, *advert, outcome),
             After::Leave(token) => self.may_leave(now, token, outcome),
