@@ -509,8 +509,8 @@ impl Node {
         self.note(trimmed);
     }
 
-    /// A peer says that a message of ours was read there. Gives what has to be on disk before the peer is told
-    /// that we know; an error when the message was not sent to it.
+    /// A peer says that a message of ours was read there. Gives what has to be on disk before the peer is
+    /// told that we know; an error when the message was not sent to it.
     pub(super) fn was_read(
         &mut self,
         now: Now,
