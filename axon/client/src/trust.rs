@@ -28,6 +28,26 @@ words! {
     }
 }
 
+impl Trust {
+    /// Whether this is at least that level. A word that this crate does not know is no more than `unknown`.
+    ///
+    /// ```
+    /// use axon_client::Trust;
+    ///
+    /// assert!(Trust::Trusted.reaches(&Trust::Known) && !Trust::Unknown.reaches(&Trust::Known));
+    /// assert!(!Trust::from("friend").reaches(&Trust::Known));
+    /// ```
+    pub fn reaches(&self, least: &Self) -> bool {
+        let height = |level: &Self| match level {
+            Self::Trusted => 3,
+            Self::Known => 2,
+            Self::Unknown | Self::Other(_) => 1,
+            Self::Blocked => 0,
+        };
+        height(self) >= height(least)
+    }
+}
+
 words! {
     /// How far two agents are paired.
     PairState {

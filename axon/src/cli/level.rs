@@ -1,4 +1,5 @@
-//! From which level of trust on a message wakes somebody: `--trust` of `listen` and `answer`.
+//! From which level of trust on a message wakes somebody: `--trust` of `listen`,
+//! `answer`, `inbox` and `mcp`.
 //!
 //! Anybody on the local network can be a peer of level `unknown`. What such a peer sends is kept and counted,
 //! but starts nothing by itself.
@@ -13,21 +14,12 @@ pub const LEVELS: [&str; 3] = ["unknown", "known", "trusted"];
 /// Whether a sender is trusted less than this. A daemon of before trust levels says nothing, and knows only
 /// peers that its owner named.
 pub fn is_below(sender: &Sender, level: &Trust) -> bool {
-    sender.trust.as_ref().is_some_and(|trust| rank(trust) < rank(level))
+    sender.trust.as_ref().is_some_and(|trust| !trust.reaches(level))
 }
 
 /// Why a request is not taken, for its sender.
 pub fn refusal(level: &Trust) -> String {
     format!("this agent takes requests from peers that are {level} here: its owner can run `axon trust`")
-}
-
-fn rank(trust: &Trust) -> u8 {
-    match trust {
-        Trust::Trusted => 3,
-        Trust::Known => 2,
-        // A word that is not known here is trusted no more than nobody.
-        _ => 1,
-    }
 }
 
 #[cfg(test)]

@@ -7,10 +7,9 @@ use axon_client::Trust;
 use tokio::net::TcpListener;
 
 use super::output::{CliError, CliResult, EXIT_DONE};
-use super::{Context, mcp_install};
+use super::{Context, level, mcp_install};
 use crate::bridge::mcp;
 use crate::bridge::mcp::hub::{Config, Hub, When};
-use crate::bridge::mcp::server::level;
 use crate::disk::token;
 
 /// Let an agent that speaks MCP talk through this daemon, on standard input and output or over HTTP.
@@ -34,8 +33,8 @@ pub struct Args {
     #[arg(long, value_name = "WHEN", default_value = "present")]
     answer: When,
     /// Lowest level of peers whose words reach the agent unasked: unknown, known, trusted
-    #[arg(long, value_name = "LEVEL", default_value = "known", value_parser = level)]
-    trust: Trust,
+    #[arg(long, value_name = "LEVEL", default_value = level::WAKES, value_parser = level::LEVELS)]
+    trust: String,
     /// Whose cursor in the inbox it reads and moves; a scoped socket has its own
     #[arg(long, value_name = "NAME", default_value = "mcp")]
     consumer: String,
@@ -51,7 +50,12 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
         return mcp_install::run(cx, args).await;
     }
     let socket = cx.socket.clone().unwrap_or_else(|| cx.root.socket());
-    let config = Config { socket, consumer: args.consumer, floor: args.trust, answer: args.answer };
+    let config = Config {
+        socket,
+        consumer: args.consumer,
+        floor: Trust::from(args.trust.as_str()),
+        answer: args.answer,
+    };
     let stopped = |error: std::io::Error| CliError::local("io", format!("cannot go on: {error}"));
     let Some(addr) = args.http else {
         mcp::serve_stdio(Hub::start(config)).await.map_err(stopped)?;

@@ -558,14 +558,8 @@ impl Hub {
                 self.handed(client, event).await;
             }
             self.attached.send_replace(true);
-            loop {
-                tokio::select! {
-                    event = client.next_event() => match event {
-                        Ok(event) => self.handed(client, event).await,
-                        Err(_) => return,
-                    },
-                    () = self.wanted(false) => break,
-                }
+            if !self.take_while(client, true).await {
+                return;
             }
             self.attached.send_replace(false);
             // What is held stays; nothing new comes.
@@ -573,14 +567,21 @@ impl Hub {
             if client.subscribe(&rest).await.is_err() {
                 return;
             }
-            loop {
-                tokio::select! {
-                    event = client.next_event() => match event {
-                        Ok(event) => self.handed(client, event).await,
-                        Err(_) => return,
-                    },
-                    () = self.wanted(true) => break,
-                }
+            if !self.take_while(client, false).await {
+                return;
+            }
+        }
+    }
+
+    /// Takes what comes for as long as requests are wanted, or are not; false when the connection has ended.
+    async fn take_while(&self, client: &Client, wanted: bool) -> bool {
+        loop {
+            tokio::select! {
+                event = client.next_event() => match event {
+                    Ok(event) => self.handed(client, event).await,
+                    Err(_) => return false,
+                },
+                () = self.wanted(!wanted) => return true,
             }
         }
     }
@@ -647,13 +648,7 @@ impl Hub {
         let peers = client.peers().await.unwrap_or_default();
         let mut state = self.state();
         for row in open.into_iter().take(REQUESTS_MAX as usize) {
-            let peer = peers.iter().find(|peer| peer.id == row.peer);
-            let author = Author {
-                name: peer.and_then(|peer| peer.name.clone()),
-                claimed: peer.is_some_and(|peer| peer.claimed),
-                trust: peer.and_then(|peer| peer.trust.clone()),
-                id: row.peer,
-            };
+            let author = Author::among(&peers, &row.peer);
             let left = row.deadline_ms.map(|at| Duration::from_millis(until_then(at)));
             let deadline = left.and_then(|left| Instant::now().checked_add(left));
             let (text, kind) = (row.task.unwrap_or_default(), "delegate".to_owned());

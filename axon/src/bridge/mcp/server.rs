@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use axon_client::Trust;
 use rmcp::ErrorData;
 use rmcp::ServerHandler;
 use rmcp::model::{
@@ -500,14 +499,6 @@ async fn channel(peer: &Peer<RoleServer>, content: String, meta: Map<String, Val
     peer.send_notification(ServerNotification::CustomNotification(notification)).await.is_ok()
 }
 
-/// The level by its name, for the command line.
-pub fn level(name: &str) -> Result<Trust, String> {
-    match Trust::from(name) {
-        Trust::Other(_) | Trust::Blocked => Err("give unknown, known or trusted".to_owned()),
-        level => Ok(level),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -546,11 +537,5 @@ mod tests {
         let over = wakes.over_in(at(60_000)).unwrap();
         assert!(over <= WAKE_EVERY * WAKES_AGAIN, "{over:?}");
         assert!(wakes.is_over(at(60_000) + over) && wakes.over_in(at(70_000)).is_none());
-    }
-
-    #[test]
-    fn levels_are_named() {
-        assert_eq!(level("known"), Ok(Trust::Known));
-        assert!(level("blocked").is_err() && level("friend").is_err());
     }
 }

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use axon_client::{Delegation, Message, Sender, Trust};
+use axon_client::{Delegation, Message, Peer, Sender, Trust};
 use serde_json::{Map, Value};
 
 /// Characters of one message's text where several are shown.
@@ -34,6 +34,22 @@ impl Author {
             claimed: sender.claimed,
             trust: sender.trust.clone(),
         }
+    }
+
+    /// A peer, as the daemon lists it.
+    pub fn of_peer(peer: &Peer) -> Self {
+        Self {
+            id: peer.id.clone(),
+            name: peer.name.clone(),
+            claimed: peer.claimed,
+            trust: peer.trust.clone(),
+        }
+    }
+
+    /// The peer with this id among these; of one that is none, the id alone.
+    pub fn among(peers: &[Peer], id: &str) -> Self {
+        let peer = peers.iter().find(|peer| peer.id == id);
+        peer.map_or_else(|| Self { id: id.to_owned(), ..Self::default() }, Self::of_peer)
     }
 
     /// What a model calls it: a name given here, or else its id.
@@ -71,12 +87,7 @@ pub fn short(id: &str) -> String {
 
 /// Whether a level is at least another; one that is not known here is the lowest.
 pub fn reaches(trust: Option<&Trust>, floor: &Trust) -> bool {
-    let height = |trust: &Trust| match trust {
-        Trust::Trusted => 2,
-        Trust::Known => 1,
-        _ => 0,
-    };
-    trust.map_or(0, height) >= height(floor)
+    trust.unwrap_or(&Trust::Unknown).reaches(floor)
 }
 
 /// What a message says, as text.

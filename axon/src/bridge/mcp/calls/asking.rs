@@ -4,9 +4,9 @@ use axon_client::{Peer, Query, SendOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Done, Outcome, WAIT_SECS, author, author_of, millis, peer_row, said_by, secs, unsent};
+use super::{Done, Outcome, WAIT_SECS, millis, peer_row, said_by, secs, unsent};
 use crate::bridge::mcp::hub::Hub;
-use crate::bridge::mcp::words;
+use crate::bridge::mcp::words::{self, Author};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,7 +18,7 @@ pub(super) async fn peers(hub: &Hub, args: PeersArgs) -> Outcome {
     if let Some(peer) = args.peer.filter(|peer| !peer.is_empty()) {
         let own = hub.own().await?;
         let answer = own.client.discover(&peer).await?.into_answer()?;
-        let author = author(&own.client.peers().await.unwrap_or_default(), &answer.from);
+        let author = Author::among(&own.client.peers().await.unwrap_or_default(), &answer.from);
         let said: Value = answer.payload()?;
         return Ok(Done { text: author.quote(&said.to_string()), fields: json!({"capabilities": said}) });
     }
@@ -35,7 +35,7 @@ pub(super) async fn peers(hub: &Hub, args: PeersArgs) -> Outcome {
 
 /// A peer, on a line. What it calls itself stays within its quotes.
 fn line(peer: &Peer) -> String {
-    let author = author_of(peer);
+    let author = Author::of_peer(peer);
     let claims = peer.name.as_ref().filter(|_| peer.claimed);
     let claims = claims.map(|name| format!(" (calls itself \"{}\")", words::bare(name)));
     format!("{}{} {} {}", author.label(), claims.unwrap_or_default(), author.level(), peer.status)
@@ -62,7 +62,7 @@ pub(super) async fn ask(hub: &Hub, args: AskArgs) -> Outcome {
     let sent = own.client.query(&args.peer, &query).await?;
     let id = sent.msg_id.clone();
     let answer = sent.into_answer()?;
-    let author = author(&own.client.peers().await.unwrap_or_default(), &answer.from);
+    let author = Author::among(&own.client.peers().await.unwrap_or_default(), &answer.from);
     let summary = answer.text("summary").unwrap_or_else(|| answer.payload.get().to_owned());
     let mut fields = said_by(&author, &summary);
     fields.insert("id".to_owned(), id.into());

@@ -54,7 +54,7 @@ impl Fault {
                     Ok(client) => client.peers().await.unwrap_or_default(),
                     Err(_) => Vec::new(),
                 };
-                let author = author(&peers, &from);
+                let author = Author::among(&peers, &from);
                 let said = author.quote(&message);
                 format!("{}: {} refused or failed:\n{said}", words::kind(&code), author.label())
             }
@@ -167,10 +167,12 @@ fn millis(span: Duration) -> u64 {
 
 /// A peer, as programs read it.
 pub fn peer_row(peer: &Peer) -> Value {
-    let trust = author_of(peer).level().to_owned();
+    let trust = Author::of_peer(peer).level().to_owned();
     let mut row = json!({"id": peer.id, "trust": trust, "status": peer.status});
     // One that is not what it looks like could be taken for another's.
-    if let Some(name) = peer.name.as_ref().filter(|name| peer.claimed || author_of(peer).label() == **name) {
+    if let Some(name) =
+        peer.name.as_ref().filter(|name| peer.claimed || Author::of_peer(peer).label() == **name)
+    {
         row["name"] = name.as_str().into();
     }
     if peer.claimed {
@@ -180,15 +182,6 @@ pub fn peer_row(peer: &Peer) -> Value {
         row["rtt_ms"] = ms.into();
     }
     row
-}
-
-fn author_of(peer: &Peer) -> Author {
-    Author { id: peer.id.clone(), name: peer.name.clone(), claimed: peer.claimed, trust: peer.trust.clone() }
-}
-
-fn author(peers: &[Peer], id: &str) -> Author {
-    let peer = peers.iter().find(|peer| peer.id == id);
-    peer.map_or_else(|| Author { id: id.to_owned(), ..Author::default() }, author_of)
 }
 
 fn said_by(author: &Author, text: &str) -> Map<String, Value> {

@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Done, Fault, Outcome, WAIT_SECS, author, came, said_by, secs, unsent};
+use super::{Done, Fault, Outcome, WAIT_SECS, came, said_by, secs, unsent};
 use crate::bridge::mcp::hub::{Change, Hub, Own};
-use crate::bridge::mcp::words::{self, outcome, short};
+use crate::bridge::mcp::words::{self, Author, outcome, short};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,7 +65,10 @@ pub(super) async fn delegate(hub: &Hub, args: DelegateArgs, cx: &RequestContext<
         let answer = sent.into_answer()?;
         if let Some(why) = answer.refusal() {
             let peers = own.client.peers().await.unwrap_or_default();
-            return Err(Fault::usage(format!("declined:\n{}", author(&peers, &answer.from).quote(&why))));
+            return Err(Fault::usage(format!(
+                "declined:\n{}",
+                Author::among(&peers, &answer.from).quote(&why)
+            )));
         }
     }
     let Some(span) = span else {
@@ -189,7 +192,7 @@ pub(super) async fn told(hub: &Hub, row: &Delegation) -> Done {
         Ok(client) => client.peers().await.unwrap_or_default(),
         Err(_) => Vec::new(),
     };
-    let author = author(&peers, &row.peer);
+    let author = Author::among(&peers, &row.peer);
     let mut fields = Map::new();
     let mut text = format!("{} {}", row.state, short(&row.id));
     if let Some((said, data)) = outcome(row) {
@@ -253,14 +256,15 @@ impl<'a> Progress<'a> {
 
 /// Whether a delegation is work that a peer below the floor has brought, whose words nobody has asked for.
 pub fn is_below(hub: &Hub, row: &Delegation, peers: &[Peer]) -> bool {
-    row.direction == Direction::In && !words::reaches(author(peers, &row.peer).trust.as_ref(), hub.floor())
+    row.direction == Direction::In
+        && !words::reaches(Author::among(peers, &row.peer).trust.as_ref(), hub.floor())
 }
 
 /// The beginning of a delegation's task, on one line: that of a peer as the peer's.
 pub fn task_line(row: &Delegation, peers: &[Peer], chars: usize) -> String {
     let (task, _) = words::brief(row.task.as_deref().unwrap_or_default(), chars);
     let line = match row.direction {
-        Direction::In => author(peers, &row.peer).quote(task),
+        Direction::In => Author::among(peers, &row.peer).quote(task),
         _ => words::harmless(task),
     };
     line.replace('\n', " ")
@@ -268,7 +272,7 @@ pub fn task_line(row: &Delegation, peers: &[Peer], chars: usize) -> String {
 
 /// A delegation, as programs read it.
 pub fn delegation_row(row: &Delegation, peers: &[Peer]) -> Value {
-    let author = author(peers, &row.peer);
+    let author = Author::among(peers, &row.peer);
     let mut fields = json!({
         "id": row.id, "peer": row.peer, "from": author.label(), "trust": author.level(),
         "direction": row.direction.as_str(), "state": row.state.as_str(),
