@@ -279,7 +279,8 @@ fn two_daemons_with_much_in_flight_and_one_of_them_killed() {
 #[test]
 fn two_daemons_with_long_answers_that_come_all_at_once() {
     // shows: WF-PIPE-2, WF-PIPE-4, WF-PIPE-6, WF-STR-11
-    let (alice, bob) = pair_with("", "");
+    // Both have just dialled: for a moment there may be two connections, and each takes its 256.
+    let (alice, bob) = pair_with("", "[policy.known]\nin_flight_max = 1024\n");
     let mut agent = agent(&bob, 256);
     let mut clients = [alice.client(), alice.client()];
     let asked: Vec<Vec<String>> = clients
