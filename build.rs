@@ -1,6 +1,7 @@
 //! Link options that Cargo's profile has no word for. Why: `spec/decisions/0007-a-small-daemon.md`.
 
 use std::env;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -11,6 +12,7 @@ const ORDER: &str = "axon/link/daemon.order";
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed={ORDER}");
+    println!("cargo:rustc-env=AXON_BUILD={:016x}", build());
     let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
     let release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
     if !release || target("OS") != "linux" || target("ENV") != "gnu" {
@@ -27,6 +29,28 @@ fn main() {
         if links_with(args) {
             args.iter().for_each(|arg| println!("cargo:rustc-link-arg-bins={arg}"));
         }
+    }
+}
+
+/// Which build this is: what all sources hash to. Two programs of one build have the same.
+fn build() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    env::var("PROFILE").unwrap_or_default().hash(&mut hasher);
+    for place in ["axon/src", "axon/proto/src", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo:rerun-if-changed={place}");
+        hash(Path::new(place), &mut hasher);
+    }
+    hasher.finish()
+}
+
+fn hash(path: &Path, hasher: &mut DefaultHasher) {
+    if let Ok(dir) = std::fs::read_dir(path) {
+        let mut inside: Vec<PathBuf> = dir.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        inside.sort();
+        inside.iter().for_each(|path| hash(path, hasher));
+    } else if let Ok(bytes) = std::fs::read(path) {
+        path.hash(hasher);
+        bytes.hash(hasher);
     }
 }
 

@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ const ALLOCATOR: [(&str, &str); 3] = [
 ];
 
 /// The command line as it was understood.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
     /// The root's directory.
     pub root: PathBuf,
@@ -51,7 +51,18 @@ pub struct Plan {
     pub quiet: bool,
     /// Failures as JSON.
     pub json: bool,
+    /// Which build has made this plan.
+    #[serde(default)]
+    pub build: String,
+    /// The program to go on with, where the daemon's own one is of another build.
+    #[serde(default)]
+    pub program: PathBuf,
 }
+
+/// Which build this is: programs of one build understand each other's plans.
+pub const BUILD: &str = env!("AXON_BUILD");
+/// The daemon's own program, beside `axon`.
+const DAEMON: &str = "axond";
 
 impl Plan {
     /// The plan of an image that was started by [`Plan::start_anew`].
@@ -63,15 +74,43 @@ impl Plan {
     }
 
     /// Turns this process into the daemon's image. Returns only when that is not possible.
+    ///
+    /// The image is that of `axond`, where it lies beside this program, and else another of this program.
     pub fn start_anew(&self) -> io::Error {
-        match (std::env::current_exe(), serde_json::to_string(self)) {
-            (Ok(program), Ok(text)) => {
-                let plan = format!("{PLAN}{text}");
-                Command::new(program).arg0(NAME).arg(plan).envs(ALLOCATOR).exec()
-            }
-            (Err(error), _) => error,
-            (_, Err(error)) => error.into(),
+        let program = match std::env::current_exe() {
+            Ok(program) => program,
+            Err(error) => return error,
+        };
+        let daemon = program.with_file_name(DAEMON);
+        if daemon.is_file() {
+            // Where it cannot be run, this program can.
+            self.turn_into(&daemon, program.clone());
         }
+        self.turn_into(&program, PathBuf::new())
+    }
+
+    fn turn_into(&self, image: &Path, program: PathBuf) -> io::Error {
+        let plan = Self { build: BUILD.to_owned(), program, ..self.clone() };
+        match serde_json::to_string(&plan) {
+            Ok(text) => {
+                let plan = format!("{PLAN}{text}");
+                Command::new(image).arg0(NAME).arg(plan).envs(ALLOCATOR).exec()
+            }
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Goes on in the program that has made this plan, where that is of another build than this one. Returns
+    /// only when it is of the same, or cannot be run.
+    pub fn return_to_its_build(&self) -> Option<io::Error> {
+        if self.build == BUILD || self.program.as_os_str().is_empty() {
+            return None;
+        }
+        let text = match serde_json::to_string(&Self { program: PathBuf::new(), ..self.clone() }) {
+            Ok(text) => text,
+            Err(error) => return Some(error.into()),
+        };
+        Some(Command::new(&self.program).arg0(NAME).arg(format!("{PLAN}{text}")).exec())
     }
 
     /// Runs the daemon. One that is to start again does so in a new image of the same process.

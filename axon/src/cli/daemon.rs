@@ -34,6 +34,8 @@ pub(super) fn run(cx: &Context, args: Args) -> CliResult {
         verbose: cx.out.verbose,
         quiet: cx.out.quiet,
         json: cx.out.json,
+        build: String::new(),
+        program: std::path::PathBuf::new(),
     };
     let error = plan.start_anew();
     cx.out.detail(|| format!("the daemon keeps the memory of its command line: {error}"));

@@ -70,6 +70,22 @@ mod wait;
 mod when;
 mod whoami;
 
+/// Runs the daemon's image, in the program that has nothing else.
+pub fn run_image(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let out = Out::new(false, true, false, 0);
+    let Some(plan) = Plan::of_this_image(&args) else {
+        let text = "axond is what `axon daemon` turns into: run that";
+        return ExitCode::from(out.fail(&CliError::usage(text)));
+    };
+    if let Some(error) = plan.return_to_its_build() {
+        let text =
+            format!("axond and axon are of different builds, and axon cannot be run ({error}): install both");
+        return ExitCode::from(out.fail(&CliError::local("io", text)));
+    }
+    ExitCode::from(daemon::ended(&plan, plan.serve()))
+}
+
 /// Runs the command that these arguments name, and gives the exit code that tells how it went.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
