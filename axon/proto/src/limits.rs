@@ -249,3 +249,40 @@ pub const PURGE_MS: u64 = 1_000;
 pub const LINE_MS: u64 = 5_000;
 /// Places for clients that those without a complete line never hold.
 pub const PLACES_KEPT: usize = 8;
+
+/// The name of a topic, or a filter, in bytes.
+pub const TOPIC_BYTES_MAX: usize = 256;
+/// Levels of a topic.
+pub const TOPIC_LEVELS_MAX: usize = 16;
+/// What is signed of a batch, in bytes: it fits a message with all around it.
+pub const BATCH_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1_024;
+/// Messages in one batch.
+pub const BATCH_MESSAGES_MAX: usize = 64;
+/// How old a batch may be when it comes, and how far ahead its time.
+pub const BATCH_AGE_MS_MAX: u64 = 300_000;
+/// Publishers whose numbers are remembered.
+pub const TOPIC_PUBLISHERS_MAX: usize = 1_024;
+/// Numbers remembered of one publisher.
+pub const TOPIC_SEEN_PER_PUBLISHER_MAX: usize = 4_096;
+/// Batches that can be given to neighbours, in bytes.
+pub const TOPIC_CACHE_BYTES_MAX: usize = 1_048_576;
+/// How long a batch can be given.
+pub const TOPIC_CACHE_MS: u64 = 60_000;
+/// How long announcements wait to go together.
+pub const TOPIC_ANNOUNCE_MS: u64 = 50;
+/// How long a batch that was announced may take before it is asked for.
+pub const TOPIC_WANT_MS: u64 = 300;
+/// How long the first that was asked may take before the next is.
+pub const TOPIC_WANT_AGAIN_MS: u64 = 200;
+/// Neighbours that are remembered to have a missing batch.
+pub const TOPIC_ANNOUNCERS_MAX: usize = 8;
+/// Missing batches that one neighbour has announced first.
+pub const TOPIC_MISSING_PER_PEER_MAX: usize = 1_024;
+/// Trees, by publisher and topic, of which lazy neighbours are remembered.
+pub const TOPIC_TREES_MAX: usize = 1_024;
+/// So many hops closer makes a neighbour the better giver.
+pub const TOPIC_CLOSER_HOPS: u16 = 7;
+/// How long after the last batch of a burst neighbours compare what they have.
+pub const TOPIC_SUM_MS: u64 = 2_000;
+/// How long after that once more, and how often within a long burst.
+pub const TOPIC_SUM_AGAIN_MS: u64 = 10_000;

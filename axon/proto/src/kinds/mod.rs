@@ -2,6 +2,7 @@
 
 pub mod core;
 pub mod pairing;
+pub mod topics;
 
 use crate::family::Family;
 

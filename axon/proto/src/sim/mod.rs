@@ -15,6 +15,7 @@ mod faults;
 mod host;
 mod net;
 mod rng;
+pub mod topics;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

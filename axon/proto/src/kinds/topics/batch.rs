@@ -1,0 +1,194 @@
+//! A batch: messages of one publisher on one topic under one signature. It goes from neighbour to neighbour as
+//! it is; what is signed is kept as the bytes that came.
+//!
+//! Source: `spec/kinds/topics.md`, "Batches".
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use super::name::Topic;
+use crate::id::{AgentId, PublicKey};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
+use crate::wire::plain;
+
+/// What the signed bytes begin with, so that no signature made for something else fits.
+const DOMAIN: &[u8] = b"axon topic 1\n";
+
+/// One that was read and whose publisher's id goes with its key. Nothing is said of its signature yet.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Who published it.
+    pub from: AgentId,
+    /// Their key.
+    pub key: PublicKey,
+    /// On which topic.
+    pub topic: Topic,
+    /// The number of its first message among those of its publisher; the next one counts on from its last.
+    pub seq: u64,
+    /// When it was published, in Unix milliseconds.
+    pub ts_ms: u64,
+    /// How many messages it has.
+    pub count: usize,
+    /// What it adds to the sum of a topic: eight bytes of the hash of what is signed.
+    pub mark: u64,
+    /// What is signed: a JSON object, as it came.
+    pub signed: Box<RawValue>,
+    /// The signature.
+    pub sig: [u8; 64],
+}
+
+/// What a batch is known by. Whoever signs two batches with one number is heard once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId {
+    /// Its publisher.
+    pub from: AgentId,
+    /// The number of its first message.
+    pub seq: u64,
+}
+
+/// What is signed.
+#[derive(Serialize, Deserialize)]
+struct Signed<'a> {
+    from: AgentId,
+    key: std::borrow::Cow<'a, str>,
+    topic: std::borrow::Cow<'a, str>,
+    seq: u64,
+    ts: u64,
+    #[serde(borrow)]
+    messages: Vec<&'a RawValue>,
+}
+
+impl Batch {
+    /// What a publisher has to sign, and is to be given to [`Self::read`] with the signature.
+    pub fn to_sign(
+        key: &PublicKey,
+        topic: &Topic,
+        seq: u64,
+        ts_ms: u64,
+        messages: &[&RawValue],
+    ) -> Box<RawValue> {
+        crate::wire::to_raw(&Signed {
+            from: key.agent_id(),
+            key: key.to_string().into(),
+            topic: topic.as_str().into(),
+            seq,
+            ts: ts_ms,
+            messages: messages.to_vec(),
+        })
+    }
+
+    /// The bytes that the signature is over.
+    pub fn signed_bytes(signed: &RawValue) -> Vec<u8> {
+        [DOMAIN, signed.get().as_bytes()].concat()
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(signed: Box<RawValue>, sig: [u8; 64]) -> Result<Self, String> {
+        let text = signed.get();
+        if text.len() > BATCH_BYTES_MAX {
+            return Err(format!("`signed` has {} bytes, {BATCH_BYTES_MAX} at most", text.len()));
+        }
+        if !text.starts_with('{') {
+            return Err("`signed` must be an object".to_owned());
+        }
+        let fields: Signed<'_> =
+            serde_json::from_str(text).map_err(|error| format!("`signed`: {}", plain(&error)))?;
+        let key: PublicKey = fields.key.parse().map_err(|error| format!("`signed.key`: {error}"))?;
+        if key.agent_id() != fields.from {
+            return Err(format!(
+                "`signed.from` is {}, and its key is that of {}",
+                fields.from,
+                key.agent_id()
+            ));
+        }
+        let topic = Topic::parse(&fields.topic).map_err(|error| format!("`signed.topic`: {error}"))?;
+        let count = fields.messages.len();
+        if !(1..=BATCH_MESSAGES_MAX).contains(&count) {
+            return Err(format!("`signed.messages` has {count} items, 1 to {BATCH_MESSAGES_MAX} may be"));
+        }
+        let (from, seq, ts_ms) = (fields.from, fields.seq, fields.ts);
+        if seq.checked_add(count as u64).is_none() {
+            return Err("`signed.seq` is too large".to_owned());
+        }
+        let mark = Sha256::digest(text).iter().take(8).fold(0, |mark, byte| mark << 8 | u64::from(*byte));
+        Ok(Self { from, key, topic, seq, ts_ms, count, mark, signed, sig })
+    }
+
+    /// What it is known by.
+    pub fn id(&self) -> BatchId {
+        BatchId { from: self.from, seq: self.seq }
+    }
+
+    /// Its messages as they were published, with their numbers.
+    pub fn messages(&self) -> Vec<(u64, &RawValue)> {
+        // It was read once, so this cannot fail.
+        let fields = serde_json::from_str::<Signed<'_>>(self.signed.get());
+        fields.map(|fields| (self.seq..).zip(fields.messages).collect()).unwrap_or_default()
+    }
+
+    /// Bytes that it takes in a message.
+    pub fn bytes(&self) -> usize {
+        self.signed.get().len() + 128
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::raw_json;
+
+    const KEY: PublicKey = PublicKey([7; 32]);
+
+    fn signed(messages: usize) -> Box<RawValue> {
+        let message = raw_json("{\"n\": 1.50}".to_owned());
+        let topic = Topic::parse("build.main").unwrap();
+        Batch::to_sign(&KEY, &topic, 40, 1_795_000_000_000, &vec![&*message; messages])
+    }
+
+    #[test]
+    fn what_was_published_is_read_byte_for_byte() {
+        let batch = Batch::read(signed(2), [1; 64]).unwrap();
+        assert_eq!((batch.from, batch.key, batch.topic.as_str()), (KEY.agent_id(), KEY, "build.main"));
+        let messages: Vec<(u64, &str)> = batch.messages().into_iter().map(|(n, m)| (n, m.get())).collect();
+        assert_eq!(messages, [(40, "{\"n\": 1.50}"), (41, "{\"n\": 1.50}")]);
+        let again = Batch::read(signed(2), [2; 64]).unwrap();
+        assert_eq!((batch.id(), batch.mark), (again.id(), again.mark), "the mark is of what is signed");
+        assert_ne!(batch.mark, Batch::read(signed(1), [1; 64]).unwrap().mark);
+        assert!(Batch::signed_bytes(&batch.signed).starts_with(b"axon topic 1\n{"));
+    }
+
+    #[test]
+    fn a_message_costs_no_more_than_300_bytes_beside_itself() {
+        let message = raw_json("{\"n\": 1.50}".to_owned());
+        let batch = Batch::read(signed(1), [1; 64]).unwrap();
+        let sig = 64usize.div_ceil(3) * 4;
+        let around = "{\"signed\":,\"sig\":\"\",\"hops\":12},".len() + sig;
+        let overhead = batch.signed.get().len() + around - message.get().len();
+        assert!(overhead <= 300, "{overhead}");
+    }
+
+    #[test]
+    fn what_is_no_batch_says_why() {
+        let good = signed(1).get().to_owned();
+        let from = KEY.agent_id().to_string();
+        for (text, why) in [
+            ("[1]".to_owned(), "object"),
+            ("{}".to_owned(), "missing field"),
+            (good.replace(&from, &AgentId([0; 16]).to_string()), "its key is that of"),
+            (good.replace("build.main", "build.*"), "is a filter"),
+            (good.replace("\"seq\":40", "\"seq\":18446744073709551615"), "too large"),
+            (good.replace("\"seq\":40", "\"seq\":-1"), "`signed`"),
+            (good.replace("[{\"n\": 1.50}]", "[]"), "0 items"),
+            (good.replace("{\"n\"", &format!("{{\"{}\"", "n".repeat(BATCH_BYTES_MAX))), "bytes"),
+        ] {
+            let error = Batch::read(raw_json(text.clone()), [0; 64]).unwrap_err();
+            assert!(error.contains(why), "{text:.80}: {error}");
+        }
+        assert!(Batch::read(signed(BATCH_MESSAGES_MAX + 1), [0; 64]).is_err());
+        assert!(Batch::read(signed(BATCH_MESSAGES_MAX), [0; 64]).is_ok());
+    }
+}

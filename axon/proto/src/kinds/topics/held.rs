@@ -1,0 +1,197 @@
+//! Batches that were seen, so that each is taken once, and the newest of them, to be given to neighbours.
+//!
+//! Source: `spec/kinds/topics.md`, "Once". Of each publisher the last numbers are remembered; what is older than
+//! the oldest of them is old, whatever it is. A publisher who is silent for longer than a batch may travel is
+//! forgotten, because anything of theirs would be too old by its time.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use foldhash::HashMap;
+
+use super::batch::{Batch, BatchId};
+use super::name::Topic;
+use crate::id::AgentId;
+use crate::limits::{
+    BATCH_AGE_MS_MAX, TOPIC_CACHE_BYTES_MAX, TOPIC_CACHE_MS, TOPIC_PUBLISHERS_MAX,
+    TOPIC_SEEN_PER_PUBLISHER_MAX,
+};
+
+/// What is known of a batch by its id alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It is new.
+    New,
+    /// It was taken.
+    Taken,
+    /// It is older than what is remembered.
+    Old,
+    /// Its publisher is new, and there are too many.
+    TooMany,
+}
+
+/// One publisher's numbers.
+#[derive(Debug, Default)]
+struct Publisher {
+    /// Up to here everything is old.
+    floor: u64,
+    taken: BTreeSet<u64>,
+    last_ms: u64,
+}
+
+/// Numbers that were seen, by publisher.
+#[derive(Debug, Default)]
+pub struct Seen {
+    publishers: HashMap<AgentId, Publisher>,
+}
+
+impl Seen {
+    /// What is known of one.
+    pub fn look(&self, id: BatchId) -> Known {
+        match self.publishers.get(&id.from) {
+            Some(publisher) if publisher.taken.contains(&id.seq) => Known::Taken,
+            Some(publisher) if id.seq <= publisher.floor => Known::Old,
+            None if self.publishers.len() >= TOPIC_PUBLISHERS_MAX => Known::TooMany,
+            _ => Known::New,
+        }
+    }
+
+    /// Remembers one.
+    pub fn take(&mut self, id: BatchId, mono_ms: u64) {
+        let publisher = self.publishers.entry(id.from).or_default();
+        publisher.last_ms = mono_ms;
+        publisher.taken.insert(id.seq);
+        while publisher.taken.len() > TOPIC_SEEN_PER_PUBLISHER_MAX
+            && let Some(oldest) = publisher.taken.pop_first()
+        {
+            publisher.floor = publisher.floor.max(oldest);
+        }
+    }
+
+    /// Forgets publishers of whom nothing can come again.
+    pub fn forget(&mut self, mono_ms: u64) {
+        self.publishers.retain(|_, publisher| publisher.last_ms + 2 * BATCH_AGE_MS_MAX > mono_ms);
+    }
+}
+
+/// A batch that can be given.
+#[derive(Debug, Clone)]
+pub struct Cached {
+    /// It.
+    pub batch: Arc<Batch>,
+    /// How many hops it came.
+    pub hops: u16,
+    /// Who gave it; none: it is ours.
+    pub via: Option<AgentId>,
+    at_ms: u64,
+}
+
+/// The newest batches.
+#[derive(Debug, Default)]
+pub struct Cache {
+    batches: BTreeMap<BatchId, Cached>,
+    /// The oldest first.
+    order: VecDeque<BatchId>,
+    bytes: usize,
+}
+
+impl Cache {
+    /// One of them.
+    pub fn get(&self, id: BatchId) -> Option<&Cached> {
+        self.batches.get(&id)
+    }
+
+    /// All of one topic, with numbers from one publisher side by side.
+    pub fn of<'a>(&'a self, topic: &'a Topic) -> impl Iterator<Item = &'a Cached> {
+        self.batches.values().filter(move |cached| cached.batch.topic == *topic)
+    }
+
+    /// The topics.
+    pub fn topics(&self) -> BTreeSet<Topic> {
+        self.batches.values().map(|cached| cached.batch.topic.clone()).collect()
+    }
+
+    /// Adds one; the oldest go for it.
+    pub fn add(&mut self, batch: Arc<Batch>, hops: u16, via: Option<AgentId>, mono_ms: u64) {
+        let id = batch.id();
+        self.bytes += batch.bytes();
+        self.order.push_back(id);
+        self.batches.insert(id, Cached { batch, hops, via, at_ms: mono_ms });
+        while self.bytes > TOPIC_CACHE_BYTES_MAX && self.order.len() > 1 {
+            self.drop_oldest();
+        }
+    }
+
+    /// Lets go of what is too old to be asked for.
+    pub fn forget(&mut self, mono_ms: u64) {
+        let old = |cached: &Cached| cached.at_ms + TOPIC_CACHE_MS <= mono_ms;
+        while self.order.front().is_some_and(|id| self.batches.get(id).is_none_or(old)) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let gone = self.order.pop_front().and_then(|id| self.batches.remove(&id));
+        self.bytes -= gone.map_or(0, |cached| cached.batch.bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PublicKey;
+    use crate::wire::raw_json;
+
+    fn id(from: u8, seq: u64) -> BatchId {
+        BatchId { from: AgentId([from; 16]), seq }
+    }
+    fn batch(seq: u64, bytes: usize) -> Arc<Batch> {
+        let message = raw_json(format!("\"{}\"", "x".repeat(bytes)));
+        let topic = Topic::parse("t").unwrap();
+        let signed = Batch::to_sign(&PublicKey([1; 32]), &topic, seq, 0, &[&*message]);
+        Arc::new(Batch::read(signed, [0; 64]).unwrap())
+    }
+
+    #[test]
+    fn each_number_is_new_once_in_whatever_order_they_come() {
+        let mut seen = Seen::default();
+        for seq in [5, 3, 9] {
+            assert_eq!(seen.look(id(1, seq)), Known::New);
+            seen.take(id(1, seq), 0);
+            assert_eq!(seen.look(id(1, seq)), Known::Taken);
+        }
+        assert_eq!(seen.look(id(2, 5)), Known::New, "another publisher's numbers are others");
+        (10..10 + TOPIC_SEEN_PER_PUBLISHER_MAX as u64).for_each(|seq| seen.take(id(1, seq), 0));
+        for seq in [3, 4, 9] {
+            assert_eq!(seen.look(id(1, seq)), Known::Old, "{seq}: below what is remembered all is old");
+        }
+    }
+
+    #[test]
+    fn publishers_are_as_many_as_may_be_and_the_silent_go() {
+        let mut seen = Seen::default();
+        for n in 0..TOPIC_PUBLISHERS_MAX {
+            let mut from = [0; 16];
+            from[..8].copy_from_slice(&n.to_be_bytes());
+            seen.take(BatchId { from: AgentId(from), seq: 1 }, if n == 0 { 1 } else { 0 });
+        }
+        assert_eq!(seen.look(id(255, 1)), Known::TooMany);
+        seen.forget(2 * BATCH_AGE_MS_MAX);
+        assert_eq!(seen.publishers.len(), 1);
+        assert_eq!(seen.look(id(255, 1)), Known::New);
+    }
+
+    #[test]
+    fn the_cache_holds_bytes_and_time() {
+        let mut cache = Cache::default();
+        let large = TOPIC_CACHE_BYTES_MAX / 32;
+        (0..64).for_each(|seq| cache.add(batch(seq, large), 0, None, seq));
+        assert!(cache.bytes <= TOPIC_CACHE_BYTES_MAX && cache.batches.len() > 16, "{}", cache.batches.len());
+        assert!(cache.get(id(0, 0)).is_none());
+        let held = cache.batches.len();
+        cache.forget(TOPIC_CACHE_MS + 63 - 1);
+        assert_eq!((cache.batches.len(), cache.order.len()), (1, 1), "of {held}");
+        cache.forget(TOPIC_CACHE_MS + 63);
+        assert_eq!((cache.batches.len(), cache.bytes), (0, 0));
+    }
+}

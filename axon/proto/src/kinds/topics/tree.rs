@@ -1,0 +1,445 @@
+//! How batches spread: PlumTree (Leitão, Pereira, Rodrigues: Epidemic Broadcast Trees, SRDS 2007) over neighbours
+//! that are pinned peers.
+//!
+//! A batch goes at once to neighbours that are eager for its topic, and is only announced to the lazy ones.
+//! Whoever gets one twice makes the second giver lazy (`prune`); whoever hears of one and does not get it asks
+//! for it, and makes the giver eager (`want`). So a tree forms where messages flow, and heals where it breaks: one
+//! for each publisher and topic, because waves from several publishers cut a common tree at several places at once.
+//! At the end of a burst neighbours compare sums of what they have, because an announcement can be lost as well.
+//! Which neighbours there are is nothing that is found out: they are those who are pinned, connected, and want
+//! the topic. Why this and no membership protocol: `spec/decisions/0017-topics.md`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::batch::{Batch, BatchId};
+use super::held::{Cache, Known, Seen};
+use super::name::{Filter, Topic};
+use crate::id::AgentId;
+use crate::limits::{
+    TOPIC_ANNOUNCE_MS, TOPIC_ANNOUNCERS_MAX, TOPIC_CLOSER_HOPS, TOPIC_MISSING_PER_PEER_MAX,
+    TOPIC_SUM_AGAIN_MS, TOPIC_SUM_MS, TOPIC_TREES_MAX, TOPIC_WANT_AGAIN_MS, TOPIC_WANT_MS,
+};
+
+/// What one neighbour says to another, some of it or all.
+#[derive(Debug, Clone, Default)]
+pub struct Gossip {
+    /// Batches, and how many hops they have come with this one.
+    pub batches: Vec<(Arc<Batch>, u16)>,
+    /// What could be had.
+    pub have: Vec<Have>,
+    /// What is to be given, and from now on at once.
+    pub want: Vec<BatchId>,
+    /// Trees of which batches are to be announced from now on.
+    pub prune: Vec<Tree>,
+    /// What all that could be had of a topic sums up to.
+    pub sums: Vec<Sum>,
+}
+
+/// The tree of one publisher on one topic.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tree {
+    /// The topic.
+    pub topic: Topic,
+    /// The publisher.
+    pub from: AgentId,
+}
+
+/// A batch that could be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Have {
+    /// Which.
+    pub id: BatchId,
+    /// On which topic.
+    pub topic: Topic,
+    /// How many hops it would have come with this one.
+    pub hops: u16,
+}
+
+/// What the batches of a time have in common with those of a neighbour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sum {
+    /// On which topic.
+    pub topic: Topic,
+    /// Batches that were published from here on, in Unix milliseconds.
+    pub from_ms: u64,
+    /// Up to here.
+    pub to_ms: u64,
+    /// The sum of their marks.
+    pub marks: u64,
+    /// It answers another, and is not answered with one.
+    pub answer: bool,
+}
+
+/// What comes of an input.
+#[derive(Debug)]
+pub enum Out {
+    /// Say this to a neighbour.
+    Send {
+        /// To whom.
+        to: AgentId,
+        /// What.
+        gossip: Gossip,
+    },
+    /// Give this to whoever has subscribed here.
+    Deliver {
+        /// What.
+        batch: Arc<Batch>,
+        /// The neighbour that gave it.
+        via: AgentId,
+    },
+}
+
+/// A neighbour.
+#[derive(Debug, Default)]
+struct Neighbour {
+    filters: Vec<Filter>,
+    /// What is to be announced to it.
+    news: Vec<Have>,
+    /// How many batches are missing that only it has announced first.
+    missing: usize,
+}
+
+/// A batch of which is only known that there is one.
+#[derive(Debug)]
+struct Missing {
+    topic: Topic,
+    /// Whose share it counts in.
+    first: AgentId,
+    /// Who has it, and at how many hops.
+    announcers: VecDeque<(AgentId, u16)>,
+    due_ms: u64,
+}
+
+/// When a topic's sum is due, and whether once more after that.
+#[derive(Debug, Clone, Copy)]
+struct SumDue {
+    at_ms: u64,
+    again: bool,
+}
+
+/// One daemon's part in all trees.
+#[derive(Debug, Default)]
+pub struct Mesh {
+    neighbours: BTreeMap<AgentId, Neighbour>,
+    /// Neighbours that are lazy; all others are eager.
+    pruned: BTreeMap<Tree, BTreeSet<AgentId>>,
+    /// The trees in `pruned`, the oldest first.
+    oldest: VecDeque<Tree>,
+    seen: Seen,
+    cache: Cache,
+    missing: BTreeMap<BatchId, Missing>,
+    /// When `missing` is looked at next.
+    announce_at_ms: Option<u64>,
+    sums: BTreeMap<Topic, SumDue>,
+}
+
+impl Mesh {
+    /// A neighbour wants what these filters match, and nothing else; it is new or says so anew.
+    ///
+    /// What it may have missed is announced to it.
+    pub fn wants(&mut self, peer: AgentId, filters: Vec<Filter>, mono_ms: u64) {
+        let neighbour = self.neighbours.entry(peer).or_default();
+        let before = std::mem::replace(&mut neighbour.filters, filters);
+        let new = |topic: &Topic| !before.iter().any(|filter| filter.matches(topic));
+        for topic in self.cache.topics() {
+            if new(&topic) && neighbour.filters.iter().any(|filter| filter.matches(&topic)) {
+                let others = self.cache.of(&topic).filter(|cached| cached.via != Some(peer));
+                neighbour.news.extend(others.map(|cached| have(&cached.batch, cached.hops + 1)));
+                self.announce_at_ms.get_or_insert(mono_ms + TOPIC_ANNOUNCE_MS);
+            }
+        }
+    }
+
+    /// A neighbour is gone.
+    pub fn gone(&mut self, peer: AgentId) {
+        self.neighbours.remove(&peer);
+        self.pruned.values_mut().for_each(|lazy| _ = lazy.remove(&peer));
+        self.missing.retain(|_, missing| {
+            missing.announcers.retain(|(announcer, _)| *announcer != peer);
+            !missing.announcers.is_empty()
+        });
+        // What it had announced first counts for nobody any more.
+        for missing in self.missing.values_mut().filter(|missing| missing.first == peer) {
+            if let Some((next, _)) = missing.announcers.front() {
+                missing.first = *next;
+                self.neighbours.entry(*next).or_default().missing += 1;
+            }
+        }
+    }
+
+    /// Neighbours that want a topic.
+    pub fn neighbours(&self, topic: &Topic) -> Vec<AgentId> {
+        let wants = |neighbour: &Neighbour| neighbour.filters.iter().any(|filter| filter.matches(topic));
+        self.neighbours.iter().filter(|(_, neighbour)| wants(neighbour)).map(|(peer, _)| *peer).collect()
+    }
+
+    /// Publishes a batch of ours.
+    pub fn publish(&mut self, batch: Arc<Batch>, mono_ms: u64) -> Vec<Out> {
+        self.seen.take(batch.id(), mono_ms);
+        let mut out = Outgoing::default();
+        self.spread(&batch, 0, None, mono_ms, &mut out);
+        out.end()
+    }
+
+    /// What is known of a batch before its signature is looked at. One that was taken makes its giver lazy.
+    pub fn look(&mut self, from: AgentId, batch: &Batch) -> (Known, Option<Out>) {
+        let known = self.seen.look(batch.id());
+        let mut said = None;
+        if known == Known::Taken && self.make_lazy(&tree(batch), from) {
+            let gossip = Gossip { prune: vec![tree(batch)], ..Gossip::default() };
+            said = Some(Out::Send { to: from, gossip });
+        }
+        (known, said)
+    }
+
+    /// Takes a new batch whose signature holds.
+    pub fn take(&mut self, from: AgentId, batch: Arc<Batch>, hops: u16, mono_ms: u64) -> Vec<Out> {
+        self.seen.take(batch.id(), mono_ms);
+        let mut out = Outgoing::default();
+        self.make_eager(&tree(&batch), from);
+        if let Some(missing) = self.missing.remove(&batch.id()) {
+            self.share_back(missing.first);
+            let closest = missing.announcers.into_iter().min_by_key(|(_, hops)| *hops);
+            // A neighbour that is much closer to where it came from is the better giver.
+            if let Some((closer, _)) = closest.filter(|(_, at)| at + TOPIC_CLOSER_HOPS <= hops) {
+                self.make_eager(&tree(&batch), closer);
+                out.to(closer).want.push(batch.id());
+                self.make_lazy(&tree(&batch), from);
+                out.to(from).prune.push(tree(&batch));
+            }
+        }
+        self.spread(&batch, hops, Some(from), mono_ms, &mut out);
+        let mut all = vec![Out::Deliver { batch, via: from }];
+        all.extend(out.end());
+        all
+    }
+
+    /// A neighbour says what it has, wants, or wants no more. `ours`: whether a topic is wanted here.
+    pub fn hear(
+        &mut self,
+        from: AgentId,
+        gossip: &Gossip,
+        ours: impl Fn(&Topic) -> bool,
+        mono_ms: u64,
+    ) -> Vec<Out> {
+        let mut out = Outgoing::default();
+        for tree in &gossip.prune {
+            self.make_lazy(tree, from);
+        }
+        for have in gossip.have.iter().filter(|have| ours(&have.topic)) {
+            self.announced(from, have, mono_ms);
+        }
+        for id in &gossip.want {
+            if let Some(cached) = self.cache.get(*id).cloned() {
+                // Who asks for what it has not subscribed gets nothing.
+                if self.neighbours(&cached.batch.topic).contains(&from) {
+                    self.make_eager(&tree(&cached.batch), from);
+                    out.to(from).batches.push((cached.batch, cached.hops + 1));
+                }
+            }
+        }
+        for sum in gossip.sums.iter().filter(|sum| ours(&sum.topic)) {
+            let (from_ms, to_ms) = (sum.from_ms, sum.to_ms);
+            let marks = self.sum(&sum.topic, from_ms, to_ms);
+            if marks == sum.marks {
+                continue;
+            }
+            let those = self.cache.of(&sum.topic).filter(|cached| within(cached, from_ms, to_ms));
+            out.to(from).have.extend(those.map(|cached| have(&cached.batch, cached.hops + 1)));
+            // The other's come in return, once.
+            if !sum.answer {
+                out.to(from).sums.push(Sum { marks, answer: true, ..sum.clone() });
+            }
+        }
+        out.end()
+    }
+
+    /// When something is due next.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        let missing = self.missing.values().map(|missing| missing.due_ms);
+        missing.chain(self.announce_at_ms).chain(self.sums.values().map(|sum| sum.at_ms)).min()
+    }
+
+    /// Does what is due.
+    pub fn due(&mut self, mono_ms: u64) -> Vec<Out> {
+        let mut out = Outgoing::default();
+        if self.announce_at_ms.is_some_and(|at| at <= mono_ms) {
+            self.announce_at_ms = None;
+            for (peer, neighbour) in &mut self.neighbours {
+                let news = std::mem::take(&mut neighbour.news);
+                if !news.is_empty() {
+                    out.to(*peer).have.extend(news);
+                }
+            }
+        }
+        let due: Vec<BatchId> =
+            self.missing.iter().filter(|(_, missing)| missing.due_ms <= mono_ms).map(|(id, _)| *id).collect();
+        for id in due {
+            let Some(missing) = self.missing.get_mut(&id) else { continue };
+            if let Some((peer, _)) = missing.announcers.pop_front() {
+                missing.due_ms = mono_ms + TOPIC_WANT_AGAIN_MS;
+                let tree = Tree { topic: missing.topic.clone(), from: id.from };
+                self.make_eager(&tree, peer);
+                out.to(peer).want.push(id);
+            } else if let Some(missing) = self.missing.remove(&id) {
+                self.share_back(missing.first);
+            }
+        }
+        let due: Vec<Topic> = self
+            .sums
+            .iter()
+            .filter(|(_, sum)| sum.at_ms <= mono_ms)
+            .map(|(topic, _)| topic.clone())
+            .collect();
+        for topic in due {
+            self.say_sum(&topic, mono_ms, &mut out);
+        }
+        out.end()
+    }
+
+    /// Lets go of what is old; now and then.
+    pub fn forget(&mut self, mono_ms: u64) {
+        self.seen.forget(mono_ms);
+        self.cache.forget(mono_ms);
+        let topics = self.cache.topics();
+        self.sums.retain(|topic, _| topics.contains(topic));
+    }
+
+    // --- parts ---
+
+    /// Gives a batch to eager neighbours, and has it announced to lazy ones.
+    fn spread(
+        &mut self,
+        batch: &Arc<Batch>,
+        hops: u16,
+        via: Option<AgentId>,
+        mono_ms: u64,
+        out: &mut Outgoing,
+    ) {
+        self.cache.add(batch.clone(), hops, via, mono_ms);
+        self.sum_due(&batch.topic, mono_ms);
+        let lazy = self.pruned.get(&tree(batch)).cloned().unwrap_or_default();
+        for peer in self.neighbours(&batch.topic) {
+            if Some(peer) == via || peer == batch.from {
+                continue;
+            }
+            if !lazy.contains(&peer) {
+                out.to(peer).batches.push((batch.clone(), hops + 1));
+            } else if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+                neighbour.news.push(have(batch, hops + 1));
+                self.announce_at_ms.get_or_insert(mono_ms + TOPIC_ANNOUNCE_MS);
+            }
+        }
+    }
+
+    fn announced(&mut self, from: AgentId, have: &Have, mono_ms: u64) {
+        if self.seen.look(have.id) != Known::New {
+            return;
+        }
+        if let Some(missing) = self.missing.get_mut(&have.id) {
+            let there = missing.announcers.iter().any(|(peer, _)| *peer == from);
+            if !there && missing.announcers.len() < TOPIC_ANNOUNCERS_MAX {
+                missing.announcers.push_back((from, have.hops));
+            }
+            return;
+        }
+        // What is not noted now comes with a later sum.
+        let Some(neighbour) = self.neighbours.get_mut(&from) else { return };
+        if neighbour.missing < TOPIC_MISSING_PER_PEER_MAX {
+            neighbour.missing += 1;
+            let announcers = VecDeque::from([(from, have.hops)]);
+            let due_ms = mono_ms + TOPIC_WANT_MS;
+            let missing = Missing { topic: have.topic.clone(), first: from, announcers, due_ms };
+            self.missing.insert(have.id, missing);
+        }
+    }
+
+    fn share_back(&mut self, peer: AgentId) {
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.missing = neighbour.missing.saturating_sub(1);
+        }
+    }
+
+    fn make_eager(&mut self, tree: &Tree, peer: AgentId) {
+        if let Some(lazy) = self.pruned.get_mut(tree) {
+            lazy.remove(&peer);
+        }
+    }
+
+    /// Whether it was eager.
+    fn make_lazy(&mut self, tree: &Tree, peer: AgentId) -> bool {
+        if !self.neighbours.contains_key(&peer) {
+            return false;
+        }
+        if let Some(lazy) = self.pruned.get_mut(tree) {
+            return lazy.insert(peer);
+        }
+        // The oldest is forgotten: its neighbours are eager again, and give a batch twice.
+        if self.pruned.len() >= TOPIC_TREES_MAX
+            && let Some(oldest) = self.oldest.pop_front()
+        {
+            self.pruned.remove(&oldest);
+        }
+        self.oldest.push_back(tree.clone());
+        self.pruned.insert(tree.clone(), BTreeSet::from([peer]));
+        true
+    }
+
+    // --- sums ---
+
+    fn sum_due(&mut self, topic: &Topic, mono_ms: u64) {
+        let due = self
+            .sums
+            .entry(topic.clone())
+            .or_insert(SumDue { at_ms: mono_ms + TOPIC_SUM_AGAIN_MS, again: true });
+        // After the last of a burst, and within a long one now and then.
+        *due = SumDue { at_ms: due.at_ms.min(mono_ms + TOPIC_SUM_MS), again: true };
+    }
+
+    fn sum(&self, topic: &Topic, from_ms: u64, to_ms: u64) -> u64 {
+        let those = self.cache.of(topic).filter(|cached| within(cached, from_ms, to_ms));
+        those.fold(0, |sum, cached| sum.wrapping_add(cached.batch.mark))
+    }
+
+    fn say_sum(&mut self, topic: &Topic, mono_ms: u64, out: &mut Outgoing) {
+        let times = || self.cache.of(topic).map(|cached| cached.batch.ts_ms);
+        let (from_ms, to_ms) = (times().min(), times().max());
+        let again = self.sums.remove(topic).is_some_and(|due| due.again);
+        let (Some(from_ms), Some(to_ms)) = (from_ms, to_ms) else { return };
+        if again {
+            let at_ms = mono_ms + TOPIC_SUM_AGAIN_MS;
+            self.sums.insert(topic.clone(), SumDue { at_ms, again: false });
+        }
+        let marks = self.sum(topic, from_ms, to_ms);
+        let sum = Sum { topic: topic.clone(), from_ms, to_ms, marks, answer: false };
+        for peer in self.neighbours(topic) {
+            out.to(peer).sums.push(sum.clone());
+        }
+    }
+}
+
+/// What is said, by neighbour.
+#[derive(Default)]
+struct Outgoing(BTreeMap<AgentId, Gossip>);
+
+impl Outgoing {
+    fn to(&mut self, peer: AgentId) -> &mut Gossip {
+        self.0.entry(peer).or_default()
+    }
+    fn end(self) -> Vec<Out> {
+        self.0.into_iter().map(|(to, gossip)| Out::Send { to, gossip }).collect()
+    }
+}
+
+fn tree(batch: &Batch) -> Tree {
+    Tree { topic: batch.topic.clone(), from: batch.from }
+}
+
+fn have(batch: &Batch, hops: u16) -> Have {
+    Have { id: batch.id(), topic: batch.topic.clone(), hops }
+}
+
+fn within(cached: &super::held::Cached, from_ms: u64, to_ms: u64) -> bool {
+    (from_ms..=to_ms).contains(&cached.batch.ts_ms)
+}
