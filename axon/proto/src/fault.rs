@@ -6,7 +6,7 @@
 //! put at every one of them in turn. The counts belong to the thread that runs it.
 
 #[cfg(feature = "sim")]
-pub use points::{Armed, Fault, Point, Sort, arm, heal, hit, is_armed};
+pub use points::{Armed, Fault, Point, Sort, arm, heal, hit, is_armed, unwatched};
 
 /// Whether one more thing may be kept at `place`: `has`, unless a fault says otherwise.
 #[cfg(feature = "sim")]
@@ -182,7 +182,7 @@ mod points {
     #[derive(Debug, Default)]
     struct Points {
         counts: BTreeMap<Point, u64>,
-        places: BTreeMap<&'static str, u64>,
+        asked: Vec<&'static str>,
         fault: Option<Fault>,
         refused: Vec<&'static str>,
         failed: u64,
@@ -223,10 +223,10 @@ mod points {
                 .unwrap_or_default()
         }
 
-        /// How often each bound was asked.
-        pub fn places(&self) -> BTreeMap<&'static str, u64> {
+        /// The bounds that were asked, in order.
+        pub fn asked(&self) -> Vec<&'static str> {
             POINTS
-                .with_borrow(|points| points.as_ref().map(|points| points.places.clone()))
+                .with_borrow(|points| points.as_ref().map(|points| points.asked.clone()))
                 .unwrap_or_default()
         }
 
@@ -263,6 +263,14 @@ mod points {
         POINTS.with_borrow(Option::is_some)
     }
 
+    /// Does something that is neither counted nor made to fail: what looks on from outside.
+    pub fn unwatched<T>(what: impl FnOnce() -> T) -> T {
+        let points = POINTS.take();
+        let out = what();
+        POINTS.set(points);
+        out
+    }
+
     /// A call; whether it is to fail, and how.
     pub fn hit(point: Point) -> Option<Sort> {
         POINTS.with_borrow_mut(|points| points.as_mut()?.count(point))
@@ -271,7 +279,7 @@ mod points {
     pub(super) fn refuses(place: &'static str) -> bool {
         POINTS.with_borrow_mut(|points| {
             let Some(points) = points else { return false };
-            *points.places.entry(place).or_default() += 1;
+            points.asked.push(place);
             let refuses = points.count(Point::Room).is_some();
             if refuses {
                 points.refused.push(place);
@@ -309,6 +317,8 @@ mod points {
                 has_room("a", true) && !has_room("b", false) && !has_room("b", true) && has_room("c", true)
             );
             assert_eq!((armed.refused(), armed.failed()), (vec!["b"], 1));
+            assert_eq!(unwatched(|| (is_armed(), hit(Point::Room))), (false, None));
+            assert_eq!(armed.counts()[&Point::Room], 3, "one was full anyway");
             drop(armed);
             assert!(!is_armed());
         }

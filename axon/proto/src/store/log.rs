@@ -271,6 +271,13 @@ impl<F: Files> Store<F> {
         self.bytes
     }
 
+    /// Whether the log does not tell where it begins: a dead segment had to go first on a full disk, and nothing
+    /// could be written since. Opened so, it says that its first files are missing.
+    #[cfg(feature = "sim")]
+    pub fn begin_is_untold(&self) -> bool {
+        self.meta_unsaved
+    }
+
     /// Bytes of memory that stay in use between the calls, about.
     pub fn memory_bytes(&self) -> usize {
         let items: usize = self.items.keys().map(|key| key.capacity()).sum();
