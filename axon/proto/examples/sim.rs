@@ -1,7 +1,8 @@
 //! Plays seeds of the simulation.
 //!
 //! `sim [--seeds N] [--from N] [--nodes N] [--steps N] [--calm] [--jobs N]` plays many; `sim --seed N` plays
-//! one, `--story` writes down what happens in it. It ends with 1 when something was violated.
+//! one, `--scenario` the scenario, `--story` writes down what happens in it, and `--sweep` puts a fault at each
+//! place of it in turn. It ends with 1 when something was violated.
 
 #![allow(missing_docs, clippy::print_stdout, clippy::print_stderr)]
 // An example is a program of its own, and may have threads and ask what it was called with.
@@ -9,22 +10,27 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use axon_proto::sim::{Once, Plan, Report, run};
+use axon_proto::sim::{Fault, Plan, Point, Report, Sort, run};
 
 const HELP: &str = "\
 sim [--seeds N] [--from N] [--nodes N] [--steps N] [--calm] [--jobs N]   plays N seeds
-sim --seed N [--nodes N] [--steps N] [--calm] [--story] [--once SORT:N]  plays one seed
-sim --seed N --sweep [--nodes N] [--steps N]    plays it with a fault at each place in turn
+sim --seed N [--nodes N] [--steps N] [--calm] [--story] [--fault SORT:N]  plays one seed
+sim --scenario [--seed N] [--story] [--fault SORT:N]                      plays the scenario
+sim --sweep (--scenario | --seed N [--nodes N] [--steps N]) [--sort SORT] [--jobs N]
+                                              plays it with a fault at each place in turn
 
 --nodes   how many nodes (50)
 --steps   events before all is healed and the end is awaited (10000)
 --calm    without faults
---jobs    seeds at a time (as many as there are processors)
+--jobs    runs at a time (as many as there are processors)
 --story   write down what happens
---once    the Nth thing of a sort goes wrong: disk:N, power:N or send:N";
+--fault   the Nth call of a sort goes wrong; with a + after the number every one from there on
+--sort    faults of this sort alone
+The sorts: write short sync sync-gone sync-stale length make rename remove names power read open whole
+send drop answer answer-drop room";
 
 struct Wanted {
     seed: Option<u64>,
@@ -32,13 +38,15 @@ struct Wanted {
     seeds: u64,
     jobs: usize,
     sweep: bool,
+    sort: Option<String>,
     plan: Plan,
 }
 
 fn wanted() -> Option<Wanted> {
-    let plan = Plan { seed: 0, nodes: 50, steps: 10_000, faults: true, once: None, story: false };
+    let plan =
+        Plan { seed: 0, nodes: 50, steps: 10_000, faults: true, scenario: false, fault: None, story: false };
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut wanted = Wanted { seed: None, from: 1, seeds: 100, jobs, sweep: false, plan };
+    let mut wanted = Wanted { seed: None, from: 1, seeds: 100, jobs, sweep: false, sort: None, plan };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|text| text.parse::<u64>().ok());
@@ -51,39 +59,61 @@ fn wanted() -> Option<Wanted> {
             "--steps" => wanted.plan.steps = number()?,
             "--calm" => wanted.plan.faults = false,
             "--sweep" => wanted.sweep = true,
-            "--once" => wanted.plan.once = Some(once(&args.next()?)?),
+            "--scenario" => wanted.plan.scenario = true,
+            "--fault" => wanted.plan.fault = Some(args.next()?.parse().ok()?),
+            "--sort" => wanted.sort = args.next(),
             "--story" => wanted.plan.story = true,
             _ => return None,
         }
     }
+    if wanted.plan.scenario {
+        wanted.seed = wanted.seed.or(Some(1));
+        (wanted.plan.steps, wanted.plan.faults) = (u64::MAX, false);
+    }
     Some(wanted)
 }
 
-fn once(text: &str) -> Option<Once> {
-    let (sort, n) = text.split_once(':')?;
-    let n = n.parse().ok()?;
-    Some(match sort {
-        "disk" => Once::Disk(n),
-        "power" => Once::Power(n),
-        "send" => Once::Send(n),
-        _ => return None,
-    })
+/// One fault at each place of one run in turn; those that last as well.
+fn sweep(wanted: &Wanted, plan: Plan) -> Sum {
+    let calm = Plan { faults: false, fault: None, story: false, ..plan };
+    // A fault that is never met makes the calls of any run be counted.
+    let nowhere = Fault { sort: Sort::Room, nth: u64::MAX, lasts: false };
+    let whole = run(Plan { fault: Some(nowhere), ..calm });
+    tell(calm, &whole);
+    let count = |point: Point| whole.counts.get(&point).copied().unwrap_or_default();
+    let mut faults: Vec<Fault> = Vec::new();
+    for (sort, name) in Sort::ALL {
+        if wanted.sort.as_deref().is_none_or(|wanted| wanted == name) {
+            for lasts in [false, true].into_iter().filter(|lasts| !lasts || sort != Sort::Power) {
+                faults.extend((1..=count(sort.point())).map(|nth| Fault { sort, nth, lasts }));
+            }
+        }
+    }
+    println!("calls       {:?}", whole.counts);
+    let mut asked = BTreeMap::new();
+    whole.asked.iter().for_each(|place| *asked.entry(place).or_insert(0) += 1);
+    println!("room        {asked:?}");
+    println!("runs        {}", faults.len());
+    let plans = faults.into_iter().map(|fault| Plan { fault: Some(fault), ..calm });
+    play(wanted.jobs, plans.collect())
 }
 
-/// One fault at each place of one run in turn.
-fn sweep(plan: Plan) -> Sum {
-    let calm = Plan { faults: false, once: None, story: false, ..plan };
-    let whole = run(calm);
-    let disk = (1..=whole.disk_calls).flat_map(|n| [Once::Disk(n), Once::Power(n)]);
-    let mut sum = Sum::default();
-    for once in disk.chain((1..=whole.sends).map(Once::Send)) {
-        let plan = Plan { once: Some(once), ..calm };
-        let report = run(plan);
-        tell(plan, &report);
-        sum.add(sum.seeds, &report);
-    }
-    println!("places      {} of the disk, twice, and {} messages", whole.disk_calls, whole.sends);
-    sum
+/// Plays all these, so many at a time.
+fn play(jobs: usize, plans: Vec<Plan>) -> Sum {
+    let (next, sum) = (AtomicUsize::new(0), Mutex::new(Sum::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while let Some(plan) = plans.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let report = run(*plan);
+                    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+                    tell(*plan, &report);
+                    sum.add(plan.seed, &report);
+                }
+            });
+        }
+    });
+    sum.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What all seeds came to.
@@ -135,20 +165,17 @@ fn tell(plan: Plan, report: &Report) {
         println!("            seed {}, step {step}, {at_ms} ms, node {host}", plan.seed);
     }
     if let Some(first) = report.violations.first().filter(|_| !plan.story) {
-        let mut calm = if plan.faults { String::new() } else { " --calm".into() };
-        calm += &match plan.once {
-            Some(Once::Disk(n)) => format!(" --once disk:{n}"),
-            Some(Once::Power(n)) => format!(" --once power:{n}"),
-            Some(Once::Send(n)) => format!(" --once send:{n}"),
-            None => String::new(),
+        let fault = plan.fault.map(|fault| format!(" --fault {fault}")).unwrap_or_default();
+        let calm = if plan.faults { "" } else { " --calm" };
+        let how = match plan.scenario {
+            true => format!("--scenario --seed {}", plan.seed),
+            false => {
+                let steps = plan.steps.min(first.step);
+                format!("--seed {} --nodes {} --steps {steps}{calm}", plan.seed, plan.nodes)
+            }
         };
-        println!(
-            "replay      cargo run --release -p axon-proto --example sim -- \
-             --seed {} --nodes {} --steps {}{calm} --story",
-            plan.seed,
-            plan.nodes,
-            plan.steps.min(first.step),
-        );
+        println!("replay      cargo run --release -p axon-proto --example sim -- {how}{fault} --story");
+        println!("            {:?}", report.refused);
     }
 }
 
@@ -160,7 +187,7 @@ fn main() -> ExitCode {
     if let Some(seed) = wanted.seed {
         let plan = Plan { seed, ..wanted.plan };
         if wanted.sweep {
-            let sum = sweep(plan);
+            let sum = sweep(&wanted, plan);
             sum.print();
             return ExitCode::from(u8::from(sum.violations > 0));
         }
@@ -171,25 +198,9 @@ fn main() -> ExitCode {
         sum.print();
         return ExitCode::from(u8::from(!report.violations.is_empty()));
     }
-    let (next, sum) = (AtomicU64::new(0), Mutex::new(Sum::default()));
-    std::thread::scope(|scope| {
-        for _ in 0..wanted.jobs {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    if at >= wanted.seeds {
-                        return;
-                    }
-                    let plan = Plan { seed: wanted.from + at, story: false, ..wanted.plan };
-                    let report = run(plan);
-                    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
-                    tell(plan, &report);
-                    sum.add(plan.seed, &report);
-                }
-            });
-        }
-    });
-    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let seeds = wanted.from..wanted.from + wanted.seeds;
+    let plans = seeds.map(|seed| Plan { seed, story: false, ..wanted.plan });
+    let sum = play(wanted.jobs, plans.collect());
     sum.print();
     ExitCode::from(u8::from(sum.violations > 0))
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 
 use crate::family::{Closed, Ended, Open, OpenState, Unclaimed};
+use crate::fault::has_room;
 use crate::id::{AgentId, MsgId};
 use crate::limits::{
     CLOSED_REQUESTS_MAX, OPEN_PER_PEER_MAX, OPEN_REQUESTS_MAX, QUEUED_PER_PEER_MAX, QUEUED_REQUESTS_MAX,
@@ -266,13 +267,15 @@ impl Agents {
     pub fn queue_has_room(&self, from: AgentId) -> bool {
         let theirs = self.queued_by_peer.get(&from).copied().unwrap_or(0);
         let coming = self.counts(from).coming;
-        self.queue.len() + self.coming.len() < QUEUED_REQUESTS_MAX && theirs + coming < QUEUED_PER_PEER_MAX
+        let all = self.queue.len() + self.coming.len();
+        has_room("requests that wait", all < QUEUED_REQUESTS_MAX && theirs + coming < QUEUED_PER_PEER_MAX)
     }
 
     /// Whether a peer may have one more request open.
     pub fn may_open(&self, from: AgentId) -> bool {
         let Counts { open, coming, .. } = self.counts(from);
-        self.open.len() + self.coming.len() < OPEN_REQUESTS_MAX && open + coming < OPEN_PER_PEER_MAX
+        let all = self.open.len() + self.coming.len();
+        has_room("open requests", all < OPEN_REQUESTS_MAX && open + coming < OPEN_PER_PEER_MAX)
     }
 
     /// Requests of a peer that have no answer yet; counted exactly only where there are at least so many
@@ -477,7 +480,7 @@ impl Agents {
         let closed = Closed { id, from, kind: open.kind.name, ended, answered: open.answered.clone() };
         // It has ended again: its last end counts.
         self.closed.remove(id);
-        if self.closed.len() >= CLOSED_REQUESTS_MAX {
+        if !has_room("requests that have ended", self.closed.len() < CLOSED_REQUESTS_MAX) {
             self.closed.pop();
         }
         self.closed.push(closed);

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::has_room;
 use crate::id::AgentId;
 use crate::limits::{AUDIT_KEYS_MAX, AUDIT_WINDOW_MS};
 
@@ -119,7 +120,9 @@ impl Audit {
         rule: &str,
     ) -> Option<Row> {
         let mut key: Key = (event, peer, socket.map(Box::from), rule.into());
-        if self.open.len() >= AUDIT_KEYS_MAX && !self.open.contains_key(&key) {
+        if !self.open.contains_key(&key)
+            && !has_room("rows of the audit log", self.open.len() < AUDIT_KEYS_MAX)
+        {
             // So many different ones are counted together.
             key.1 = None;
         }

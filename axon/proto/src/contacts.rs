@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{IpcCode, IpcError};
+use crate::fault::has_room;
 use crate::id::{AgentId, PublicKey};
 use crate::limits::{CONTACTS_MAX, NAME_BYTES_MAX};
 use crate::trust::Level;
@@ -109,7 +110,8 @@ impl Contacts {
     pub fn apply(&mut self, change: &ContactChange) -> Result<(), IpcError> {
         match change {
             ContactChange::Put(contact) => {
-                if self.table.len() >= CONTACTS_MAX && !self.table.contains_key(&contact.agent_id) {
+                let is_new = !self.table.contains_key(&contact.agent_id);
+                if is_new && !has_room("contacts", self.table.len() < CONTACTS_MAX) {
                     let message = format!("there are {CONTACTS_MAX} contacts: `axon forget` some first");
                     return Err(IpcError::new(IpcCode::Overloaded, message));
                 }

@@ -8,6 +8,10 @@ pub mod audit;
 pub mod contacts;
 pub mod error;
 pub mod family;
+#[cfg(feature = "sim")]
+pub mod fault;
+#[cfg(not(feature = "sim"))]
+mod fault;
 pub mod id;
 pub mod invite;
 pub mod ipc;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 
+use crate::fault::has_room;
 use crate::id::{AgentId, MsgId};
 use crate::limits::{
     OUTBOX_RESULTS_MAX, OUTBOX_RETRY_FIRST_MS, OUTBOX_RETRY_MAX_MS, OUTBOX_ROW_TTL_MS, REASON_BYTES_MAX,
@@ -188,10 +189,12 @@ impl Outbox {
         let queue = self.queues.get(&to);
         let (to_peer, peer_bytes) = queue.map_or((0, 0), |queue| (queue.order.len(), queue.bytes));
         let share = (settings.bytes_max / PEER_SHARE).max(PEER_BYTES_MIN);
-        if to_peer >= settings.per_peer_messages_max || peer_bytes + bytes > share {
+        let has = to_peer < settings.per_peer_messages_max && peer_bytes + bytes <= share;
+        if !has_room("messages held for one peer", has) {
             return Err(format!("{to_peer} messages of {peer_bytes} bytes for this peer are held already"));
         }
-        if self.held >= messages_max || self.bytes + bytes > settings.bytes_max {
+        let has = self.held < messages_max && self.bytes + bytes <= settings.bytes_max;
+        if !has_room("held messages", has) {
             return Err(format!("{} messages of {} bytes are held already", self.held, self.bytes));
         }
         Ok(())

@@ -11,6 +11,7 @@ use foldhash::HashMap;
 
 use crate::contacts::{Contact, ContactChange, Contacts};
 use crate::error::{IpcCode, IpcError};
+use crate::fault::has_room;
 use crate::id::{AgentId, PublicKey};
 use crate::limits::{ADDRS_PER_PEER_MAX, BACKOFF_FIRST_MS, FOUND_PEERS_MAX, STALE_MS};
 use crate::node::{DialId, KnownPeer, Pins, StaticPeer, Token};
@@ -518,7 +519,7 @@ impl Peers {
     /// Found peers are bounded: the one seen longest ago goes, cached ones last.
     fn make_room(&mut self, connected: impl Fn(AgentId) -> bool) {
         let found = self.iter().filter(|peer| peer.is_found());
-        if found.clone().count() >= FOUND_PEERS_MAX
+        if !has_room("found peers", found.clone().count() < FOUND_PEERS_MAX)
             && let Some(oldest) = found
                 .filter(|peer| !connected(peer.id))
                 .min_by_key(|peer| (peer.kept, peer.connected_wall_ms, peer.seen_ms))

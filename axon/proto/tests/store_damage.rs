@@ -2,13 +2,13 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod disk;
+mod model;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use axon_proto::store::log::{OpenError, Opened, Options};
 use axon_proto::store::{Keep, Read, ReadOut, Row, Store, Write};
-use disk::{Disk, Holds, OPEN, commit, firm_of, holds, long, row, seen, seen_of};
+use model::{Disk, Holds, OPEN, commit, firm_of, holds, long, row, seen, seen_of};
 
 const NOW_MS: u64 = 1_000;
 const OPTIONS: Options = Options { segment_bytes: 700, salt: 0x5eed };
@@ -304,7 +304,7 @@ fn what_is_damaged_while_the_store_is_open_is_told_when_it_is_read() {
         content[at + 2] ^= 1;
     }
     disk.overwrite("00000001.log", content);
-    let found = disk::all_rows(&mut store);
+    let found = model::all_rows(&mut store);
     assert_eq!(found.rows.iter().map(|row| row.seq).collect::<Vec<_>>(), [1, 3]);
     assert_eq!((found.lost_to, found.first_after_lost, store.rows()), (2, Some(3), 2));
     let keys = vec!["item/3".into(), "item/1".into(), "none".into()];
@@ -313,7 +313,7 @@ fn what_is_damaged_while_the_store_is_open_is_told_when_it_is_read() {
     let warnings = store.take_warnings();
     assert!(warnings[0].starts_with("message 2 is damaged on the disk (00000001.log"), "{warnings:?}");
     assert!(warnings[1].starts_with("the item item/3 is damaged"), "{warnings:?}");
-    assert_eq!(disk::all_rows(&mut store), found);
+    assert_eq!(model::all_rows(&mut store), found);
     assert!(store.take_warnings().is_empty());
 }
 

@@ -2,12 +2,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod disk;
+mod model;
 
 use axon_proto::store::log::{OpenError, Options};
 use axon_proto::store::memory::Memory;
 use axon_proto::store::{Commit, CommitError, Keep, Read, ReadOut, Rows, Store, Write};
-use disk::{Disk, OPEN, all_rows, commit, firm_of, holds, long, row, seen, seen_of, small};
+use model::{Disk, OPEN, all_rows, commit, firm_of, holds, long, row, seen, seen_of, small};
 
 const NOW_MS: u64 = 1_000_000;
 
@@ -457,7 +457,7 @@ fn a_full_disk_refuses_and_all_is_well_when_there_is_room_again() {
             (n, seq) = (n + 1, seq + 1);
             assert!(n < 40);
         };
-        let refused = Err(CommitError::Disk("no space".into()));
+        let refused = Err(CommitError::Disk("no space left on device".into()));
         assert_eq!(answers, [refused.clone(), refused], "both or none");
         let now = holds(&mut store, &[]);
         assert_eq!(now.rows.len() as u64, seq - 1);
@@ -514,7 +514,7 @@ fn what_a_failed_sync_refused_does_not_come_back() {
         disk.state().fail_syncs = false;
         assert_eq!((value(&mut store, "a"), store.rows()), (Some("1".into()), 0));
         assert_eq!(store.commit(&[put("b", "1")], NOW_MS), [Ok(())]);
-        for unsynced in [disk::Unsynced::Kept, disk::Unsynced::Dropped] {
+        for unsynced in [model::Unsynced::Kept, model::Unsynced::Dropped] {
             let after = disk.after_power_cut(unsynced);
             let (mut again, opened) = Store::open(after, small(), NOW_MS).unwrap();
             assert_eq!(

@@ -4,10 +4,10 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod disk;
+mod model;
 
 use axon_proto::store::{Commit, CommitError, Keep, Store, Write};
-use disk::{
+use model::{
     Disk, Holds, Model, OPEN, Random, Unsynced, commit, firm_of, holds, long, row, seen, seen_of, small,
 };
 
@@ -22,7 +22,7 @@ enum Step {
 
 /// About 150 commits that fill, overwrite, evict, and make cleaning necessary, with the time of each step.
 fn script() -> Vec<(u64, Step)> {
-    let mut random = Random(42);
+    let mut random = Random::new(42);
     let (mut seq, mut now_ms, mut steps) = (0, 1_000, Vec::new());
     for n in 0..52_u64 {
         now_ms += random.below(100);
@@ -203,7 +203,7 @@ fn cut_everywhere(script: &[(u64, Step)]) {
 #[test]
 fn the_inbox_does_what_the_model_does() {
     for seed in 1..=if long() { 200 } else { 12 } {
-        let mut random = Random(seed * 0x9e37_79b9);
+        let mut random = Random::new(seed * 0x9e37_79b9);
         let (disk, mut model, mut now_ms, mut seq, mut read_up_to) =
             (Disk::default(), Model::default(), 1_000_000, 0_u64, 0);
         let open = || {

@@ -6,6 +6,7 @@ use super::storing::After;
 use super::{Effect, Node, Now, Seen, StreamId};
 use crate::error::{PeerCode, Refusal};
 use crate::family::{Admit, Inbound, Input as FamilyInput, Kind, Pattern};
+use crate::fault::has_room;
 use crate::id::AgentId;
 use crate::limits::{CLOSED_REQUESTS_MAX, REPLAY_TTL_MS, RESEND_MS_MAX, UNKNOWN_ROWS_MAX};
 use crate::store::{CommitError, Write};
@@ -183,7 +184,9 @@ impl Node {
         let rows_max = (self.settings.buffer_size / 4).clamp(1, UNKNOWN_ROWS_MAX);
         let held: usize = self.low_rows.values().map(|row| row.bytes).sum();
         let first = self.low_rows.is_empty();
-        self.low_rows.len() >= rows_max || (!first && held + bytes > self.settings.buffer_byte_cap / 4)
+        let has =
+            self.low_rows.len() < rows_max && (first || held + bytes <= self.settings.buffer_byte_cap / 4);
+        !has_room("rows of unknown peers", has)
     }
 
     /// A row of an unknown peer was read, or is out.

@@ -13,6 +13,7 @@ use super::{ClientId, Effect, Node, Now, Of};
 use crate::agents::{Answers, Client, Speaks, Unread, Wants};
 use crate::error::{IpcCode, IpcError};
 use crate::family::Input as FamilyInput;
+use crate::fault::has_room;
 use crate::id::AgentId;
 use crate::ipc::{Command, Line, Sender, inbound_line, row_json, v1_line};
 use crate::limits::{
@@ -93,9 +94,9 @@ impl Node {
         let Some(state) = self.agents.clients.get_mut(&client).filter(|state| state.reading) else {
             return Some(line);
         };
-        if state.backlog.len() >= CLIENT_BACKLOG_MAX
-            || state.backlog_bytes + line.len() > CLIENT_BACKLOG_BYTES_MAX
-        {
+        let has = state.backlog.len() < CLIENT_BACKLOG_MAX
+            && state.backlog_bytes + line.len() <= CLIENT_BACKLOG_BYTES_MAX;
+        if !has_room("a client's backlog", has) {
             let message = "too many commands wait while an earlier one reads the disk: wait for its reply";
             let req_id = Command::parse(&line).map(|command| command.req_id().to_owned()).unwrap_or_default();
             self.answer_line(client, &req_id, Err(IpcError::new(IpcCode::Overloaded, message)));

@@ -11,6 +11,7 @@ use crate::audit::Event;
 use crate::contacts::{Contact, ContactChange};
 use crate::error::{PeerCode, Refusal};
 use crate::family::{Inbound, Kind};
+use crate::fault::has_room;
 use crate::id::{AgentId, PublicKey};
 use crate::limits::{ADDRS_PER_PEER_MAX, GUESS_WAIT_FIRST_MS, STRANGERS_MAX, STRANGERS_PER_ADDR_MAX};
 use crate::pairing::payload::{Admission, Admitted, Constraints, Knock};
@@ -27,7 +28,7 @@ impl Node {
     pub(super) fn may_hear(&self, addr: IpAddr) -> bool {
         let strangers = self.sessions.iter().filter(|session| session.is_stranger);
         let near = strangers.clone().filter(|session| site(session.addr.ip()) == site(addr)).count();
-        strangers.count() < STRANGERS_MAX && near < STRANGERS_PER_ADDR_MAX
+        has_room("strangers", strangers.count() < STRANGERS_MAX && near < STRANGERS_PER_ADDR_MAX)
     }
 
     /// A message of a stranger who has said hello: a knock, or nothing.

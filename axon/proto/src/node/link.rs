@@ -9,6 +9,7 @@ use super::timers::Key;
 use super::{ConnId, DialId, Effect, Lost, Node, Now, Side, StreamId, TOO_MANY_STRANGERS, Token};
 use crate::error::{PeerCode, Refusal};
 use crate::family::{Inbound, Input as FamilyInput, Kind, Pattern, error_payload};
+use crate::fault::has_room;
 use crate::id::{AgentId, MsgId, PublicKey};
 use crate::limits::{
     CONNECTIONS_PER_PEER_MAX, DRAIN_MS, FOUND_CONNECTIONS_MAX, PROTOCOL_VERSION, STRANGER_MS, STREAMS_MAX,
@@ -60,15 +61,20 @@ impl Node {
         let found =
             |session: &Session| self.peers.get(session.peer).is_some_and(crate::peers::Peer::is_found);
         let found_connections = self.sessions.iter().filter(|session| found(session)).count();
-        let over = self.sessions.len() >= self.settings.max_connections
-            || (is_found && found_connections >= FOUND_CONNECTIONS_MAX);
+        let has = self.sessions.len() < self.settings.max_connections
+            && (!is_found || found_connections < FOUND_CONNECTIONS_MAX);
+        let over = !has_room("connections", has);
         let of_peer: Vec<ConnId> = self.conns_of(peer);
         if is_stranger && !self.may_hear(addr.ip()) {
             return self.out.push(Effect::Close { conn, code: 1, reason: TOO_MANY_STRANGERS });
         }
-        if of_peer.len() >= CONNECTIONS_PER_PEER_MAX {
+        let crowded = of_peer.first().filter(|_| {
+            let has = of_peer.len() < CONNECTIONS_PER_PEER_MAX;
+            !has_room("connections of one peer", has)
+        });
+        if let Some(oldest) = crowded.copied() {
             // The peer's own oldest makes room, so that it cannot fill the table.
-            self.close(now, of_peer[0], 2, "too many connections of this peer");
+            self.close(now, oldest, 2, "too many connections of this peer");
         } else if over {
             self.out.push(Effect::Close { conn, code: 1, reason: "connection limit reached" });
             if side == Side::Dialer {
@@ -173,7 +179,8 @@ impl Node {
                 // answer.
                 let early = self.early.entry(conn).or_default();
                 let bytes: usize = early.iter().map(|(_, held)| held.raw().len()).sum();
-                if early.len() < EARLY_MAX && bytes + envelope.raw().len() <= EARLY_BYTES_MAX {
+                let has = early.len() < EARLY_MAX && bytes + envelope.raw().len() <= EARLY_BYTES_MAX;
+                if has_room("messages before the hello", has) {
                     return early.push((stream, envelope));
                 }
                 self.dropped.before_hello += 1;

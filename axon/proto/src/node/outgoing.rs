@@ -12,6 +12,7 @@ use super::timers::Key;
 use super::{ClientId, ConnId, Effect, Lost, Node, Now, Of, StreamId, Token};
 use crate::error::{IpcCode, IpcError, PeerCode, Refusal};
 use crate::family::{Input as FamilyInput, Kind, NoAnswer, error_payload};
+use crate::fault::has_room;
 use crate::id::{AgentId, MsgId};
 use crate::ipc::{Line, v1_line};
 use crate::limits::WORK_TO_PEER_MAX;
@@ -187,7 +188,7 @@ impl Node {
         // Between daemons that both offer receipts, a one-way message is answered when it is on disk.
         let receipted = session.offers("receipt") && self.features.contains(&"receipt");
         let work = is_work(pending.kind, receipted);
-        if work && session.work >= WORK_TO_PEER_MAX {
+        if work && !has_room("work under way to a peer", session.work < WORK_TO_PEER_MAX) {
             return;
         }
         if let Some(feature) = pending.kind.feature.filter(|feature| !session.offers(feature)) {

@@ -9,6 +9,7 @@ use super::storing::Reading;
 use super::{Node, Now};
 use crate::error::{PeerCode, Refusal};
 use crate::family::Inbound;
+use crate::fault::has_room;
 use crate::id::AgentId;
 use crate::limits::{PAUSED_BYTES_MAX, PAUSED_MAX};
 use crate::store::{BODY_PREFIX, Read, Write};
@@ -59,7 +60,8 @@ impl Node {
         let part = if low { 4 } else { 2 };
         let share = messages < PAUSED_MAX / part && sum + bytes <= PAUSED_BYTES_MAX / part;
         let aside = &mut self.set_aside;
-        if !share || aside.waiting.len() >= PAUSED_MAX || aside.bytes + bytes > PAUSED_BYTES_MAX {
+        let has = share && aside.waiting.len() < PAUSED_MAX && aside.bytes + bytes <= PAUSED_BYTES_MAX;
+        if !has_room("messages set aside", has) {
             return None;
         }
         aside.next_n += 1;

@@ -14,6 +14,7 @@ use crate::agents::Client;
 use crate::audit::Event;
 use crate::error::{IpcCode, IpcError};
 use crate::family::Input as FamilyInput;
+use crate::fault::has_room;
 use crate::id::{AgentId, MsgId};
 use crate::ipc::{Command, Line};
 use crate::limits::{DOMAIN_BYTES_MAX, KIND_BYTES_MAX, RULE_NAMES_MAX, SCOPE_UNACKED_MAX, SOCKETS_MAX};
@@ -237,7 +238,7 @@ impl Node {
     /// A scoped consumer was given this row.
     pub(super) fn note_given(&mut self, scope: &Scope, seq: u64) {
         if let Some(state) = self.scopes.table.get_mut(&scope.name)
-            && state.given.len() < SCOPE_UNACKED_MAX
+            && has_room("rows a scoped socket was given", state.given.len() < SCOPE_UNACKED_MAX)
         {
             state.given.insert(seq);
         }
@@ -358,7 +359,7 @@ impl Node {
                 return Err(IpcError::invalid(message));
             }
             (false, false) => return Err(no_socket(&name)),
-            (true, false) if self.scopes.table.len() >= SOCKETS_MAX => {
+            (true, false) if !has_room("scoped sockets", self.scopes.table.len() < SOCKETS_MAX) => {
                 let message = format!("there are {SOCKETS_MAX} sockets: remove one first");
                 return Err(IpcError::new(IpcCode::Overloaded, message));
             }

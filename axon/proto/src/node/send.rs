@@ -16,6 +16,7 @@ use crate::agents::Client;
 use crate::audit::Event;
 use crate::error::{IpcCode, IpcError};
 use crate::family::{Ended, Input as FamilyInput, Kind, Pattern, Sendable};
+use crate::fault::has_room;
 use crate::id::MsgId;
 use crate::ipc::{Command, Line};
 use crate::kinds::core::wait_ms;
@@ -174,7 +175,9 @@ impl Node {
             let same = |of: &&Client| of.scope.as_ref().is_some_and(|other| other.name == scope.name);
             self.agents.clients.values().filter(same).map(|client| client.pending).sum()
         });
-        if own >= CLIENT_PENDING_MAX || of_socket >= PENDING_MAX / 4 || self.pending_count() >= PENDING_MAX {
+        let has =
+            own < CLIENT_PENDING_MAX && of_socket < PENDING_MAX / 4 && self.pending_count() < PENDING_MAX;
+        if !has_room("commands that wait for peers", has) {
             let message =
                 format!("{own} commands of yours wait for a peer already: wait for an answer first");
             return Err(IpcError::new(IpcCode::Overloaded, message));

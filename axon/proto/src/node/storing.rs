@@ -12,6 +12,7 @@ use super::jobs::Chain;
 use super::{ClientId, CommitId, Effect, LogLevel, Node, Now, ReadId, StreamId, Token};
 use crate::error::{IpcCode, IpcError};
 use crate::family::{Ended, Inbound, Input as FamilyInput};
+use crate::fault::has_room;
 use crate::id::{AgentId, MsgId};
 use crate::limits::{COMMITS_BYTES_MAX, COMMITS_MAX, READ_WAITING_MAX};
 use crate::store::{Commit, CommitError, Keep, Read, ReadOut, Row, Write};
@@ -97,16 +98,18 @@ impl Node {
 
     /// Whether one more change may wait for the disk.
     pub(super) fn disk_has_room(&self) -> bool {
-        self.commits.len() < COMMITS_MAX && self.commit_bytes < COMMITS_BYTES_MAX
+        let has = self.commits.len() < COMMITS_MAX && self.commit_bytes < COMMITS_BYTES_MAX;
+        has_room("changes that wait for the disk", has)
     }
 
     /// Whether one more message of this peer may wait for the disk: some room is left to others, and to the
     /// clients.
     pub(super) fn disk_has_room_for(&self, from: AgentId) -> bool {
         let theirs = self.arriving_bytes.get(&from).copied().unwrap_or(0);
-        self.commits.len() < COMMITS_MAX / 4 * 3
+        let has = self.commits.len() < COMMITS_MAX / 4 * 3
             && self.commit_bytes < COMMITS_BYTES_MAX / 4 * 3
-            && theirs < COMMITS_BYTES_MAX / 4
+            && theirs < COMMITS_BYTES_MAX / 4;
+        has_room("messages that wait for the disk", has)
     }
 
     /// Stores this, after all that was changed before.
@@ -265,7 +268,10 @@ impl Node {
     pub(super) fn await_reading(&mut self, message: &Inbound, firm: bool) -> Option<Write> {
         let envelope = &message.envelope;
         let asked = envelope.read_receipt && firm && self.settings.read_receipts;
-        if !asked || self.unread.len() >= READ_WAITING_MAX || self.settings.buffer_size == 0 {
+        if !asked || self.settings.buffer_size == 0 {
+            return None;
+        }
+        if !has_room("rows to be read", self.unread.len() < READ_WAITING_MAX) {
             return None;
         }
         let unread = Unread { from: envelope.from, id: envelope.id, at_ms: message.at_ms };

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{IpcCode, IpcError};
+use crate::fault::has_room;
 use crate::id::{AgentId, PublicKey};
 use crate::invite::{InviteId, InviteKey, hex, hexed};
 use crate::limits::{
@@ -95,7 +96,7 @@ impl Invites {
     /// # Errors
     /// When there are too many.
     pub fn open(&mut self, invite: Invite) -> Result<(), IpcError> {
-        if self.0.len() >= INVITES_MAX {
+        if !has_room("invites", self.0.len() < INVITES_MAX) {
             let message = format!("{INVITES_MAX} invites are open: `axon invite --revoke ID` ends one");
             return Err(IpcError::new(IpcCode::Overloaded, message));
         }
@@ -261,7 +262,8 @@ impl Knocks {
     /// Whether one more from this site, or this one again, may wait.
     pub fn has_room(&self, id: AgentId, site: Option<IpAddr>) -> bool {
         let near = self.waiting.values().filter(|knock| site.is_some() && knock.site == site).count();
-        self.waiting.contains_key(&id) || (self.waiting.len() < KNOCKS_MAX && near < KNOCKS_PER_SITE_MAX)
+        let has = self.waiting.len() < KNOCKS_MAX && near < KNOCKS_PER_SITE_MAX;
+        self.waiting.contains_key(&id) || has_room("knocks", has)
     }
 
     /// The new key of this agent that waits already.
@@ -392,7 +394,7 @@ impl Guesses {
 }
 
 fn longer<K: Hash + Eq + Copy>(table: &mut HashMap<K, Wait>, key: K, mono_ms: u64) {
-    if table.len() >= GUESSERS_MAX && !table.contains_key(&key) {
+    if !table.contains_key(&key) && !has_room("guessers", table.len() < GUESSERS_MAX) {
         // The one that is free soonest makes room.
         let first = table.iter().min_by_key(|(_, wait)| wait.until_ms).map(|(key, _)| *key);
         first.into_iter().for_each(|key| _ = table.remove(&key));

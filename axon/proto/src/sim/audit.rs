@@ -27,7 +27,17 @@ impl Sim {
             self.hosts[host].stalled_until = 0;
             self.after(0, Ev::Start { host });
         }
+        if self.plan.scenario {
+            self.run_for(8_000);
+            self.all_resume();
+        }
         self.run_for(QUIET_MS);
+        if self.plan.scenario {
+            for host in 0..self.hosts.len() {
+                self.over(host);
+                self.all_told(host);
+            }
+        }
         for host in 0..self.hosts.len() {
             self.crash(host, Unsynced::Dropped);
             self.after(10, Ev::Start { host });
@@ -38,6 +48,9 @@ impl Sim {
                 return;
             }
             self.audit(host);
+        }
+        if self.plan.scenario && self.report.violations.is_empty() {
+            self.all_goes_on();
         }
     }
 
@@ -79,14 +92,15 @@ impl Sim {
     }
 
     /// A command of the auditor, and its reply.
-    fn asked(&mut self, at: usize, client: ClientId, say: Say) -> Value {
+    pub fn asked(&mut self, at: usize, client: ClientId, say: Say) -> Value {
         let set = |sim: &mut Self, value: Value| {
             let state = sim.hosts[at].clients.get_mut(&client);
             state.map(|state| std::mem::replace(&mut state.last_reply, value)).unwrap_or_default()
         };
         set(self, Value::Null);
+        let wait_ms = say.wait_ms;
         self.say(at, client, say);
-        let until = self.now + REPLY_MS;
+        let until = self.now + wait_ms + REPLY_MS;
         let has =
             |sim: &Self| sim.hosts[at].clients.get(&client).is_some_and(|state| !state.last_reply.is_null());
         while !has(self) && self.now < until {

@@ -8,12 +8,16 @@ use serde_json::Value;
 
 use super::Sim;
 use super::clients::text;
+use crate::fault::unwatched;
 use crate::limits::REPLAY_FLUSH_MS;
 use crate::node::ClientId;
-use crate::store::{Commit, Read, ReadOut, Row, Write};
+use crate::store::{BODY_PREFIX, Commit, Read, ReadOut, Row, Write};
 
 /// Kinds whose messages lie on disk before anybody sees them.
 const KEPT_KINDS: [&str; 4] = ["notify", "delegate", "result", "progress"];
+
+/// What the keys of messages that are set aside begin with.
+const ASIDE: &str = "aside/";
 
 /// Whether a word about a message is true.
 pub(super) enum Promised {
@@ -46,11 +50,18 @@ pub(super) struct Promises {
     taken_anew: BTreeSet<(usize, String)>,
     /// Said to be on the other disk: where, and which.
     delivered: BTreeSet<(usize, String)>,
+    /// Set aside while all is paused.
+    aside: BTreeSet<(usize, String)>,
     /// Said to be held: where, which, and for whom.
     held: BTreeMap<(usize, String), usize>,
 }
 
 impl Promises {
+    fn set_aside(&mut self, at: usize, envelope: &[u8]) {
+        let envelope: Value = serde_json::from_slice(envelope).unwrap_or_default();
+        self.aside.insert((at, text(&envelope, "id").to_owned()));
+    }
+
     pub fn delivered(&self) -> u64 {
         self.delivered.len() as u64
     }
@@ -145,7 +156,7 @@ impl Promises {
             "held" => {
                 self.held.insert((at, id.to_owned()), to);
             }
-            "delivered" if there.is_none() => {
+            "delivered" if there.is_none() && !self.aside.contains(&(to, id.to_owned())) => {
                 return Promised::Broken("what is delivered is on the other disk");
             }
             "delivered" => {
@@ -180,6 +191,11 @@ impl Sim {
                     self.wrong(at, "numbers of rows rise", what);
                 }
                 self.row_kept(at, row, *firm);
+            }
+            if let Write::Put { key, value } = write
+                && key.strip_prefix(BODY_PREFIX).is_some_and(|key| key.starts_with(ASIDE))
+            {
+                self.promises.set_aside(at, value);
             }
         }
     }
@@ -222,7 +238,7 @@ impl Sim {
     }
 
     /// The rows of a store, straight from it.
-    pub fn stored(&mut self, at: usize) -> Vec<Row> {
+    fn stored(&mut self, at: usize) -> Vec<Row> {
         let (mut rows, mut after) = (Vec::new(), 0);
         while let Some(store) = self.hosts[at].store.as_mut() {
             let read = Read::Rows {
@@ -243,10 +259,25 @@ impl Sim {
         rows
     }
 
+    /// The messages that are set aside, straight from the store.
+    fn stored_aside(&mut self, at: usize) -> Vec<Vec<u8>> {
+        let Some(store) = self.hosts[at].store.as_mut() else { return Vec::new() };
+        let mut keys = Vec::new();
+        let read = store.items(&mut |key, _| {
+            if key.starts_with(ASIDE) {
+                keys.push(format!("{BODY_PREFIX}{key}"));
+            }
+        });
+        match read.map(|()| store.read(&Read::Items { keys })) {
+            Ok(ReadOut::Items(found)) => found.into_iter().flatten().map(|value| value.to_vec()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// After a start: what was confirmed, and that nobody has read, is there.
     pub fn kept_is_there(&mut self, at: usize) {
         self.promises.node_gone(at);
-        let rows = self.stored(at);
+        let (rows, aside) = unwatched(|| (self.stored(at), self.stored_aside(at)));
         let there: BTreeSet<u64> = rows.iter().map(|row| row.seq).collect();
         let asked = self.promises.ack_asked.get(&at).copied().unwrap_or_default();
         let kept = self.promises.rows.iter().filter(|((host, _), _)| *host == at);
@@ -274,6 +305,7 @@ impl Sim {
         for row in rows {
             self.row_kept_unconfirmed(at, &row);
         }
+        aside.iter().for_each(|envelope| self.promises.set_aside(at, envelope));
     }
 
     fn row_kept_unconfirmed(&mut self, at: usize, row: &Row) {

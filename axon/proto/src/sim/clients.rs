@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::checks::Promised;
 use super::{Ev, Sim};
+use crate::fault::has_room;
 use crate::limits::{REPLY_GRACE_MS, REQUEST_TIMEOUT_MS};
 use crate::node::{ClientId, Input};
 
@@ -36,6 +37,8 @@ pub(super) enum What {
     Ack(u64),
     Inbox,
     Reply { of: String, kind: &'static str },
+    Invite,
+    Join { to: usize },
     Outbox(String),
     Other,
 }
@@ -71,15 +74,25 @@ pub(super) struct Client {
     /// The last row that it was shown as an event.
     last_seq: u64,
     /// It may ack up to here.
-    given: u64,
+    pub given: u64,
     behind: bool,
     /// The last delegation that it gave away.
-    delegation: Option<String>,
-    /// What an inbox reply or an outbox reply said last; for the auditor.
+    pub delegation: Option<String>,
+    /// An event was turned away, and it was not told so yet.
+    turned_away: bool,
+    /// What an inbox reply or an outbox reply said last, or any reply when all is healed.
     pub last_reply: Value,
 }
 
 impl Sim {
+    /// Who was turned away has been told.
+    pub fn all_told(&mut self, at: usize) {
+        let found = self.hosts[at].clients.iter().find(|(_, state)| state.turned_away);
+        if let Some(client) = found.map(|(client, _)| *client) {
+            self.wrong(at, "a slow consumer is told so", format!("{client:?}"));
+        }
+    }
+
     /// A node's clients do something.
     pub fn act(&mut self, at: usize) {
         if self.calm {
@@ -117,6 +130,7 @@ impl Sim {
             Role::Watcher => "watcher".to_owned(),
             Role::Reader => "reader".to_owned(),
             Role::Auditor => "auditor".to_owned(),
+            Role::Agent if self.plan.scenario => "agent".to_owned(),
             Role::Agent => format!("agent{}", self.rng.below(2)),
         };
         let hello = json!({"cmd":"hello","version":2,"consumer":consumer});
@@ -132,6 +146,7 @@ impl Sim {
             given: 0,
             behind: false,
             delegation: None,
+            turned_away: false,
             last_reply: Value::Null,
         };
         self.hosts[at].clients.insert(client, state);
@@ -140,16 +155,16 @@ impl Sim {
         let subscribe = match role {
             Role::Watcher => json!({"cmd":"subscribe"}),
             Role::Agent => json!({"cmd":"subscribe","answer":["query","delegate","cancel"],
-                "capacity":self.rng.range(1, 6),"lease":self.rng.chance(300)}),
+                "capacity":self.rng.range(1, 6),"lease":!self.plan.scenario && self.rng.chance(300)}),
             Role::Reader | Role::Auditor => return client,
         };
         self.say(at, client, Say { command: subscribe, what: What::Other, wait_ms: 0 });
         client
     }
 
-    fn leave(&mut self, at: usize, client: ClientId) {
+    pub fn leave(&mut self, at: usize, client: ClientId) {
         self.promises.client_gone(at, client);
-        if self.rng.chance(300) {
+        if !self.plan.scenario && self.rng.chance(300) {
             // It has said all that it will say, and waits for its answers, for a while.
             return self.feed(at, Input::ClientEof { client });
         }
@@ -307,7 +322,10 @@ impl Sim {
 
     /// An event that may be turned away; false: it was.
     pub fn event(&mut self, at: usize, client: ClientId, line: &str) -> bool {
-        if !self.queue(at, client, true) {
+        if !has_room("a client's events", true) || !self.queue(at, client, true) {
+            if let Some(state) = self.hosts[at].clients.get_mut(&client) {
+                state.turned_away = true;
+            }
             self.story(|| format!("node {at}: {client:?} is too slow for {line}"));
             return false;
         }
@@ -335,7 +353,7 @@ impl Sim {
             Some("inbound") => self.shown(at, client, &value),
             Some("slow_consumer") => {
                 if let Some(state) = self.hosts[at].clients.get_mut(&client) {
-                    state.behind = true;
+                    (state.behind, state.turned_away) = (true, false);
                 }
             }
             Some("withdrawn") => self.promises.closed(at, text(&value, "ref")),
@@ -364,7 +382,7 @@ impl Sim {
         if now > due_ms {
             self.wrong(at, "every command ends in time", format!("{what:?} {value}"));
         }
-        if let What::Outbox(_) | What::Inbox = what
+        if (self.calm || matches!(what, What::Outbox(_) | What::Inbox))
             && let Some(state) = self.hosts[at].clients.get_mut(&client)
         {
             state.last_reply = value.clone();
@@ -404,6 +422,13 @@ impl Sim {
                 }
                 if kind != "ack" && kind != "progress" {
                     self.promises.closed(at, &of);
+                }
+            }
+            What::Invite => self.link = value["link"].as_str().map(str::to_owned),
+            What::Join { to } => {
+                if value["state"] == "paired" && !self.paired(at, to) {
+                    let rule = "who is said to be let in is in the files of both";
+                    self.wrong(at, rule, value.to_string());
                 }
             }
             What::Outbox(_) | What::Other => {}
@@ -451,18 +476,20 @@ impl Sim {
             let what = format!("{kind} {id} to {client:?}, and {other:?} has it");
             self.wrong(at, "a request is handed to one agent at a time", what);
         }
-        if self.rng.chance(80) {
+        // In a scenario all is answered, and soon.
+        let sure = self.plan.scenario;
+        if !sure && self.rng.chance(80) {
             return;
         }
-        let mut wait = self.rng.range(1, 1_500);
-        let accepted = self.rng.chance(900);
+        let mut wait = self.rng.range(1, if sure { 60 } else { 1_500 });
+        let accepted = sure || self.rng.chance(900);
         let mut replies = match kind.as_str() {
             "query" => vec![("response", json!({"data":null,"summary":"s"}))],
             "delegate" => vec![("ack", json!({"accepted":accepted}))],
             _ => vec![("ack", json!({"accepted":true}))],
         };
-        if kind == "delegate" && accepted && self.rng.chance(900) {
-            if self.rng.chance(300) {
+        if kind == "delegate" && accepted && (sure || self.rng.chance(900)) {
+            if sure || self.rng.chance(300) {
                 replies.push(("progress", json!({"state":"running","percent":40})));
             }
             replies.push(("result", json!({"status":"completed","outcome":"o"})));
@@ -470,13 +497,13 @@ impl Sim {
         let life = self.hosts[at].life;
         for (kind, payload) in replies {
             let mut command = json!({"cmd":"reply","ref":id,"kind":kind,"payload":payload});
-            if kind == "result" && self.rng.chance(300) {
+            if kind == "result" && (sure || self.rng.chance(300)) {
                 command["hold_secs"] = self.rng.range(30, 3_600).into();
             }
             let what = What::Reply { of: id.clone(), kind };
             let say = Box::new(Say { command, what, wait_ms: REQUEST_TIMEOUT_MS + REPLY_GRACE_MS });
             self.after(wait, Ev::Say { host: at, life, client, say });
-            wait += self.rng.range(1, 3_000);
+            wait += self.rng.range(1, if sure { 120 } else { 3_000 });
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::rng::Rng;
+use crate::fault::{Point, Sort, hit};
 use crate::store::files::{FileError, FileId, Files};
 
 /// Bytes that reach a disk together.
@@ -51,19 +52,23 @@ pub struct State {
     made: u32,
     /// Calls that change something.
     pub calls: u64,
+    /// Writes to files that have a name.
+    pub writes: u64,
+    /// Syncs of files.
+    pub syncs: u64,
     /// The power goes with this call.
     pub cut_at: Option<u64>,
     /// This call fails.
     pub fail_at: Option<u64>,
     /// Every sync fails.
     pub fail_syncs: bool,
-    /// Nothing more fits.
-    pub full: bool,
+    /// The files together cannot be longer.
+    pub room: Option<u64>,
     /// The power is off.
     pub dead: bool,
 }
 
-/// A disk. Its handles are clones of one another.
+/// A disk that fails on request, and at the fault points. Its handles are clones of one another.
 #[derive(Debug, Clone, Default)]
 pub struct Disk(Arc<Mutex<State>>);
 
@@ -141,13 +146,31 @@ impl State {
         file.ok_or_else(|| FileError("the file is not open".into()))
     }
 
-    /// Counts a call that changes something; says whether it is the one that fails. The last one before the
-    /// power goes may have had its effect, or a part of it.
-    fn call(&mut self) -> Result<bool, FileError> {
+    /// Counts a call that changes something; says whether it fails, and how. The last one before the power
+    /// goes may have had its effect, or a part of it.
+    fn call(&mut self, point: Point) -> Result<Option<Sort>, FileError> {
         self.answer()?;
         self.calls += 1;
-        self.dead = self.cut_at == Some(self.calls);
-        Ok(self.fail_at == Some(self.calls))
+        let fails = hit(point);
+        let power = hit(Point::Change).is_some();
+        self.dead = power || self.cut_at == Some(self.calls);
+        // What one call of many fails with is the worst of its sort.
+        let asked = (self.fail_at == Some(self.calls)).then_some(match point {
+            Point::Write => Sort::Short,
+            _ => Sort::Sync,
+        });
+        Ok(fails.or(asked))
+    }
+
+    /// What the files are long together.
+    fn used(&self) -> u64 {
+        let numbers: BTreeSet<u32> = self.names.values().chain(self.open.values()).copied().collect();
+        numbers.iter().filter_map(|number| self.files.get(number)).map(|file| file.now.len() as u64).sum()
+    }
+
+    fn is_named(&self, file: FileId) -> bool {
+        let number = self.open.get(&file);
+        number.is_some_and(|number| self.names.values().any(|named| named == number))
     }
 
     fn answer(&self) -> Result<(), FileError> {
@@ -225,6 +248,56 @@ impl Disk {
         (after.names, after.synced_names) = (names.clone(), names);
         Self(Arc::new(Mutex::new(after)))
     }
+
+    /// A copy that has nothing to do with this one.
+    pub fn copied(&self) -> Self {
+        self.after_power_cut(Unsynced::Kept)
+    }
+
+    /// What stands in a file now; nothing where there is none.
+    pub fn content(&self, name: &str) -> Vec<u8> {
+        let state = self.state();
+        let file = state.names.get(name).and_then(|number| state.files.get(number));
+        file.map(|file| file.now.clone()).unwrap_or_default()
+    }
+
+    /// Puts a file there that lasts.
+    pub fn put(&self, name: &str, content: Vec<u8>) {
+        let mut state = self.state();
+        let number = state.new_file();
+        state.files.insert(number, File { synced: content.clone(), now: content, changes: Vec::new() });
+        state.names.insert(name.to_owned(), number);
+        state.synced_names.insert(name.to_owned(), number);
+    }
+
+    /// Changes a file that may be open.
+    pub fn overwrite(&self, name: &str, content: Vec<u8>) {
+        let mut state = self.state();
+        let number = state.names.get(name).copied();
+        if let Some(file) = number.and_then(|number| state.files.get_mut(&number)) {
+            file.changes = vec![Change::Length(0), Change::Write(0, content.clone())];
+            file.now = content;
+        }
+    }
+
+    /// Takes a file away.
+    pub fn erase(&self, name: &str) {
+        let mut state = self.state();
+        state.names.remove(name);
+        state.synced_names.remove(name);
+    }
+
+    /// The names of all files.
+    pub fn names(&self) -> Vec<String> {
+        self.state().names.keys().cloned().collect()
+    }
+
+    /// The lengths of all files that have a name, together.
+    pub fn bytes(&self) -> u64 {
+        let state = self.state();
+        let files = state.names.values().filter_map(|number| state.files.get(number));
+        files.map(|file| file.now.len() as u64).sum()
+    }
 }
 
 impl Files for Disk {
@@ -239,11 +312,14 @@ impl Files for Disk {
         let mut state = self.state();
         if !create {
             state.answer()?;
+            if hit(Point::Open).is_some() {
+                return Err(FileError("too many open files".into()));
+            }
             let number = state.names.get(name).copied();
             let number = number.ok_or_else(|| FileError("there is no such file".into()))?;
             return Ok(state.hand_out(number));
         }
-        if state.call()? || state.full {
+        if state.call(Point::Make)?.is_some() {
             return Err(no_space());
         }
         if state.names.contains_key(name) {
@@ -271,6 +347,9 @@ impl Files for Disk {
     fn read_at(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> Result<usize, FileError> {
         let mut state = self.state();
         state.answer()?;
+        if hit(Point::Read).is_some() {
+            return Err(FileError("input/output error".into()));
+        }
         let content = &state.file(file)?.now;
         let there = content.get(index(offset).min(content.len())..).unwrap_or_default();
         into.iter_mut().zip(there).for_each(|(into, byte)| *into = *byte);
@@ -279,20 +358,30 @@ impl Files for Disk {
 
     fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
         let mut state = self.state();
-        let fails = state.call()? || state.full;
-        // A full disk takes what still fits.
-        let taken = if fails { bytes.len() / 2 } else { bytes.len() };
-        let change = Change::Write(offset, bytes.get(..taken).unwrap_or_default().to_vec());
+        let fails = state.call(Point::Write)?;
+        let (used, room, named) = (state.used(), state.room, state.is_named(file));
+        state.writes += u64::from(named);
         let target = state.file(file)?;
+        let grows = (offset + bytes.len() as u64).saturating_sub(target.now.len() as u64);
+        let full = fails.is_some() || room.is_some_and(|room| used + grows > room);
+        // A full disk takes what still fits.
+        let taken = match (fails, full) {
+            (Some(Sort::Write), _) => 0,
+            (_, true) => bytes.len() / 2,
+            (_, false) => bytes.len(),
+        };
+        let change = Change::Write(offset, bytes.get(..taken).unwrap_or_default().to_vec());
         change.apply(&mut target.now);
-        target.changes.push(change);
-        if fails { Err(no_space()) } else { state.answer() }
+        if named {
+            target.changes.push(change);
+        }
+        if full { Err(no_space()) } else { state.answer() }
     }
 
     fn set_len(&mut self, file: FileId, bytes: u64) -> Result<(), FileError> {
         let mut state = self.state();
-        if state.call()? {
-            return Err(no_space());
+        if state.call(Point::Length)?.is_some() {
+            return Err(FileError("input/output error".into()));
         }
         let target = state.file(file)?;
         Change::Length(bytes).apply(&mut target.now);
@@ -302,7 +391,19 @@ impl Files for Disk {
 
     fn sync(&mut self, file: FileId) -> Result<(), FileError> {
         let mut state = self.state();
-        if state.call()? || state.fail_syncs {
+        state.syncs += 1;
+        let fails = state.call(Point::Sync)?;
+        if fails.is_some() || state.fail_syncs {
+            let target = state.file(file)?;
+            match fails {
+                // As some systems do: what could not be written counts as written.
+                Some(Sort::SyncStale) => target.changes.clear(),
+                Some(Sort::SyncGone) => {
+                    target.changes.clear();
+                    target.now.clone_from(&target.synced);
+                }
+                _ => {}
+            }
             return Err(FileError("the sync failed".into()));
         }
         state.answer()?;
@@ -315,7 +416,7 @@ impl Files for Disk {
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), FileError> {
         let mut state = self.state();
-        if state.call()? {
+        if state.call(Point::Rename)?.is_some() {
             return Err(no_space());
         }
         state.naming(Naming::Rename(from.to_owned(), to.to_owned()));
@@ -324,7 +425,7 @@ impl Files for Disk {
 
     fn remove(&mut self, name: &str) -> Result<(), FileError> {
         let mut state = self.state();
-        if state.call()? {
+        if state.call(Point::Remove)?.is_some() {
             return Err(no_space());
         }
         state.naming(Naming::Remove(name.to_owned()));
@@ -333,8 +434,8 @@ impl Files for Disk {
 
     fn sync_names(&mut self) -> Result<(), FileError> {
         let mut state = self.state();
-        if state.call()? {
-            return Err(no_space());
+        if state.call(Point::Names)?.is_some() {
+            return Err(FileError("the sync failed".into()));
         }
         state.answer()?;
         state.synced_names = state.names.clone();

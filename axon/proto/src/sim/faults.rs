@@ -100,7 +100,7 @@ impl Sim {
                 if one {
                     state.fail_at = Some(state.calls + calls);
                 } else if full {
-                    state.full = true;
+                    state.room = Some(0);
                 } else {
                     state.fail_syncs = true;
                 }
@@ -165,6 +165,6 @@ impl Sim {
 
     pub fn disk_well(&mut self, host: usize) {
         let mut state = self.hosts[host].disk.state();
-        (state.full, state.fail_syncs, state.fail_at) = (false, false, None);
+        (state.room, state.fail_syncs, state.fail_at) = (None, false, None);
     }
 }

@@ -13,11 +13,14 @@ use crate::node::{
     Birth, ClientId, ConnId, Effect, Input, KnownPeer, Node, Pins, Seen, Settings, StaticPeer, StreamId,
     Token,
 };
+use crate::scope::Scope;
 use crate::store::log::Options;
 use crate::store::{Commit, Store};
 
 /// Segments are short, so that cleaning goes around.
 const SEGMENT_BYTES: u64 = 8_192;
+/// And shorter where little is written.
+const SCENARIO_SEGMENT_BYTES: u64 = 2_048;
 
 /// One node.
 pub(super) struct Host {
@@ -42,6 +45,11 @@ pub(super) struct Host {
     pub pins: Arc<Pins>,
     pub seen: Vec<Seen>,
     pub known: Vec<KnownPeer>,
+    pub contacts: ContactsFile,
+    pub scopes: Vec<Scope>,
+    /// The store could not note where its log begins before it ended.
+    pub begin_untold: bool,
+    pub segment_bytes: u64,
     pub clients: BTreeMap<ClientId, Client>,
     pub conns: BTreeMap<ConnId, usize>,
     pub streams: HashMap<StreamId, u64>,
@@ -78,6 +86,10 @@ impl Host {
             pins: Arc::default(),
             seen: Vec::new(),
             known: Vec::new(),
+            contacts: ContactsFile::default(),
+            scopes: Vec::new(),
+            begin_untold: false,
+            segment_bytes: SEGMENT_BYTES,
             clients: BTreeMap::new(),
             conns: BTreeMap::new(),
             streams: HashMap::new(),
@@ -87,9 +99,18 @@ impl Host {
         }
     }
 
+    /// As a scenario has it: not random, and small.
+    pub fn for_scenario(&mut self) {
+        let peers = std::mem::take(&mut self.settings.peers);
+        self.settings = Settings { peers, buffer_size: 40, ..Settings::default() };
+        self.settings.outbox.per_peer_messages_max = 16;
+        (self.client_events_max, self.segment_bytes) = (1_024, SCENARIO_SEGMENT_BYTES);
+    }
+
     /// What ends with the process.
     fn forget(&mut self) {
         self.node = None;
+        self.begin_untold |= self.store.as_ref().is_some_and(Store::begin_is_untold);
         self.store = None;
         self.jobs.clear();
         self.timer_ms = None;
@@ -109,14 +130,11 @@ impl Sim {
         }
         let (entropy, now) = (Rng::new(self.rng.number()), self.clock(at));
         let host = &mut self.hosts[at];
-        let options = Options { segment_bytes: SEGMENT_BYTES, salt: 7 };
+        let options = Options { segment_bytes: host.segment_bytes, salt: 7 };
         let (mut store, opened) = match Store::open(host.disk.clone(), options, now.wall_ms) {
             Ok(opened) => opened,
             // The disk is full or fails: the daemon does not start, and is started again.
-            Err(_) => {
-                host.disk = host.disk.after_power_cut(Unsynced::Kept);
-                return self.after(1_000, Ev::Start { host: at });
-            }
+            Err(error) => return self.not_started(at, &error.to_string()),
         };
         let mut seen = host.seen.clone();
         seen.extend(opened.seen);
@@ -126,8 +144,8 @@ impl Sim {
             pid: 1,
             listen: Vec::new(),
             addrs: vec!["192.0.2.1:7100".into()],
-            contacts: ContactsFile::default(),
-            scopes: Vec::new(),
+            contacts: host.contacts.clone(),
+            scopes: host.scopes.clone(),
             old_keys: Vec::new(),
             verify: |_, _, _| true,
             root: None,
@@ -142,17 +160,19 @@ impl Sim {
         let first = node.first_commit();
         let written = store.commit(std::slice::from_ref(&first), now.wall_ms);
         if read.is_err() || written != [Ok(())] {
-            self.hosts[at].disk = self.hosts[at].disk.after_power_cut(Unsynced::Kept);
-            return self.after(1_000, Ev::Start { host: at });
+            return self.not_started(at, "the store could not be read or written");
         }
         host.life += 1;
         host.store = Some(store);
         let effects = node.take_effects();
         host.node = Some(node);
         let life = self.hosts[at].life;
+        let begin_untold = std::mem::take(&mut self.hosts[at].begin_untold);
         self.story(|| format!("node {at} starts, life {life}"));
         for warning in opened.warnings {
-            let expected = warning.contains("unfinished write") || warning.contains("not closed cleanly");
+            let expected = warning.contains("unfinished write")
+                || warning.contains("not closed cleanly")
+                || begin_untold && warning.contains("the first files are missing");
             if !expected {
                 self.wrong(at, "the store is whole after a power cut", warning);
             }
@@ -160,6 +180,14 @@ impl Sim {
         self.kept_is_there(at);
         self.carry_out(at, effects);
         self.feed(at, Input::Start);
+    }
+
+    /// The disk refused at the start, or the power went again.
+    fn not_started(&mut self, at: usize, why: &str) {
+        self.story(|| format!("node {at} does not start: {why}"));
+        let unsynced = if self.hosts[at].disk.state().dead { self.unsynced() } else { Unsynced::Kept };
+        self.hosts[at].disk = self.hosts[at].disk.after_power_cut(unsynced);
+        self.after(1_000, Ev::Start { host: at });
     }
 
     /// The process ends, as by kill -9 or because the power goes.
@@ -196,7 +224,8 @@ impl Sim {
                     self.committed(at, &commit);
                 }
             }
-            drop(store.close());
+            let untold = store.begin_is_untold();
+            self.hosts[at].begin_untold = store.close().is_err() && untold;
         }
         let wires: Vec<usize> = self.hosts[at].conns.values().copied().collect();
         for wire in wires {
@@ -206,8 +235,9 @@ impl Sim {
             self.after(delay, Ev::Lost { wire, side: 1 - side, why: "closed" });
         }
         self.hosts[at].forget();
-        self.hosts[at].disk = self.hosts[at].disk.after_power_cut(Unsynced::Kept);
-        let delay = self.rng.range(100, 4_000);
+        let unsynced = if self.hosts[at].disk.state().dead { self.unsynced() } else { Unsynced::Kept };
+        self.hosts[at].disk = self.hosts[at].disk.after_power_cut(unsynced);
+        let delay = if self.plan.scenario { 500 } else { self.rng.range(100, 4_000) };
         self.after(delay, Ev::Start { host: at });
     }
 
@@ -261,7 +291,7 @@ impl Sim {
             return self.after(wait, Ev::Disk { host: at, life });
         }
         let wall_ms = self.clock(at).wall_ms;
-        let maintain = self.rng.chance(100);
+        let maintain = self.rng.chance(if self.plan.scenario { 500 } else { 100 });
         let host = &mut self.hosts[at];
         let Some(store) = host.store.as_mut() else { return };
         let mut ids = Vec::new();

@@ -6,6 +6,9 @@
 //! disks stall, fill up and fail; wall clocks jump; clients read slowly or vanish. After every step what
 //! must hold is checked (`checks`). Then all is healed, and what was promised must be found kept. A run
 //! depends on its seed and [`Plan`] alone.
+//!
+//! Instead of clients that do things at random there is a `scenario`, so that a [`Fault`] can be put at every
+//! place of it in turn: the nth write, sync, message, question for room.
 
 mod audit;
 mod checks;
@@ -15,6 +18,7 @@ mod faults;
 mod host;
 mod net;
 mod rng;
+mod scenario;
 pub mod topics;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,6 +31,8 @@ use net::{Exchange, Wire};
 pub use rng::Rng;
 use rng::Trace;
 
+pub use crate::fault::{Fault, Point, Sort};
+use crate::fault::{arm, heal};
 use crate::id::PublicKey;
 use crate::node::{ClientId, DialId, Now, StaticPeer, StreamId, Token};
 
@@ -48,21 +54,12 @@ pub struct Plan {
     pub steps: u64,
     /// Whether there are faults.
     pub faults: bool,
+    /// What is done is the scenario's, and nothing random; it has its own number of nodes, and its own end.
+    pub scenario: bool,
     /// One thing that goes wrong besides, at a place that is chosen and not random.
-    pub once: Option<Once>,
+    pub fault: Option<Fault>,
     /// Whether to write down what happens, for [`Report::story`].
     pub story: bool,
-}
-
-/// A fault at one place: the nth of its sort, so that all places of a run can be tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Once {
-    /// This call to the disk of the first node fails: a write, a sync, a name.
-    Disk(u64),
-    /// The power of the first node goes at this call to its disk.
-    Power(u64),
-    /// The connection of this message is lost as it is sent, whoever sends it.
-    Send(u64),
 }
 
 /// Something that must not be.
@@ -91,10 +88,15 @@ pub struct Report {
     pub replies: BTreeMap<String, u64>,
     /// Messages whose senders were told that they are on the other disk.
     pub delivered: u64,
-    /// Messages that were sent, answers aside.
-    pub sends: u64,
-    /// Calls that changed something on the disk of the first node, before all was healed.
-    pub disk_calls: u64,
+    /// Calls at each fault point before all was healed, where they were counted: in a scenario, and where
+    /// the plan has a fault.
+    pub counts: BTreeMap<Point, u64>,
+    /// The bounds that were asked for room until then, in order.
+    pub asked: Vec<&'static str>,
+    /// The bounds that were made to say no.
+    pub refused: Vec<&'static str>,
+    /// How often the fault of the plan was met.
+    pub failed: u64,
     /// Faults that were made, by sort.
     pub faults: BTreeMap<&'static str, u64>,
     /// Of all that happened: the same seed gives the same.
@@ -124,6 +126,7 @@ enum Ev {
     Silence { wire: usize, side: usize },
     Over { wire: usize, side: usize },
     Act { host: usize },
+    Step { n: usize },
     Say { host: usize, life: u32, client: ClientId, say: Box<Say> },
     Drain { host: usize, life: u32, client: ClientId },
     ReplyDue { host: usize, life: u32, client: ClientId, req_id: String },
@@ -166,6 +169,10 @@ struct Sim {
     cut: BTreeSet<(usize, usize)>,
     /// No more faults and no more new commands.
     calm: bool,
+    /// The link of the last invite.
+    link: Option<String>,
+    /// The scenario is over.
+    played: bool,
     promises: Promises,
     trace: Trace,
     report: Report,
@@ -174,9 +181,15 @@ struct Sim {
 /// Plays one seed.
 pub fn run(plan: Plan) -> Report {
     let mut sim = Sim::new(plan);
+    let armed = (plan.scenario || plan.fault.is_some()).then(|| arm(plan.fault));
     sim.begin();
-    while sim.step < plan.steps && sim.go() {}
-    sim.report.disk_calls = sim.hosts.first().map_or(0, |host| host.disk.state().calls);
+    while sim.step < plan.steps && !sim.played && sim.go() {}
+    heal();
+    if let Some(armed) = armed {
+        let report = &mut sim.report;
+        (report.counts, report.asked) = (armed.counts(), armed.asked());
+        (report.refused, report.failed) = (armed.refused(), armed.failed());
+    }
     if sim.report.violations.is_empty() {
         sim.settle();
     }
@@ -188,10 +201,13 @@ pub fn run(plan: Plan) -> Report {
 }
 
 impl Sim {
-    fn new(plan: Plan) -> Self {
+    fn new(mut plan: Plan) -> Self {
+        if plan.scenario {
+            (plan.nodes, plan.faults) = (scenario::NODES, false);
+        }
         let mut rng = Rng::new(plan.seed ^ 0x5eed_0000_0000_0000);
         let latency = [(0, 2), (1, 20), (20, 80), (1, 400)];
-        let weather = Weather {
+        let mut weather = Weather {
             latency_ms: latency[usize::try_from(rng.below(4)).unwrap_or_default()],
             lost: [0, 10, 50, 200][usize::try_from(rng.below(4)).unwrap_or_default()],
             again: [0, 20, 100][usize::try_from(rng.below(3)).unwrap_or_default()],
@@ -199,6 +215,9 @@ impl Sim {
             act_every_ms: rng.range(100, 1_500),
             sorts: rng.number() | rng.number(),
         };
+        if plan.scenario {
+            weather.latency_ms = (1, 20);
+        }
         let mut keys: Vec<PublicKey> = Vec::new();
         for n in 0..plan.nodes {
             let mut key = [0x11; 32];
@@ -213,6 +232,9 @@ impl Sim {
             if a != b {
                 links.insert((a.min(b), a.max(b)));
             }
+        }
+        if plan.scenario {
+            links = scenario::LINKS.into();
         }
         let links: Vec<(usize, usize)> = links.into_iter().collect();
         let mut hosts = Vec::new();
@@ -231,7 +253,11 @@ impl Sim {
             }
             let neighbours = links.iter().filter(|(a, b)| *a == at || *b == at);
             let neighbours = neighbours.map(|(a, b)| if *a == at { *b } else { *a }).collect();
-            hosts.push(Host::new(*key, peers, neighbours, &mut rng));
+            let mut host = Host::new(*key, peers, neighbours, &mut rng);
+            if plan.scenario {
+                host.for_scenario();
+            }
+            hosts.push(host);
         }
         Self {
             plan,
@@ -250,6 +276,8 @@ impl Sim {
             ids: 0,
             cut: BTreeSet::new(),
             calm: false,
+            link: None,
+            played: false,
             promises: Promises::default(),
             trace: Trace(plan.seed),
             report: Report::default(),
@@ -257,6 +285,9 @@ impl Sim {
     }
 
     fn begin(&mut self) {
+        if self.plan.scenario {
+            return self.begin_scenario();
+        }
         for host in 0..self.hosts.len() {
             let (start, act) = (self.rng.below(2_000), self.rng.below(4_000));
             self.after(start, Ev::Start { host });
@@ -264,14 +295,6 @@ impl Sim {
         }
         if self.plan.faults {
             self.after(3_000, Ev::Fault);
-        }
-        if let Some(host) = self.hosts.first() {
-            let mut state = host.disk.state();
-            match self.plan.once {
-                Some(Once::Disk(n)) => state.fail_at = Some(n),
-                Some(Once::Power(n)) => state.cut_at = Some(n),
-                Some(Once::Send(_)) | None => {}
-            }
         }
     }
 
@@ -321,6 +344,7 @@ impl Sim {
             Ev::Timer { host, life, at_ms } => self.timer(host, life, at_ms),
             Ev::Disk { host, life } => self.disk(host, life),
             Ev::Act { host } => self.act(host),
+            Ev::Step { n } => self.step_of_scenario(n),
             Ev::Say { host, life, client, say } => self.say_later(host, life, client, *say),
             Ev::Drain { host, life, client } => self.drain(host, life, client),
             Ev::ReplyDue { host, life, client, req_id } => self.reply_due(host, life, client, &req_id),

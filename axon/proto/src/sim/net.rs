@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Ev, Once, Sim};
+use super::{Ev, Sim};
+use crate::contacts::ContactChange;
+use crate::fault::{Point, Sort, hit};
 use crate::limits::{REPLY_GRACE_MS, REQUEST_TIMEOUT_MS, SILENCE_MS};
 use crate::node::{ConnId, DialId, Effect, Input, JobId, KEY_REFUSED, Lost, Side, StreamId, Token};
+use crate::scope::ScopeChange;
 
 /// QUIC's idle timeout.
 const IDLE_MS: u64 = 60_000;
@@ -16,6 +19,8 @@ const KEEPALIVE_MS: u64 = 15_000;
 const AGAIN_MS: u64 = 20_000;
 /// What a node sends is answered, lost or given up after this.
 const EXCHANGE_MS: u64 = REQUEST_TIMEOUT_MS + REPLY_GRACE_MS + 6_000;
+/// A message that never arrives is given up after this.
+const EXCHANGE_LOST_MS: u64 = 1_500;
 /// How often a refused or silent address is tried while a dial lasts.
 const DIAL_AGAIN_MS: u64 = 500;
 
@@ -104,7 +109,7 @@ impl Sim {
                     let wait = (until - self.now).min(DIAL_AGAIN_MS);
                     return self.after(wait, Ev::DialTry { host, life, dial, to, hello, token, until });
                 }
-                if !self.admits(host, to) || !self.admits(to, host) {
+                if !self.admits(host, to, false) || !self.admits(to, host, true) {
                     let delay = self.delay();
                     return self.after(delay, Ev::DialRefused { host, life, dial });
                 }
@@ -133,8 +138,11 @@ impl Sim {
             Ev::Answer { ex, ref answer } => {
                 let answer = answer.clone();
                 if self.comes_back(ex, &event) {
-                    let Some(Exchange { wire, side, token, .. }) = self.end(ex) else { return };
+                    let Some(Exchange { wire, side, token, bidi, .. }) = self.end(ex) else { return };
                     let host = self.wires[wire].ends[side].host;
+                    if !bidi {
+                        return self.feed(host, Input::Sent { token, outcome: Err(Lost::Reset) });
+                    }
                     let outcome = answer.map_or(Err(Lost::Reset), |bytes| Ok(bytes.as_bytes().to_vec()));
                     self.feed(host, Input::Replied { token, outcome });
                 }
@@ -253,9 +261,10 @@ impl Sim {
     }
 
     /// Whether one host's handshake takes another's certificate.
-    fn admits(&self, at: usize, of: usize) -> bool {
+    fn admits(&self, at: usize, of: usize, accepts: bool) -> bool {
         let (id, key, pins) = (self.hosts[of].id, self.hosts[of].key, &self.hosts[at].pins);
-        !pins.blocked.contains(&id) && pins.keys.get(&id) == Some(&key)
+        let stranger = accepts && pins.strangers && !pins.keys.contains_key(&id);
+        !pins.blocked.contains(&id) && (stranger || pins.keys.get(&id) == Some(&key))
     }
 
     fn transmit(&mut self, host: usize, conn: ConnId, token: Token, bytes: Arc<str>, bidi: bool) {
@@ -272,12 +281,15 @@ impl Sim {
         if self.hosts[host].tokens.insert(token, ex).is_some() {
             self.wrong(host, "a token is used once", format!("{token:?}"));
         }
-        self.report.sends += 1;
-        if self.plan.once == Some(Once::Send(self.report.sends)) {
-            for side in 0..2 {
-                self.after(side as u64, Ev::Lost { wire, side, why: "lost" });
+        match hit(Point::Send) {
+            Some(Sort::Drop) => return self.after(EXCHANGE_LOST_MS, Ev::Answer { ex, answer: None }),
+            Some(_) => {
+                for side in 0..2 {
+                    self.after(side as u64, Ev::Lost { wire, side, why: "lost" });
+                }
+                return;
             }
-            return;
+            None => {}
         }
         let delay = self.delay();
         self.after(delay, Ev::Arrive { ex });
@@ -407,6 +419,16 @@ impl Sim {
         }
         let Some(ex) = self.hosts[at].streams.remove(&stream) else { return };
         let Some(wire) = self.exchanges.get(&ex).map(|ex| ex.wire) else { return };
+        let answer = match hit(Point::Answer) {
+            Some(Sort::AnswerDrop) => None,
+            Some(_) => {
+                for side in 0..2 {
+                    self.after(side as u64, Ev::Lost { wire, side, why: "lost" });
+                }
+                return;
+            }
+            None => answer,
+        };
         let delay = self.delay();
         let flush = &mut self.wires[wire].flush_until;
         *flush = (*flush).max(self.now + delay);
@@ -462,17 +484,31 @@ impl Sim {
                     let delay = self.rng.below(5);
                     self.after(delay, Ev::Disk { host: at, life });
                 }
-                Effect::Remember(seen) => self.hosts[at].seen.extend(seen),
-                Effect::SavePeers(known) => self.hosts[at].known = known,
+                Effect::Remember(seen) => {
+                    if hit(Point::Whole).is_none() {
+                        self.hosts[at].seen.extend(seen);
+                    }
+                }
+                Effect::SavePeers(known) => {
+                    if hit(Point::Whole).is_none() {
+                        self.hosts[at].known = known;
+                    }
+                }
+                Effect::Contacts { job, changes } => {
+                    let outcome = self.write_contacts(at, changes);
+                    inputs.push(Input::Done { job, outcome });
+                }
                 Effect::Herald { token, .. } => {
                     let outcome = Err(Lost::Connection("not played here".into()));
                     inputs.push(Input::Replied { token, outcome });
                 }
-                Effect::Contacts { job, .. }
-                | Effect::Socket { job, .. }
-                | Effect::Purge { job, .. }
-                | Effect::Reload { job }
-                | Effect::Rekey { job } => inputs.push(done(job)),
+                Effect::Socket { job, change } => {
+                    let outcome = self.write_sockets(at, change);
+                    inputs.push(Input::Done { job, outcome });
+                }
+                Effect::Purge { job, .. } | Effect::Reload { job } | Effect::Rekey { job } => {
+                    inputs.push(done(job))
+                }
                 Effect::Log(_, text) => self.story(|| format!("node {at} says: {text}")),
                 // How messages travel is nothing to this network.
                 Effect::Up { .. } | Effect::Audit(_) => {}
@@ -483,6 +519,41 @@ impl Sim {
             }
         }
         inputs
+    }
+
+    /// `sockets.toml` is written, wholly or not at all.
+    fn write_sockets(&mut self, at: usize, change: ScopeChange) -> Result<String, String> {
+        if hit(Point::Whole).is_some() {
+            return Err("no space left on device".into());
+        }
+        let scopes = &mut self.hosts[at].scopes;
+        match change {
+            ScopeChange::Put(scope) => {
+                scopes.retain(|known| known.name != scope.name);
+                scopes.push(scope);
+            }
+            ScopeChange::Remove(name) => scopes.retain(|known| known.name != name),
+        }
+        Ok("/sockets/box/axon.sock".into())
+    }
+
+    /// `contacts.toml` is written, wholly or not at all.
+    fn write_contacts(&mut self, at: usize, changes: Vec<ContactChange>) -> Result<String, String> {
+        if hit(Point::Whole).is_some() {
+            return Err("no space left on device".into());
+        }
+        let file = &mut self.hosts[at].contacts;
+        for change in changes {
+            match change {
+                ContactChange::Put(contact) => {
+                    file.contacts.retain(|known| known.agent_id != contact.agent_id);
+                    file.contacts.push(contact);
+                }
+                ContactChange::Remove(id) => file.contacts.retain(|known| known.agent_id != id),
+                ContactChange::Pause(on) => file.paused = on,
+            }
+        }
+        Ok(String::new())
     }
 
     fn close(&mut self, at: usize, conn: ConnId) {

@@ -27,6 +27,7 @@ use super::files::{FileError, FileId, Files};
 use super::frame::{self, Batch, FRAME_HEADER_BYTES, Op, SEGMENT_HEADER_BYTES};
 use super::index::{Change, Entry, Index};
 use super::{Commit, CommitError, Keep, Row, Write};
+use crate::fault::has_room;
 use crate::node::Seen;
 
 /// What may be chosen about a store.
@@ -270,6 +271,13 @@ impl<F: Files> Store<F> {
         self.bytes
     }
 
+    /// Whether the log does not tell where it begins: a dead segment had to go first on a full disk, and nothing
+    /// could be written since. Opened so, it says that its first files are missing.
+    #[cfg(feature = "sim")]
+    pub fn begin_is_untold(&self) -> bool {
+        self.meta_unsaved
+    }
+
     /// Bytes of memory that stay in use between the calls, about.
     pub fn memory_bytes(&self) -> usize {
         let items: usize = self.items.keys().map(|key| key.capacity()).sum();
@@ -305,7 +313,7 @@ impl<F: Files> Store<F> {
         let disk = |error: FileError| CommitError::Disk(error.0);
         let too_long = |what| CommitError::Disk(format!("{what} is longer than the store allows"));
         let bytes: usize = commit.writes.iter().map(Write::bytes).sum();
-        if self.batch.bytes().len() + bytes > BATCH_BYTES_MAX {
+        if !has_room("a batch of commits", self.batch.bytes().len() + bytes <= BATCH_BYTES_MAX) {
             return Err(too_long("a batch of commits"));
         }
         let mut gone = Gone::default();
@@ -374,7 +382,7 @@ impl<F: Files> Store<F> {
         if keep.rows_max == 0 || raw_bytes > keep.bytes_max {
             return Err(CommitError::Full);
         }
-        while self.over(keep, Some(raw_bytes)) {
+        while !has_room("rows of the inbox", !self.over(keep, Some(raw_bytes))) {
             if !self.evict_one(keep, gone).map_err(disk)? {
                 return Err(CommitError::Full);
             }

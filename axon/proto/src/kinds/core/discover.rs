@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{IpcCode, IpcError};
 use crate::family::Cx;
+use crate::fault::has_room;
 use crate::limits::{MESSAGE_BYTES_MAX, PERSISTED_ADVERTS_MAX};
 use crate::node::ClientId;
 use crate::store::Write;
@@ -40,7 +41,8 @@ impl Adverts {
         if parse(capabilities).is_empty() {
             return Ok(Write::delete(key));
         }
-        if self.lasting.len() >= PERSISTED_ADVERTS_MAX && !self.lasting.contains_key(consumer) {
+        let is_new = !self.lasting.contains_key(consumer);
+        if is_new && !has_room("lasting adverts", self.lasting.len() < PERSISTED_ADVERTS_MAX) {
             let message = format!(
                 "{PERSISTED_ADVERTS_MAX} consumers have lasting adverts already: take one back with an empty object"
             );

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::payload::Delegate;
 use crate::error::IpcError;
 use crate::family::{Act, Cx};
+use crate::fault::has_room;
 use crate::id::{AgentId, MsgId};
 use crate::ipc::{Command, Line};
 use crate::limits::{
@@ -601,7 +602,8 @@ impl Ledger {
         let mut writes = Vec::new();
         loop {
             let half = self.half(direction);
-            if half.rows.len() < DELEGATIONS_MAX && half.bytes + bytes <= LEDGER_BYTES_MAX {
+            let has = half.rows.len() < DELEGATIONS_MAX && half.bytes + bytes <= LEDGER_BYTES_MAX;
+            if has_room("delegations", has) {
                 return writes;
             }
             let Some(id) = half.victim(half.rows.len() < DELEGATIONS_MAX) else { return writes };
