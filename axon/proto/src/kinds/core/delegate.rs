@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::ledger::{Direction, Entry, Ledger, State, Unwanted};
 
-use super::payload::{Ack, Delegate, Outcome, Progress, parse};
+use super::payload::{Ack, Delegate, Failure, Outcome, Progress, parse};
 use super::{end_refused, wait_ms, why_due, why_unclaimed};
 use crate::error::{IpcCode, IpcError, PeerCode, Refusal};
 use crate::family::{Act, Admit, Cx, Ended, GivenUp, Inbound, Kind, NoAnswer, Open, OpenState, Unclaimed};
@@ -153,6 +153,7 @@ pub fn ended(open: &Open, ended: Ended, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     let (otherwise, why) = match ended {
         Ended::Answered if open.taken => (State::Completed, None),
         Ended::Answered => (State::Refused, Some("the agent declined it".to_owned())),
+        Ended::TurnedAway => (State::Refused, Some("the agent had no room for it".to_owned())),
         Ended::Timeout if open.answered.is_none() => {
             (State::Refused, Some("no agent took it in time".to_owned()))
         }
@@ -232,12 +233,14 @@ pub fn agent_reply(open: &Open, said: &Said<'_>, ledger: &mut Ledger, cx: &mut C
             finish(open, said, said.payload.to_owned(), ledger, cx);
         }
         _ => {
+            let failure = parse::<Failure>("error", said.payload.get());
             if open.answered.is_none() {
                 said.answer(open, "error", cx);
-                return cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
+                let overloaded = failure.is_ok_and(|it| it.code == PeerCode::Overloaded.as_str());
+                let ended = if overloaded { Ended::TurnedAway } else { Ended::Answered };
+                return cx.act(Act::End { id, ended, by: Some(said.client) });
             }
-            let message = parse::<super::payload::Failure>("error", said.payload.get())
-                .map_or_else(|error| error, |failure| format!("{}: {}", failure.code, failure.message));
+            let message = failure.map_or_else(|error| error, |it| format!("{}: {}", it.code, it.message));
             finish(open, said, failed("refused by the agent", &message), ledger, cx);
         }
     }
