@@ -222,6 +222,21 @@ fn the_daemon_does_not_talk_to_another_key_than_the_one_it_dials() {
     assert!(row["error"].as_str().unwrap().contains("another key"), "{row}");
 }
 
+#[test]
+fn a_peer_that_has_moved_is_shown_where_it_is_now() {
+    let peer = RawPeer::new();
+    let daemon = quiet(&peer, "");
+    let link = peer.dial(&daemon).greeted();
+    let row = || daemon.client().peer(&peer.id).unwrap();
+    let before = row();
+    assert_eq!(before["addr"], format!("127.0.0.1:{}", peer.port), "{before}");
+    let port = peer.moves();
+    assert_eq!(link.ask(&link.envelope("ping", json!({}))).unwrap()["kind"], "pong");
+    let after = row();
+    assert_eq!(after["addr"], format!("127.0.0.1:{port}"), "{after}");
+    assert_eq!(after["since_ms"], before["since_ms"], "it is the same connection");
+}
+
 // shows: WF-PIN-5, WF-PIN-6, WF-0RTT-1
 #[test]
 fn a_session_is_not_resumed_once_the_peer_is_taken_out() {

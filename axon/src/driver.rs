@@ -497,10 +497,7 @@ impl Driver {
                 Effect::Pace { client, pause } => self.ipc.pace(client, pause),
                 Effect::CloseClient { client } => self.ipc.close_client(client),
                 Effect::Measure { client, req_id, conns } => {
-                    let rtt_us = |conn| {
-                        self.net.rtt(conn).map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX))
-                    };
-                    let rtts = conns.into_iter().filter_map(|conn| Some((conn, rtt_us(conn)?))).collect();
+                    let rtts = conns.into_iter().filter_map(|conn| self.net.path(conn)).collect();
                     self.inputs.push_back(Input::Measured { client, req_id, rtts });
                 }
                 Effect::Commit { id, commit } => self.disk.commit(id, commit),

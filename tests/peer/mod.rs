@@ -254,6 +254,15 @@ impl RawPeer {
         (self.link(connection, daemon), taken, answers)
     }
 
+    /// Goes on from another port, as behind a NAT that has forgotten it; gives the port.
+    pub fn moves(&self) -> u16 {
+        let _inside = self.runtime.enter();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        self.endpoint.rebind(socket).unwrap();
+        port
+    }
+
     /// Waits for a connection that the daemon dials.
     pub fn accept(&self, daemon: &Daemon) -> Result<Link, Fault> {
         let connection = self.wait(async {

@@ -45,10 +45,10 @@ pub struct Open {
 }
 
 impl Open {
-    /// Whether it ended because every agent was busy for as long as it could wait.
+    /// Whether it ended because every agent was busy for as long as it could wait, or said that it was.
     pub fn was_turned_away(&self, ended: Ended) -> bool {
         let waited = matches!(self.state, OpenState::Waiting | OpenState::Parked);
-        ended == Ended::Timeout && self.answered.is_none() && waited
+        ended == Ended::TurnedAway || ended == Ended::Timeout && self.answered.is_none() && waited
     }
 }
 
@@ -73,6 +73,8 @@ pub enum OpenState {
 pub enum Ended {
     /// It was answered or its result was sent.
     Answered,
+    /// The agent had no room for it: it may come again.
+    TurnedAway,
     /// Its deadline passed.
     Timeout,
     /// Its sender cancelled it, or this daemon refused it.
@@ -85,7 +87,7 @@ impl Ended {
     /// As the `withdrawn` event says it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Answered => "answered",
+            Self::Answered | Self::TurnedAway => "answered",
             Self::Timeout => "timeout",
             Self::Cancelled => "cancelled",
             Self::PeerGone => "peer_gone",

@@ -9,7 +9,7 @@ use crate::error::{PeerCode, Refusal};
 use crate::id::{AgentId, PublicKey};
 use crate::limits::{BOOT_BYTES_MAX, FEATURE_BYTES_MAX, FEATURES_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION};
 use crate::node::Side;
-use crate::wire::{Envelope, plain};
+use crate::wire::{Envelope, from_object, plain};
 
 /// The payload of `hello`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D)
 impl Hello {
     /// Reads a hello or its reply, and cuts what is longer than anybody needs.
     pub fn parse(payload: &str) -> Result<Self, Refusal> {
-        let mut hello: Self = serde_json::from_str(payload).map_err(|error| {
+        let mut hello: Self = from_object(payload).map_err(|error| {
             Refusal::new(PeerCode::InvalidEnvelope, format!("payload of hello: {}", plain(&error)))
         })?;
         hello.features.retain(|feature| feature.len() <= FEATURE_BYTES_MAX);

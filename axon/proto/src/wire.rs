@@ -422,6 +422,14 @@ pub fn object_only<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> R
     T::deserialize(serde_json::Value::Object(object)).map_err(D::Error::custom)
 }
 
+/// The same from text.
+pub fn from_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
+    if !text.trim_start().starts_with('{') {
+        return Err(serde_json::Error::custom("it must be a JSON object"));
+    }
+    serde_json::from_str(text)
+}
+
 /// A value of ours as raw JSON.
 pub fn to_raw<T: Serialize>(value: &T) -> Box<RawValue> {
     // Our own types have text keys only, so this cannot fail; `null` would be refused downstream.

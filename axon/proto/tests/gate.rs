@@ -523,37 +523,6 @@ fn a_repeated_delegation_is_answered_with_its_state_and_delivered_once() {
     assert_eq!(solo.dropped("replayed"), 4);
 }
 
-// shows: WF-REP-5
-#[test]
-fn a_repeated_delegation_that_was_refused_is_not_told_as_accepted() {
-    let reply = |id: &Value, kind: &str, payload: Value| json!({"cmd":"reply","req_id":"9","ref":id,"kind":kind,"payload":payload});
-    // Declined by the agent.
-    let mut solo = Solo::new(1, 2);
-    let agent = solo.agent();
-    let conn = solo.greeted(V1, None);
-    let delegate = solo.envelope("delegate", json!({"task":"t"}));
-    solo.request(conn, &delegate);
-    solo.say(agent, &reply(&delegate["id"], "ack", json!({"accepted":false,"reason":"no time"})));
-    let again = solo.ask(conn, &delegate);
-    assert_eq!((&again["kind"], &again["payload"]["accepted"]), (&json!("ack"), &json!(false)), "{again}");
-
-    // Answered by an error.
-    let delegate = solo.envelope("delegate", json!({"task":"t"}));
-    solo.request(conn, &delegate);
-    let error = json!({"code":"internal","message":"m","retryable":true});
-    solo.say(agent, &reply(&delegate["id"], "error", error));
-    let again = solo.ask(conn, &delegate);
-    assert_ne!(again["payload"]["accepted"], true, "{again}");
-
-    // Past its time.
-    let delegate = solo.envelope("delegate", json!({"task":"t","deadline_ms":100}));
-    let (stream, _) = solo.request(conn, &delegate);
-    let effects = solo.wait(200);
-    assert_eq!(code(&answer_on(&effects, stream).unwrap()), "timeout");
-    let again = solo.ask(conn, &delegate);
-    assert_eq!(code(&again), "timeout");
-}
-
 // --- references ---
 
 // shows: WF-REF-1, WF-REF-5, CORE-CAN-1

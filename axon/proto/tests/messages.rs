@@ -17,6 +17,9 @@ use serde_json::{Value, json};
 const ALL: &[&str] =
     &["delegate", "ack", "progress", "result", "cancel", "discover", "capabilities", "receipt"];
 
+/// Of a peer that gives no receipts.
+const PLAIN: &[&str] = &["delegate", "ack", "result", "cancel"];
+
 fn code(answer: &Value) -> &str {
     assert_eq!(answer["kind"], "error", "{answer}");
     answer["payload"]["code"].as_str().unwrap()
@@ -400,4 +403,65 @@ fn a_found_peer_without_news_is_forgotten_unless_it_is_connected() {
     solo.wait(SWEEP_INTERVAL_MS + 2);
     assert!(!known(&mut solo, 3), "60 s and a look every 5 s are over");
     assert!(known(&mut solo, 4) && known(&mut solo, 2));
+}
+
+// shows: WF-REP-5
+#[test]
+fn a_repeated_delegation_that_was_refused_is_not_told_as_accepted() {
+    let reply = |id: &Value, kind: &str, payload: Value| json!({"cmd":"reply","req_id":"9","ref":id,"kind":kind,"payload":payload});
+    // Declined by the agent, with a reason and without.
+    let mut solo = Solo::new(1, 2);
+    let agent = solo.agent();
+    let conn = solo.greeted(PLAIN, None);
+    let mut told = Vec::new();
+    for no in [json!({"accepted":false,"reason":"no time"}), json!({"accepted":false})] {
+        let delegate = solo.envelope("delegate", json!({"task":"t"}));
+        solo.request(conn, &delegate);
+        solo.say(agent, &reply(&delegate["id"], "ack", no.clone()));
+        let again = solo.ask(conn, &delegate);
+        assert_eq!((&again["kind"], &again["payload"]), (&json!("ack"), &no), "{again}");
+        told.push((delegate, again));
+    }
+
+    // Answered by an error.
+    let delegate = solo.envelope("delegate", json!({"task":"t"}));
+    solo.request(conn, &delegate);
+    let error = json!({"code":"internal","message":"m","retryable":true});
+    solo.say(agent, &reply(&delegate["id"], "error", error));
+    let again = solo.ask(conn, &delegate);
+    assert_eq!(code(&again), "cancelled");
+    told.push((delegate, again));
+
+    // Past its time: for an answer, and for the work.
+    let delegate = solo.envelope("delegate", json!({"task":"t","deadline_ms":100}));
+    let (stream, _) = solo.request(conn, &delegate);
+    let effects = solo.wait(200);
+    assert_eq!(code(&answer_on(&effects, stream).unwrap()), "timeout");
+    let again = solo.ask(conn, &delegate);
+    assert_eq!(code(&again), "timeout");
+    told.push((delegate, again));
+    let delegate = solo.envelope("delegate", json!({"task":"t","deadline_ms":100}));
+    solo.request(conn, &delegate);
+    solo.say(agent, &reply(&delegate["id"], "ack", json!({"accepted":true})));
+    solo.wait(200);
+    let again = solo.ask(conn, &delegate);
+    assert_eq!(code(&again), "timeout");
+    told.push((delegate, again));
+
+    // Failed in the end: it was accepted all the same.
+    let delegate = solo.envelope("delegate", json!({"task":"t"}));
+    solo.request(conn, &delegate);
+    let failed = json!({"status":"failed","outcome":"o"});
+    solo.say(agent, &reply(&delegate["id"], "result", failed));
+    let again = solo.ask(conn, &delegate);
+    assert_eq!(again["payload"], json!({"accepted":true}));
+    told.push((delegate, again));
+
+    // A start in between changes nothing of it.
+    solo.restart();
+    let conn = solo.greeted(PLAIN, None);
+    for (delegate, before) in told {
+        let again = solo.ask(conn, &delegate);
+        assert_eq!((&again["kind"], &again["payload"]), (&before["kind"], &before["payload"]), "{delegate}");
+    }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axon_proto::node::Lost;
+use axon_proto::wire;
 use quinn::{ClientConfig, Connection, Endpoint, VarInt};
-use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::cert::Identity;
@@ -41,16 +41,12 @@ async fn say(connection: &Connection, hello: &str, message: &str) -> Result<Vec<
     let connection = connection.clone();
     let route = Route { connection, flight: Arc::default(), turn: Turn::default() };
     let answer = stream::ask(&route, hello).await?;
-    if !is_hello(&answer) {
+    if !is_hello(answer) {
         return Err(Lost::Connection("the peer did not take our hello".into()));
     }
     stream::ask(&route, message).await
 }
 
-fn is_hello(answer: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Answer {
-        kind: String,
-    }
-    serde_json::from_slice::<Answer>(answer).is_ok_and(|answer| answer.kind == "hello")
+fn is_hello(answer: Vec<u8>) -> bool {
+    wire::decode(answer).is_ok_and(|answer| answer.kind() == "hello")
 }

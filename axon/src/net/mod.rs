@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits::{MESSAGE_BYTES_MAX, STREAMS_MAX};
-use axon_proto::node::{ConnId, Effect, Input, Lost, Side, StreamId, Token};
+use axon_proto::node::{ConnId, Effect, Input, Lost, Path, Side, StreamId, Token};
 use foldhash::HashMap;
 use quinn::{Connection, Endpoint, VarInt};
 use rustls::sign::CertifiedKey;
@@ -36,7 +36,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use cert::Identity;
-use endpoint::Open;
+use endpoint::{Open, unmapped};
 use herald::Herald;
 use pipe::{Pipe, Verdict};
 use silence::Flight;
@@ -343,9 +343,11 @@ impl Net {
         self.key
     }
 
-    /// The connection's round-trip time, as it is estimated now.
-    pub fn rtt(&self, conn: ConnId) -> Option<Duration> {
-        self.conns.get(&conn).map(|conn| conn.connection.rtt())
+    /// The connection's round-trip time, as it is estimated now, and where its other end is now.
+    pub fn path(&self, conn: ConnId) -> Option<Path> {
+        let connection = &self.conns.get(&conn)?.connection;
+        let rtt_us = u64::try_from(connection.rtt().as_micros()).unwrap_or(u64::MAX);
+        Some(Path { conn, rtt_us, addr: unmapped(connection.remote_address()) })
     }
 
     /// Takes note of an event; yields what the node must be told of it.

@@ -8,7 +8,7 @@ use foldhash::HashMap;
 
 use super::jobs::{End, Step};
 use super::storing::Reading;
-use super::{ClientId, ConnId, Effect, Node, Now, Of};
+use super::{ClientId, Effect, Node, Now, Of, Path};
 use crate::agents::{Client, Speaks, Unread, Wants};
 use crate::error::{IpcCode, IpcError};
 use crate::family::Input as FamilyInput;
@@ -396,7 +396,7 @@ impl Node {
             .end()
     }
 
-    pub(super) fn measured(&mut self, now: Now, client: ClientId, req_id: &str, rtts: &[(ConnId, u64)]) {
+    pub(super) fn measured(&mut self, now: Now, client: ClientId, req_id: &str, rtts: &[Path]) {
         let scope = self.scope_of(client);
         let state = self.agents.clients.get_mut(&client);
         let counted = state.and_then(|state| state.unread.take_if(|counted| counted.req_id == req_id));
@@ -423,7 +423,7 @@ impl Node {
         }
     }
 
-    fn peer_row(&self, peer: &Peer, rtts: &[(ConnId, u64)], held: usize, counted: Option<&Unread>) -> String {
+    fn peer_row(&self, peer: &Peer, rtts: &[Path], held: usize, counted: Option<&Unread>) -> String {
         let conn = self.best_session(peer.id);
         let session = conn.and_then(|conn| self.sessions.get(conn));
         let status = match (session, peer.dial) {
@@ -431,11 +431,11 @@ impl Node {
             (None, Dial::Under { .. }) => "connecting",
             (None, Dial::Idle { .. }) => "disconnected",
         };
-        let rtt_us = conn.and_then(|conn| rtts.iter().find(|(of, _)| *of == conn)).map(|(_, rtt)| *rtt);
+        let path = conn.and_then(|conn| rtts.iter().find(|path| path.conn == conn));
         #[expect(clippy::cast_precision_loss, reason = "a round trip in microseconds is far below 2^52")]
-        let rtt_ms = rtt_us.map(|us| us as f64 / 1_000.0);
-        let addr =
-            session.map(|session| session.addr.to_string()).or_else(|| peer.addrs().into_iter().next());
+        let rtt_ms = path.map(|path| path.rtt_us as f64 / 1_000.0);
+        let now_at = path.map(|path| path.addr).or(session.map(|session| session.addr));
+        let addr = now_at.map(|addr| addr.to_string()).or_else(|| peer.addrs().into_iter().next());
         let name = peer.name.as_ref().or(peer.claimed_name.as_ref());
         let mut row = serde_json::Map::new();
         row.insert("id".into(), peer.id.to_string().into());

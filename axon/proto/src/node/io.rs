@@ -284,9 +284,20 @@ pub enum Input {
         client: ClientId,
         /// Its command.
         req_id: String,
-        /// Round trip times in microseconds.
-        rtts: Vec<(ConnId, u64)>,
+        /// The connections that are there.
+        rtts: Vec<Path>,
     },
+}
+
+/// How a connection runs at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// Which.
+    pub conn: ConnId,
+    /// Its round trip time in microseconds.
+    pub rtt_us: u64,
+    /// The peer's address: another than at first when the peer has moved since.
+    pub addr: SocketAddr,
 }
 
 /// What the node wants done.

@@ -58,7 +58,7 @@ use crate::wire::{Envelope, Header, Scratch, TooLarge, encode_in};
 pub use glance::Glance;
 pub use io::{
     ClientId, CommitId, ConnId, DialId, Effect, Input, JobId, KEY_REFUSED, KnownPeer, LogLevel, Lost, Now,
-    Of, OldKey, Pins, ReadId, Seen, Side, StreamId, TOO_MANY_STRANGERS, Token, Verify,
+    Of, OldKey, Path, Pins, ReadId, Seen, Side, StreamId, TOO_MANY_STRANGERS, Token, Verify,
 };
 use outgoing::Pending;
 use sessions::Sessions;

@@ -212,7 +212,7 @@ impl Node {
                 return Err(IpcError::new(IpcCode::NotFound, message));
             }
             return Err(match self.agents.closed(id).map(|closed| closed.ended) {
-                Some(Ended::Answered) => IpcError::new(
+                Some(Ended::Answered | Ended::TurnedAway) => IpcError::new(
                     IpcCode::AlreadyAnswered,
                     "this request has been answered: nothing is left to do",
                 ),

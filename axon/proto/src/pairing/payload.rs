@@ -7,7 +7,7 @@ use crate::invite::{InviteId, hex, hexed, is_addr};
 use crate::limits::{ADDRS_PER_PEER_MAX, KNOCK_BYTES_MAX, KNOCK_TEXT_BYTES_MAX, NAME_BYTES_MAX};
 use crate::pairing::Intent;
 use crate::trust::{Level, Policy};
-use crate::wire::plain;
+use crate::wire::{from_object, plain};
 
 /// What a signature of `rekey` begins with.
 const REKEY_LABEL: &[u8] = b"axon/1 rekey";
@@ -44,7 +44,7 @@ impl Knock {
         if text.len() > KNOCK_BYTES_MAX {
             return Err(format!("the payload of a knock is at most {KNOCK_BYTES_MAX} bytes long"));
         }
-        let mut knock: Self = serde_json::from_str(text).map_err(|error| plain(&error))?;
+        let mut knock: Self = from_object(text).map_err(|error| plain(&error))?;
         let tidy = |text: Option<String>, bytes_max: usize| {
             text.map(|text| fit(&text, bytes_max)).filter(|text| !text.is_empty())
         };
@@ -191,7 +191,7 @@ impl Admission {
             reason: Option<String>,
             retry_after_ms: Option<u64>,
         }
-        let loose: Loose = serde_json::from_str(text).map_err(|error| plain(&error))?;
+        let loose: Loose = from_object(text).map_err(|error| plain(&error))?;
         Ok(Self {
             // A word that is not known lets nobody in.
             decision: match &*loose.decision {
@@ -245,7 +245,7 @@ impl Rekey {
 
     /// Reads a statement; whether it is signed is not looked at.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let rekey: Self = serde_json::from_str(text).map_err(|error| plain(&error))?;
+        let rekey: Self = from_object(text).map_err(|error| plain(&error))?;
         match rekey.signatures() {
             Some(_) => Ok(rekey),
             None => Err("old_signature and new_signature are 128 hexadecimal digits each".into()),

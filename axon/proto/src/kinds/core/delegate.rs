@@ -5,17 +5,17 @@
 
 use serde_json::value::RawValue;
 
-use super::ledger::{Direction, Entry, Ledger, State};
+use super::ledger::{Direction, Entry, Ledger, State, Unwanted};
 
-use super::payload::{Ack, Delegate, Outcome, Progress, parse};
+use super::payload::{Ack, Delegate, Failure, Outcome, Progress, parse};
 use super::{end_refused, wait_ms, why_due, why_unclaimed};
 use crate::error::{IpcCode, IpcError, PeerCode, Refusal};
 use crate::family::{Act, Admit, Cx, Ended, GivenUp, Inbound, Kind, NoAnswer, Open, OpenState, Unclaimed};
 use crate::id::MsgId;
-use crate::limits::REQUEST_TIMEOUT_MS;
+use crate::limits::{REASON_BYTES_MAX, REQUEST_TIMEOUT_MS};
 use crate::node::ClientId;
 use crate::store::Write;
-use crate::wire::{Envelope, raw_json, to_raw};
+use crate::wire::{Envelope, cut, raw_json, to_raw};
 
 /// An agent's word on a request.
 pub struct Said<'a> {
@@ -91,24 +91,32 @@ pub fn repeated(message: &Inbound, ledger: &Ledger, cx: &mut Cx<'_>) {
             Some(answered) => cx.reply(message, "ack", raw_json(answered.to_string())),
             None => cx.act(Act::Restream { id, message: message.clone() }),
         }
+    } else if let Some(entry) = ledger.get(Direction::In, id).filter(|entry| entry.peer == from) {
+        // By what is on disk as well, so that a start in between changes nothing.
+        let code = match (entry.state, &entry.unwanted) {
+            // It was turned away for want of room.
+            (State::Refused, _) if entry.again => return cx.act(Act::Again { message: message.clone() }),
+            (State::Refused, Some(Unwanted::Declined(reason))) => {
+                return cx.reply(message, "ack", declined(reason.as_deref()));
+            }
+            (State::Refused, Some(Unwanted::Late)) | (State::Expired, _) => PeerCode::Timeout,
+            (State::Refused | State::Cancelled, _) => PeerCode::Cancelled,
+            _ => {
+                let closed = cx.view.closed(id).filter(|closed| closed.from == from);
+                let said = closed.and_then(|closed| closed.answered.as_deref());
+                let ack = said.map_or_else(accepted, |said| raw_json(said.to_owned()));
+                return cx.reply(message, "ack", ack);
+            }
+        };
+        cx.refuse(message, &Refusal::new(code, REFUSED_BEFORE));
     } else if let Some(closed) = cx.view.closed(id).filter(|closed| closed.from == from) {
+        // The ledger is full, and its row had to go.
         let code = match (&closed.answered, closed.ended) {
-            // As after a start: what was accepted and has ended so is not accepted any more.
             (_, Ended::Timeout) => PeerCode::Timeout,
             (_, Ended::Cancelled) | (None, _) => PeerCode::Cancelled,
             (Some(answered), _) => return cx.reply(message, "ack", raw_json(answered.to_string())),
         };
         cx.refuse(message, &Refusal::new(code, REFUSED_BEFORE));
-    } else if let Some(entry) = ledger.get(Direction::In, id).filter(|entry| entry.peer == from) {
-        match entry.state {
-            // It was turned away for want of room.
-            State::Refused if entry.again => cx.act(Act::Again { message: message.clone() }),
-            State::Refused | State::Cancelled => {
-                cx.refuse(message, &Refusal::new(PeerCode::Cancelled, REFUSED_BEFORE));
-            }
-            State::Expired => cx.refuse(message, &Refusal::new(PeerCode::Timeout, REFUSED_BEFORE)),
-            _ => cx.reply(message, "ack", accepted()),
-        }
     }
 }
 
@@ -145,6 +153,7 @@ pub fn ended(open: &Open, ended: Ended, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     let (otherwise, why) = match ended {
         Ended::Answered if open.taken => (State::Completed, None),
         Ended::Answered => (State::Refused, Some("the agent declined it".to_owned())),
+        Ended::TurnedAway => (State::Refused, Some("the agent had no room for it".to_owned())),
         Ended::Timeout if open.answered.is_none() => {
             (State::Refused, Some("no agent took it in time".to_owned()))
         }
@@ -157,6 +166,9 @@ pub fn ended(open: &Open, ended: Ended, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     if let Some(entry) = ledger.get_mut(Direction::In, id) {
         // Its row stays with the scoped socket that had it last.
         entry.via = open.offered_to.as_deref().map(Box::from);
+        if ended == Ended::Timeout && open.answered.is_none() {
+            entry.unwanted = Some(Unwanted::Late);
+        }
     }
     ledger.end(id, (otherwise, why), open.was_turned_away(ended), cx);
 }
@@ -221,12 +233,14 @@ pub fn agent_reply(open: &Open, said: &Said<'_>, ledger: &mut Ledger, cx: &mut C
             finish(open, said, said.payload.to_owned(), ledger, cx);
         }
         _ => {
+            let failure = parse::<Failure>("error", said.payload.get());
             if open.answered.is_none() {
                 said.answer(open, "error", cx);
-                return cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
+                let overloaded = failure.is_ok_and(|it| it.code == PeerCode::Overloaded.as_str());
+                let ended = if overloaded { Ended::TurnedAway } else { Ended::Answered };
+                return cx.act(Act::End { id, ended, by: Some(said.client) });
             }
-            let message = parse::<super::payload::Failure>("error", said.payload.get())
-                .map_or_else(|error| error, |failure| format!("{}: {}", failure.code, failure.message));
+            let message = failure.map_or_else(|error| error, |it| format!("{}: {}", it.code, it.message));
             finish(open, said, failed("refused by the agent", &message), ledger, cx);
         }
     }
@@ -261,6 +275,10 @@ fn agent_ack(open: &Open, said: &Said<'_>, ledger: &mut Ledger, cx: &mut Cx<'_>)
         }
         (None, false) => {
             said.answer(open, "ack", cx);
+            if let Some(entry) = ledger.get_mut(Direction::In, id) {
+                let reason = ack.and_then(|ack| ack.reason).map(|reason| cut(reason, REASON_BYTES_MAX));
+                entry.unwanted = Some(Unwanted::Declined(reason));
+            }
             let payload = said.payload.get().into();
             cx.act(Act::Answered { id, payload, taken: false, due_ms: None });
             cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
@@ -407,6 +425,10 @@ fn status_of(result: &RawValue) -> State {
 
 fn accepted() -> Box<RawValue> {
     to_raw(&Ack { accepted: true, estimated_ms: None, state: None, reason: None })
+}
+
+fn declined(reason: Option<&str>) -> Box<RawValue> {
+    to_raw(&Ack { accepted: false, estimated_ms: None, state: None, reason: reason.map(str::to_owned) })
 }
 
 fn queued() -> Box<RawValue> {

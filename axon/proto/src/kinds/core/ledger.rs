@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::payload::Delegate;
+pub use super::state::{State, Unwanted};
 use crate::error::IpcError;
 use crate::family::{Act, Cx};
 use crate::fault::has_room;
@@ -41,93 +42,6 @@ impl Direction {
             Self::Out => "out",
             Self::In => "in",
         }
-    }
-}
-
-/// What has become of a delegation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// It waits here until its peer can be reached.
-    Held,
-    /// It has left, or an agent here has it and has said nothing yet.
-    Sent,
-    /// It waits for an agent.
-    Queued,
-    /// An agent has taken it.
-    Accepted,
-    /// An agent is at it and has said so.
-    Running,
-    /// Done.
-    Completed,
-    /// Not done.
-    Failed,
-    /// Done in part.
-    Partial,
-    /// Its sender took it back.
-    Cancelled,
-    /// It was not taken.
-    Refused,
-    /// Its time was up.
-    Expired,
-}
-
-impl State {
-    const ALL: [Self; 11] = [
-        Self::Held,
-        Self::Sent,
-        Self::Queued,
-        Self::Accepted,
-        Self::Running,
-        Self::Completed,
-        Self::Failed,
-        Self::Partial,
-        Self::Cancelled,
-        Self::Refused,
-        Self::Expired,
-    ];
-
-    /// As the ledger says it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Held => "held",
-            Self::Sent => "sent",
-            Self::Queued => "queued",
-            Self::Accepted => "accepted",
-            Self::Running => "running",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Partial => "partial",
-            Self::Cancelled => "cancelled",
-            Self::Refused => "refused",
-            Self::Expired => "expired",
-        }
-    }
-
-    /// The state that a result's status means; unknown ones count as done.
-    pub fn of_status(status: &str) -> Self {
-        match status {
-            "failed" => Self::Failed,
-            "partial" => Self::Partial,
-            _ => Self::Completed,
-        }
-    }
-
-    /// The state that a progress message means; unknown ones count as running.
-    pub fn of_progress(state: &str) -> Self {
-        match state {
-            "queued" => Self::Queued,
-            "accepted" => Self::Accepted,
-            _ => Self::Running,
-        }
-    }
-
-    /// Whether nothing follows any more. One that has expired may still get its result.
-    pub fn is_over(self) -> bool {
-        matches!(
-            self,
-            Self::Completed | Self::Failed | Self::Partial | Self::Cancelled | Self::Refused | Self::Expired
-        )
     }
 }
 
@@ -164,6 +78,9 @@ pub struct Entry {
     /// It was refused only because nobody had room: it may come again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
+    /// What its sender was told when it was refused, where that was more than a code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwanted: Option<Unwanted>,
     /// The scoped socket that it was given by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<Box<str>>,
@@ -282,6 +199,7 @@ impl Ledger {
             result_id: None,
             has_result: false,
             again: false,
+            unwanted: None,
             via,
             bytes: task.get().len(),
             closing: false,

@@ -7,6 +7,7 @@ mod delegate;
 mod discover;
 mod ledger;
 pub mod payload;
+mod state;
 
 use crate::error::{IpcError, PeerCode, Refusal};
 use crate::family::{

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::limits::DOMAIN_BYTES_MAX;
-use crate::wire::{may_have, plain};
+use crate::wire::{from_object, may_have, plain};
 
 /// `pong`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,7 +243,7 @@ struct CheckedNotify<'a> {
 
 /// Reads a payload as its type; the sentence names the field that is missing or wrong.
 pub fn parse<'a, T: Deserialize<'a>>(kind: &str, payload: &'a str) -> Result<T, String> {
-    serde_json::from_str(payload).map_err(|error| match field_at(payload, error.column()) {
+    from_object(payload).map_err(|error| match field_at(payload, error.column()) {
         Some(field) => format!("payload of {kind}: field `{field}`: {}", plain(&error)),
         None => format!("payload of {kind}: {}", plain(&error)),
     })
@@ -279,8 +279,9 @@ fn field_at(payload: &str, column: usize) -> Option<String> {
 }
 
 /// Kinds without required fields.
-pub fn check_any(_payload: &str) -> Result<(), String> {
-    Ok(())
+pub fn check_any(payload: &str) -> Result<(), String> {
+    let is_object = payload.trim_start().starts_with('{');
+    is_object.then_some(()).ok_or_else(|| "the payload must be a JSON object".to_owned())
 }
 /// See [`Query`].
 pub fn check_query(payload: &str) -> Result<(), String> {
@@ -355,6 +356,17 @@ mod tests {
             assert!(error.contains(field), "{payload}: {error}");
         }
         assert!(check_query(&format!(r#"{{"question":"","domain":"{}"}}"#, "x".repeat(300))).is_err());
+    }
+
+    #[test]
+    fn no_kind_takes_a_list_of_values_for_an_object() {
+        for family in crate::kinds::all() {
+            for kind in family.vocabulary().kinds {
+                for payload in ["[]", r#"["x"]"#, r#"["x","x","x"]"#, r#"["x",1,null,null]"#, "[true]"] {
+                    assert!((kind.check)(payload).is_err(), "{} takes {payload}", kind.name);
+                }
+            }
+        }
     }
 
     #[test]
