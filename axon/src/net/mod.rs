@@ -481,8 +481,11 @@ impl Net {
     /// peers know; a little over two seconds at most.
     pub async fn close(&mut self, code: u32, reason: &str) {
         self.accepting.abort();
+        // In the order in which they came, so that the same run ends in the same way.
+        let mut conns: Vec<_> = self.conns.iter().collect();
+        conns.sort_by_key(|(id, _)| id.0);
         let flushing: Vec<_> =
-            self.conns.values().flat_map(|conn| [conn.flushing.clone(), conn.pipe.close()]).collect();
+            conns.into_iter().flat_map(|(_, conn)| [conn.flushing.clone(), conn.pipe.close()]).collect();
         let all = async {
             for flushing in flushing {
                 flushing.done().await;

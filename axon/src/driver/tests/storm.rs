@@ -1,5 +1,5 @@
-//! Everything at once, at random: the line gets better and worse, ways are cut, daemons are killed and come
-//! back, addresses change, and all the while everybody asks and tells everybody. Then all is healed, and what
+//! Everything at once, at random: the line gets better and worse, ways are cut, daemons stop or are killed and
+//! come back, addresses change, and all the while everybody asks and tells everybody. Then all is healed, and what
 //! was promised must be found kept.
 
 use std::collections::BTreeMap;
@@ -107,11 +107,15 @@ impl Storm {
             self.world.wire.part(self.hosts[a].addr, self.hosts[b].addr, true);
             self.after(step, (3, 200), Later::Join(a, b));
         }
-        if chance(10) {
+        if chance(15) {
             let host = one_of(3);
             if self.clients[host].take().is_some() {
-                self.hosts[host].crash().await;
-                self.crashed_ms[host].push(self.world.now_ms());
+                if chance(500) {
+                    self.hosts[host].stop().await;
+                } else {
+                    self.hosts[host].crash().await;
+                    self.crashed_ms[host].push(self.world.now_ms());
+                }
                 self.after(step, (1, 60), Later::Start(host));
             }
         }
