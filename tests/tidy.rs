@@ -186,6 +186,19 @@ fn the_rooms_of_the_daemon_do_not_know_each_other() {
 }
 
 #[test]
+fn nothing_of_the_network_is_drawn_at_random_by_tokio() {
+    // A `select!` that is not biased draws its order: the same seed would not give the same datagrams.
+    let mut faults = Vec::new();
+    for (file, text) in files("axon/src/net", ".rs").into_iter().filter(|(file, _)| !file.contains("tests")) {
+        let code = code(&text);
+        let drawn =
+            |(at, whole): &(usize, &str)| !code[at + whole.len()..].trim_start().starts_with("biased;");
+        faults.extend(code.match_indices("select! {").filter(drawn).map(|_| file.clone()));
+    }
+    none("a select! of the network must be biased", &faults);
+}
+
+#[test]
 fn the_core_has_no_clock_no_sockets_no_files_and_no_tasks() {
     let words = [
         "tokio",

@@ -4,17 +4,20 @@
 //! go to `net`, `ipc` and `disk`. One thread runs it all; a second one reads and writes files, so that a slow
 //! disk holds nobody up.
 
-use std::collections::{HashSet, VecDeque};
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+mod alarm;
+mod outside;
+#[cfg(test)]
+mod tests;
 
-use axon_proto::node::{Birth, Effect, Entropy, Input, JobId, LogLevel, Node, Now};
+use std::collections::{HashSet, VecDeque};
+use std::task::Poll;
+use std::time::Duration;
+
+use axon_proto::node::{Birth, Effect, Input, JobId, LogLevel, Node, Now};
 use axon_proto::scope::{Scope, ScopeChange};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::Sleep;
+use tokio::time::Instant;
 
 use crate::discover::Mdns;
 use crate::disk::{
@@ -22,8 +25,10 @@ use crate::disk::{
     Root, StoreError, contacts, keys, old_keys, sockets, state, store, token,
 };
 use crate::ipc::{Ipc, IpcEvent};
-use crate::net::{BindError, Net, NetConfig, NetEvent};
+use crate::net::{BindError, Net, NetConfig, NetEvent, ThisMachine};
 use crate::notify::Notify;
+use alarm::Alarm;
+use outside::Outside;
 
 /// Inputs of each source that wait for the loop.
 const INPUTS_MAX: usize = 256;
@@ -120,7 +125,7 @@ pub fn run(args: DaemonArgs) -> Result<End, DriverError> {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()?;
     let result = runtime.block_on(async {
-        let driver = Driver::start(&args, config, &identity)?;
+        let driver = Driver::start(&args, config, &identity, &ThisMachine)?;
         // A task like the others: what `block_on` itself waits for is looked at only after another question
         // to the system, twice for each message.
         tokio::spawn(driver.run()).await.map_err(std::io::Error::from)?
@@ -163,7 +168,12 @@ struct Driver {
 }
 
 impl Driver {
-    fn start(args: &DaemonArgs, config: Config, identity: &Identity) -> Result<Self, DriverError> {
+    fn start(
+        args: &DaemonArgs,
+        config: Config,
+        identity: &Identity,
+        outside: &impl Outside,
+    ) -> Result<Self, DriverError> {
         let root = args.root.clone();
         let started = Instant::now();
         let now = now(started);
@@ -186,7 +196,8 @@ impl Driver {
         let (net_sender, net_events) = mpsc::channel(INPUTS_MAX);
         let (ipc_sender, ipc_events) = mpsc::channel(INPUTS_MAX);
         let (found_sender, found) = mpsc::channel(INPUTS_MAX);
-        let net = Net::bind(&net_config(&config, args.port), &identity.seed, &old_seeds, net_sender)?;
+        let net_config = net_config(&config, args.port);
+        let net = Net::on(outside, &net_config, &identity.seed, &old_seeds, net_sender)?;
         let listen = net.local_addr();
         let socket = root.socket();
         let ipc = Ipc::bind(&socket, config.max_ipc_clients, config.max_client_queue, ipc_sender)
@@ -213,7 +224,7 @@ impl Driver {
             seen,
             next_seq: opened.next_seq,
             clean: opened.clean || !opened.had_data,
-            entropy: Box::new(Random::default()),
+            entropy: outside.entropy(),
         };
         let mut node = Node::new(birth, config.node_settings(Some(token)), now);
         store
@@ -225,7 +236,7 @@ impl Driver {
         }
         store.take_warnings().iter().for_each(|text| tracing::warn!("store: {text}"));
         let (done, stored) = mpsc::unbounded_channel();
-        let disk = Disk::start(&root, identity.id, store, replay_log, move |event| {
+        let disk = outside.disk(&root, identity.id, store, replay_log, move |event| {
             // Who does not listen any more has no use for it.
             done.send(event).ok();
         })?;
@@ -244,7 +255,7 @@ impl Driver {
             found,
             stored,
             config,
-            manager: Notify::of_env(),
+            manager: outside.manager(),
             stirred: false,
             scopes: HashSet::new(),
             started,
@@ -263,14 +274,19 @@ impl Driver {
         Ok(driver)
     }
 
-    async fn run(mut self) -> Result<End, DriverError> {
+    async fn run(self) -> Result<End, DriverError> {
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         };
-        let (tell, mut told) = mpsc::channel(1);
+        let (tell, told) = mpsc::channel(1);
         tokio::spawn(signals.tell(tell));
+        Ok(self.serve(told).await)
+    }
+
+    /// Runs until the node has stopped, and closes all.
+    async fn serve(mut self, mut told: mpsc::Receiver<Told>) -> End {
         self.carry_out();
         self.feed(Input::Start);
         self.manager.ready(self.node.glance());
@@ -300,7 +316,7 @@ impl Driver {
             self.manager.stopping();
         }
         tracing::info!("{}", if end == End::Restart { "starting again as another" } else { "stopped" });
-        Ok(end)
+        end
     }
 
     /// Takes what has come, some of each source and in their order, to its end; whether there was anything.
@@ -383,7 +399,7 @@ impl Driver {
     /// When the node or the manager wants something done, at the latest.
     fn due(&self) -> Option<Instant> {
         let node = self.node.next_timeout().map(|at_ms| self.started + Duration::from_millis(at_ms));
-        [node, self.manager.due()].into_iter().flatten().min()
+        [node, self.manager.due().map(Instant::from_std)].into_iter().flatten().min()
     }
 
     fn told(&mut self, told: Told) {
@@ -618,35 +634,6 @@ enum Come {
     Something,
 }
 
-/// Wakes the loop in time. What is due is put off with every message: it is set again only to be earlier, and
-/// once it has rung.
-struct Alarm {
-    sleep: Pin<Box<Sleep>>,
-    at: Option<Instant>,
-}
-
-impl Alarm {
-    fn new() -> Self {
-        Self { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), at: None }
-    }
-
-    fn set(&mut self, due: Option<Instant>) {
-        if let Some(due) = due.filter(|due| self.at.is_none_or(|at| *due < at)) {
-            self.sleep.as_mut().reset(due.into());
-            self.at = Some(due);
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.at.is_none() {
-            return Poll::Pending;
-        }
-        ready!(self.sleep.as_mut().poll(cx));
-        self.at = None;
-        Poll::Ready(())
-    }
-}
-
 fn net_config(config: &Config, port: Option<u16>) -> NetConfig {
     NetConfig {
         bind: config.bind,
@@ -662,31 +649,4 @@ fn net_config(config: &Config, port: Option<u16>) -> NetConfig {
 fn now(started: Instant) -> Now {
     let mono_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     Now { mono_ms, wall_ms: crate::disk::files::unix_ms() }
-}
-
-/// Random bytes of the system, fetched many at a time.
-struct Random {
-    pool: [u8; 512],
-    left: usize,
-}
-
-impl Default for Random {
-    fn default() -> Self {
-        Self { pool: [0; 512], left: 0 }
-    }
-}
-
-impl Entropy for Random {
-    fn fill(&mut self, bytes: &mut [u8; 16]) {
-        if self.left < bytes.len() {
-            if getrandom::fill(&mut self.pool).is_err() {
-                // Ids and a jitter hang on it, no keys; a system without randomness has failed long before.
-                tracing::warn!("the system gives no random bytes");
-            }
-            self.left = self.pool.len();
-        }
-        let end = self.left;
-        self.left -= bytes.len();
-        bytes.copy_from_slice(&self.pool[self.left..end]);
-    }
 }

@@ -150,8 +150,34 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<(), DiskError> {
 
 /// The time of day in Unix milliseconds; 0 before 1970.
 pub fn unix_ms() -> u64 {
+    #[cfg(test)]
+    if let Some(now) = wall::now() {
+        return now;
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time of day that goes with tokio's clock, for tests that have it in hand.
+#[cfg(test)]
+pub(crate) mod wall {
+    use std::cell::Cell;
+
+    use tokio::time::Instant;
+
+    thread_local! {
+        static SINCE: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
+    }
+
+    /// On this thread it is so late now.
+    pub(crate) fn set(unix_ms: u64) {
+        SINCE.set(Some((Instant::now(), unix_ms)));
+    }
+
+    pub(super) fn now() -> Option<u64> {
+        let (since, unix_ms) = SINCE.get()?;
+        Some(unix_ms + u64::try_from(since.elapsed().as_millis()).unwrap())
+    }
 }
 
 /// Whether a file's owner is the user that this process acts for. Root may use everybody's.

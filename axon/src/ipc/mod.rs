@@ -4,6 +4,8 @@
 //! turned away; the node is told, and tells the client. A client that begins a line and does not end it is
 //! closed, and makes room for others before.
 
+#[cfg(test)]
+pub(crate) mod attached;
 mod client;
 mod listen;
 mod outbox;
@@ -51,6 +53,9 @@ pub enum IpcEvent {
     Client(ClientId, Input),
     /// Something else for the node.
     Input(Input),
+    /// A client without a socket.
+    #[cfg(test)]
+    Attach(attached::Attach),
 }
 
 /// The listening sockets and their clients.
@@ -154,6 +159,8 @@ impl Ipc {
                 (self.clients.get(&client)?.standing == Standing::Served).then_some(input)
             }
             IpcEvent::Input(input) => Some(input),
+            #[cfg(test)]
+            IpcEvent::Attach(attach) => Some(self.attach(attach)),
         }
     }
 

@@ -302,6 +302,7 @@ fn run(mut shared: Shared, ready: Ready, first: Option<First>) -> impl Future<Ou
             }
         };
         tokio::select! {
+            biased;
             () = streams => {}
             () = watch => {}
         }

@@ -116,6 +116,7 @@ async fn race(
             return None;
         }
         tokio::select! {
+            biased;
             Some(ended) = attempts.join_next(), if !attempts.is_empty() => match ended {
                 Ok(Ok(won)) => return Some(won),
                 Ok(Err(why)) => {

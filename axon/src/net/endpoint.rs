@@ -10,11 +10,12 @@ use axon_proto::limits::{
 };
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AckFrequencyConfig, ClientConfig, Connection, Dir, Endpoint, EndpointConfig, IdleTimeout, ServerConfig,
-    TokioRuntime, TransportConfig, VarInt,
+    AckFrequencyConfig, AsyncUdpSocket, ClientConfig, Connection, Dir, Endpoint, EndpointConfig, IdleTimeout,
+    ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
+use rustls::crypto::CryptoProvider;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Bytes of one stream that may wait unread: a whole message, and enough more to see that one is too long.
@@ -85,6 +86,39 @@ pub enum BindError {
     NoRuntime,
 }
 
+/// What the network has of the machine that it runs on: its socket, and what is drawn at random. Time it
+/// reads from tokio. The daemon knows one machine; a simulation brings its own, of which all is seeded.
+pub(crate) trait Machine {
+    /// A socket that listens, and where.
+    fn socket(&self, config: &NetConfig) -> Result<(Arc<dyn AsyncUdpSocket>, SocketAddr), BindError>;
+
+    /// What TLS computes with, and draws its keys from.
+    fn crypto(&self) -> Arc<CryptoProvider>;
+
+    /// The last word on what TLS reads from clocks.
+    fn settle_tls(&self, _: &mut rustls::ClientConfig, _: &mut rustls::ServerConfig) {}
+
+    /// The last word on what QUIC draws at random.
+    fn settle_quic(&self, _: &mut EndpointConfig, _: &mut ServerConfig, _: &mut ClientConfig) {}
+}
+
+/// The machine that the daemon runs on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ThisMachine;
+
+impl Machine for ThisMachine {
+    fn socket(&self, config: &NetConfig) -> Result<(Arc<dyn AsyncUdpSocket>, SocketAddr), BindError> {
+        let io = |error| BindError::Io { port: config.port, error };
+        let socket = socket(config)?;
+        let local = unmapped(socket.local_addr().map_err(io)?);
+        Ok((super::socket::Socket::new(socket).map_err(io)?, local))
+    }
+
+    fn crypto(&self) -> Arc<CryptoProvider> {
+        super::tls::provider()
+    }
+}
+
 /// An endpoint that listens, and how it dials.
 pub(super) struct Open {
     pub(super) endpoint: Endpoint,
@@ -96,13 +130,13 @@ pub(super) struct Open {
 pub(super) fn open(
     config: &NetConfig,
     seed: &[u8; 32],
-    client: rustls::ClientConfig,
-    server: rustls::ServerConfig,
+    mut client: rustls::ClientConfig,
+    mut server: rustls::ServerConfig,
+    machine: &impl Machine,
 ) -> Result<Open, BindError> {
-    let socket = socket(config)?;
-    let io = |error| BindError::Io { port: config.port, error };
+    let (socket, local) = machine.socket(config)?;
     let tls = |error: quinn::crypto::rustls::NoInitialCipherSuite| BindError::Identity(error.to_string());
-    let local = unmapped(socket.local_addr().map_err(io)?);
+    machine.settle_tls(&mut client, &mut server);
 
     let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).map_err(tls)?));
     // What everybody may do who dials; `welcome` allows the rest once it is known who that is.
@@ -119,10 +153,10 @@ pub(super) fn open(
     let mut client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).map_err(tls)?));
     client.transport_config(Arc::new(transport(config)));
 
-    let socket = super::socket::Socket::new(socket).map_err(io)?;
-    let endpoint =
-        Endpoint::new_with_abstract_socket(keys(seed), Some(server), socket, Arc::new(TokioRuntime))
-            .map_err(io)?;
+    let mut endpoint = keys(seed);
+    machine.settle_quic(&mut endpoint, &mut server, &mut client);
+    let endpoint = Endpoint::new_with_abstract_socket(endpoint, Some(server), socket, Arc::new(TokioRuntime))
+        .map_err(|error| BindError::Io { port: config.port, error })?;
     Ok(Open { endpoint, client, local })
 }
 

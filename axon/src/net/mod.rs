@@ -31,11 +31,13 @@ use axon_proto::limits::{MESSAGE_BYTES_MAX, STREAMS_MAX};
 use axon_proto::node::{ConnId, Effect, Input, Lost, Path, Side, StreamId, Token};
 use foldhash::HashMap;
 use quinn::{Connection, Endpoint, VarInt};
+use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use cert::Identity;
+pub(crate) use endpoint::{Machine, ThisMachine};
 use endpoint::{Open, unmapped};
 use herald::Herald;
 use pipe::{Pipe, Verdict};
@@ -62,6 +64,7 @@ pub struct Net {
     shared: Shared,
     tickets: Arc<Tickets>,
     sessions: Arc<Sessions>,
+    crypto: Arc<CryptoProvider>,
     /// Certificates of identities that were ours before.
     old: HashMap<AgentId, Arc<CertifiedKey>>,
     config: NetConfig,
@@ -275,10 +278,22 @@ impl Net {
         old_seeds: &[[u8; 32]],
         events: mpsc::Sender<NetEvent>,
     ) -> Result<Self, BindError> {
-        Self::open(config, seed, old_seeds, events, conn::STRANGER_GUARD)
+        Self::on(&ThisMachine, config, seed, old_seeds, events)
+    }
+
+    /// The same, on a machine that need not be this one.
+    pub(crate) fn on(
+        machine: &impl Machine,
+        config: &NetConfig,
+        seed: &[u8; 32],
+        old_seeds: &[[u8; 32]],
+        events: mpsc::Sender<NetEvent>,
+    ) -> Result<Self, BindError> {
+        Self::open(machine, config, seed, old_seeds, events, conn::STRANGER_GUARD)
     }
 
     fn open(
+        machine: &impl Machine,
         config: &NetConfig,
         seed: &[u8; 32],
         old_seeds: &[[u8; 32]],
@@ -298,9 +313,11 @@ impl Net {
         let sessions = Arc::new(Sessions::new(Arc::clone(&trust)));
         let refusals = Refusals(events.clone());
         let tls = |error: rustls::Error| BindError::Identity(error.to_string());
-        let client = tls::client(&certified, &trust, &tickets).map_err(tls)?;
-        let server = tls::server(&certified, us.id, &trust, &sessions, refusals.clone()).map_err(tls)?;
-        let Open { endpoint, client, local } = endpoint::open(config, seed, client, server)?;
+        let crypto = machine.crypto();
+        let client = tls::client(&crypto, &certified, &trust, &tickets).map_err(tls)?;
+        let server =
+            tls::server(&crypto, &certified, us.id, &trust, &sessions, refusals.clone()).map_err(tls)?;
+        let Open { endpoint, client, local } = endpoint::open(config, seed, client, server, machine)?;
         let shared = Shared {
             events,
             trust,
@@ -323,6 +340,7 @@ impl Net {
             shared,
             tickets,
             sessions,
+            crypto,
             old,
             config: config.clone(),
             conns: HashMap::default(),
@@ -465,8 +483,11 @@ impl Net {
     /// peers know; a little over two seconds at most.
     pub async fn close(&mut self, code: u32, reason: &str) {
         self.accepting.abort();
+        // In the order in which they came, so that the same run ends in the same way.
+        let mut conns: Vec<_> = self.conns.iter().collect();
+        conns.sort_by_key(|(id, _)| id.0);
         let flushing: Vec<_> =
-            self.conns.values().flat_map(|conn| [conn.flushing.clone(), conn.pipe.close()]).collect();
+            conns.into_iter().flat_map(|(_, conn)| [conn.flushing.clone(), conn.pipe.close()]).collect();
         let all = async {
             for flushing in flushing {
                 flushing.done().await;
@@ -485,7 +506,7 @@ impl Net {
     /// How to dial this key as an identity that was ours.
     fn as_old(&self, old: AgentId, peer: Identity) -> Result<quinn::ClientConfig, String> {
         let ours = self.old.get(&old).ok_or("the old key is not here")?;
-        let client = tls::client_for(ours, peer).map_err(|error| error.to_string())?;
+        let client = tls::client_for(&self.crypto, ours, peer).map_err(|error| error.to_string())?;
         endpoint::mute(&self.config, client)
     }
 

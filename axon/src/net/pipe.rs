@@ -279,6 +279,7 @@ impl Pipe {
                     break;
                 }
                 tokio::select! {
+                    biased;
                     () = filled => {}
                     _ = stopped.as_mut() => return self.violation("the pipe is not read"),
                 }

@@ -195,6 +195,7 @@ async fn is_pipe(shared: &Shared, conn: ConnId, pipe: &Pipe) -> bool {
         Ok(Verdict::Yes) => true,
         Ok(Verdict::No) | Err(_) => false,
         Ok(Verdict::Later(told)) => tokio::select! {
+            biased;
             told = told => told.unwrap_or(false),
             () = pipe.closed() => false,
         },

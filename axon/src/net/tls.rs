@@ -27,27 +27,35 @@ use super::{Refusals, kx};
 
 /// For dialling: the server must hold the pinned key of the id that is its server name.
 pub(super) fn client(
+    crypto: &Arc<CryptoProvider>,
     ours: &Arc<CertifiedKey>,
     trust: &Arc<Trust>,
     tickets: &Arc<Tickets>,
 ) -> Result<ClientConfig, Error> {
-    let mut config = dialling(ours, Good::Pinned(Arc::clone(trust)))?;
+    let mut config = dialling(crypto, ours, Good::Pinned(Arc::clone(trust)))?;
     config.enable_early_data = true;
     config.resumption = Resumption::store(Arc::clone(tickets) as Arc<dyn ClientSessionStore>);
     Ok(config)
 }
 
 /// For dialling this one key, pinned or not. Nothing is resumed, and nothing can be later.
-pub(super) fn client_for(ours: &Arc<CertifiedKey>, peer: Identity) -> Result<ClientConfig, Error> {
-    let mut config = dialling(ours, Good::Only(peer))?;
+pub(super) fn client_for(
+    crypto: &Arc<CryptoProvider>,
+    ours: &Arc<CertifiedKey>,
+    peer: Identity,
+) -> Result<ClientConfig, Error> {
+    let mut config = dialling(crypto, ours, Good::Only(peer))?;
     config.resumption = Resumption::disabled();
     Ok(config)
 }
 
-fn dialling(ours: &Arc<CertifiedKey>, good: Good) -> Result<ClientConfig, Error> {
-    let provider = provider();
-    let verifier = Verifier { good, algorithms: algorithms(&provider) };
-    let mut config = ClientConfig::builder_with_provider(provider)
+fn dialling(
+    crypto: &Arc<CryptoProvider>,
+    ours: &Arc<CertifiedKey>,
+    good: Good,
+) -> Result<ClientConfig, Error> {
+    let verifier = Verifier { good, algorithms: algorithms(crypto) };
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(crypto))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
@@ -58,16 +66,16 @@ fn dialling(ours: &Arc<CertifiedKey>, good: Good) -> Result<ClientConfig, Error>
 
 /// For accepting: the client must hold a pinned key, or strangers must be welcome, and it must have meant us.
 pub(super) fn server(
+    crypto: &Arc<CryptoProvider>,
     ours: &Arc<CertifiedKey>,
     us: AgentId,
     trust: &Arc<Trust>,
     sessions: &Arc<Sessions>,
     refusals: Refusals,
 ) -> Result<ServerConfig, Error> {
-    let provider = provider();
     let good = Good::Welcome(Arc::clone(trust), refusals);
-    let verifier = Verifier { good, algorithms: algorithms(&provider) };
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let verifier = Verifier { good, algorithms: algorithms(crypto) };
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(crypto))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(Arc::new(NamedOnly { us, ours: Arc::clone(ours) }));
@@ -79,7 +87,8 @@ pub(super) fn server(
     Ok(config)
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// What this machine computes with, and draws its keys from.
+pub(super) fn provider() -> Arc<CryptoProvider> {
     let mut provider = rustls::crypto::ring::default_provider();
     provider.kx_groups = kx::GROUPS.to_vec();
     Arc::new(provider)
@@ -296,8 +305,9 @@ mod tests {
         let sessions = Arc::new(Sessions::new(Arc::clone(&acceptor.trust)));
         let refusals = refusals();
         (
-            client(&dialer.certified, &dialer.trust, &tickets).unwrap(),
-            server(&acceptor.certified, acceptor.who.id, &acceptor.trust, &sessions, refusals).unwrap(),
+            client(&provider(), &dialer.certified, &dialer.trust, &tickets).unwrap(),
+            server(&provider(), &acceptor.certified, acceptor.who.id, &acceptor.trust, &sessions, refusals)
+                .unwrap(),
         )
     }
 
@@ -398,10 +408,10 @@ mod tests {
         pin(&b, &[&a]);
         let name = b.who.id.to_string();
         let (_, accept) = configs(&a, &b);
-        assert!(shake(client_for(&a.certified, b.who).unwrap(), accept, &name).is_ok());
+        assert!(shake(client_for(&provider(), &a.certified, b.who).unwrap(), accept, &name).is_ok());
         let (_, accept) = configs(&a, &b);
         let unknown = Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
-        assert_eq!(shake(client_for(&a.certified, c.who).unwrap(), accept, &name), unknown);
+        assert_eq!(shake(client_for(&provider(), &a.certified, c.who).unwrap(), accept, &name), unknown);
     }
 
     #[test]
