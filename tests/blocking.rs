@@ -201,7 +201,7 @@ fn soon<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < end, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1)); // no event exists for all of these
     }
 }
 
@@ -260,6 +260,7 @@ async fn read(
                 if let Some((after_ms, next)) = habit(std::str::from_utf8(&line).unwrap()) {
                     let say = say.clone();
                     tokio::spawn(async move {
+                        // An agent takes its time.
                         tokio::time::sleep(Duration::from_millis(after_ms)).await;
                         say.send(next).ok();
                     });
@@ -268,7 +269,7 @@ async fn read(
             }
         }
         if pace == Pace::Slowly {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await; // to be slow is its habit
         }
     }
 }

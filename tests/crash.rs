@@ -156,7 +156,7 @@ fn in_turn(socket: PathBuf, name: &str, hold_secs: u64, stop: Arc<AtomicBool>) -
                 // What is held is soon given and slowly delivered: it would pile up. And the peer remembers
                 // 10,000 ids for longer than 300 s, no more.
                 if reply["state"] == "held" || hold_secs > 300 {
-                    std::thread::sleep(Duration::from_millis(25));
+                    std::thread::sleep(Duration::from_millis(25)); // a pace, not a wait
                 }
             }
         }
@@ -424,7 +424,7 @@ fn what_was_acked_is_there_once_over_kills_of_either_side() {
             bob.kill9();
             kills[1] += 1;
         }
-        std::thread::sleep(dice.ms(0, 400));
+        std::thread::sleep(dice.ms(0, 400)); // away for a while, as long as it likes
         for daemon in [&mut alice, &mut bob] {
             if !daemon.runs() {
                 daemon.up();

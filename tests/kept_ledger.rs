@@ -42,7 +42,7 @@ fn accepted(alice: &Daemon, agent: &mut RawClient) -> Value {
 
 /// Who accepted it may reach the disk up to a second later (IPC-DLG-3), and no event tells of that.
 fn settle() {
-    std::thread::sleep(Duration::from_millis(1_200));
+    std::thread::sleep(Duration::from_millis(1_200)); // more than that second
 }
 
 const DONE: &str = "all done";

@@ -58,6 +58,7 @@ impl Served {
                 let mut peak = peak.lock().unwrap();
                 *peak = now.max(*peak);
                 drop(peak);
+                // A peak is looked for, not waited for.
                 std::thread::sleep(Duration::from_millis(20));
             }
         });

@@ -243,6 +243,7 @@ impl Drop for Running {
         }
         let end = Instant::now() + Duration::from_secs(3);
         while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < end {
+            // The end of a child is no event here: look again in a moment.
             std::thread::sleep(Duration::from_millis(10));
         }
         self.child.kill().ok();

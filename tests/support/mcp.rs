@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::{Daemon, PATIENCE, wait_for};
+use super::{Daemon, PATIENCE, kill, wait_for};
 
 /// A client that writes and reads JSON-RPC lines itself.
 pub struct Mcp {
@@ -149,8 +149,9 @@ impl Mcp {
 
 impl Drop for Mcp {
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        // It ends with its input.
+        self.stdin = None;
+        kill(&mut self.child, false);
     }
 }
 

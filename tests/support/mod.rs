@@ -298,8 +298,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            child.kill().ok();
-            child.wait().ok();
+            kill(&mut child, true);
         }
         if std::thread::panicking() {
             let log = self.log();
@@ -307,6 +306,23 @@ impl Drop for Daemon {
             eprintln!("--- log of {} ---\n{}", self.id, log.get(start..).unwrap_or(&log));
         }
     }
+}
+
+/// Ends a program that the test needs no longer. While coverage is measured it is asked before, by SIGTERM if
+/// it takes that, and has time to end by itself: what is killed writes no profile.
+pub fn kill(child: &mut Child, takes_term: bool) {
+    if std::env::var_os("LLVM_PROFILE_FILE").is_some() {
+        if takes_term {
+            rustix::process::kill_process(Pid::from_child(child), Signal::TERM).ok();
+        }
+        let end = Instant::now() + PATIENCE;
+        while child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < end {
+            // The end of a child is no event here: look again in a moment.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    child.kill().ok();
+    child.wait().ok();
 }
 
 /// Changes a file's permission bits.

@@ -170,6 +170,31 @@ fn row((event, peer, socket, rule): &Key, at_ms: u64, until_ms: Option<u64>, cou
 mod tests {
     use super::*;
 
+    /// They stand in files that are kept, and in the table of `spec/TRUST.md`.
+    #[test]
+    fn what_happened_has_the_same_name_in_a_row_and_in_words() {
+        for (event, name) in [
+            (Event::Paired, "paired"),
+            (Event::Invite, "invite"),
+            (Event::Knock, "knock"),
+            (Event::Guess, "guess"),
+            (Event::Handshake, "handshake"),
+            (Event::Refused, "refused"),
+            (Event::Limited, "limited"),
+            (Event::Trust, "trust"),
+            (Event::Forget, "forget"),
+            (Event::Pause, "pause"),
+            (Event::Policy, "policy"),
+            (Event::Rekey, "rekey"),
+            (Event::Socket, "socket"),
+            (Event::Scope, "scope"),
+            (Event::Sent, "sent"),
+        ] {
+            assert_eq!(event.as_str(), name);
+            assert_eq!(serde_json::to_value(event).unwrap(), name);
+        }
+    }
+
     #[test]
     fn a_flood_is_one_row_at_once_and_one_a_minute() {
         let mut audit = Audit::default();

@@ -231,7 +231,9 @@ mod tests {
         assert!(text.starts_with("axon://BwcH") && text.contains("@host-a:7100?k=CQkJ"), "{text}");
         assert!(text.ends_with("&a=[::1]:7101"));
         assert_eq!(text.parse(), Ok(link.clone()));
-        assert!(!format!("{link:?}").contains("CQkJ"), "a secret is in no log");
+        let said = format!("{link:?} {:?} {:?}", Secret([9; 16]), Secret([9; 16]).key().1);
+        assert!(said.contains("Secret(..)") && said.contains("InviteKey(..)"), "{said}");
+        assert!(!said.contains("CQkJ") && !said.contains("9, 9"), "a secret is in no log: {said}");
         let pinned = Link { secret: None, ..link };
         assert_eq!(pinned.to_string().parse(), Ok(pinned.clone()));
         assert_eq!(format!("{pinned}&later=1").parse(), Ok(pinned));

@@ -407,7 +407,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distances() {
+    fn a_distance_is_how_many_letters_must_change() {
         for (a, b, expected) in
             [("", "", 0), ("port", "port", 0), ("prot", "port", 1), ("por", "port", 1), ("", "abc", 3)]
         {

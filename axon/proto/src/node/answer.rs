@@ -1,4 +1,4 @@
-//! What a peer's answer says, where it is not simply passed on.
+//! What a peer's answer says, where it is not passed on as it is.
 
 use crate::error::PeerCode;
 use crate::wire::Envelope;

@@ -2,7 +2,7 @@
 //!
 //! Source: `spec/kinds/pairing.md`, "Judgement".
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::jobs::{Answered, End, Said, Step, Undo};
 use super::timers::Key;
@@ -131,15 +131,10 @@ impl Node {
             let why = "too many knocks wait for the owner: try again later";
             return self.turn_away(now, to, "capacity", why, Some(FULL_MS));
         }
-        let mut addrs = knock.addrs.clone();
-        // Its own words may be wrong or from behind a translation: where it came from is known to work.
-        addrs.push(addr.to_string());
-        addrs.dedup();
-        addrs.truncate(ADDRS_PER_PEER_MAX);
         let waiting = Waiting {
             agent_id: peer,
             pubkey: key,
-            addrs,
+            addrs: addresses(knock, addr),
             name: knock.name.clone(),
             intent: knock.intent.clone(),
             session: knock.session.clone(),
@@ -339,6 +334,16 @@ impl Node {
     }
 }
 
+/// Where a knocker says that it is, and where it came from: its own words may be wrong or from behind a
+/// translation, and this is known to work.
+fn addresses(knock: &Knock, addr: SocketAddr) -> Vec<String> {
+    let from = addr.to_string();
+    let mut addrs: Vec<String> = knock.addrs.iter().filter(|addr| **addr != from).cloned().collect();
+    addrs.truncate(ADDRS_PER_PEER_MAX - 1);
+    addrs.push(from);
+    addrs
+}
+
 /// The site of an address, as 32 bytes.
 fn site_bytes(addr: IpAddr) -> [u8; 32] {
     let mut bytes = [0; 32];
@@ -347,4 +352,24 @@ fn site_bytes(addr: IpAddr) -> [u8; 32] {
         IpAddr::V6(addr) => bytes[..16].copy_from_slice(&addr.octets()),
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_knock_came_from_is_kept_whatever_it_says_itself() {
+        let from = SocketAddr::from(([192, 0, 2, 9], 7100));
+        let told = |addrs: &[String]| {
+            let text = serde_json::json!({ "addrs": addrs }).to_string();
+            addresses(&Knock::parse(&text).unwrap(), from)
+        };
+        assert_eq!(told(&[]), ["192.0.2.9:7100"]);
+        assert_eq!(told(&["192.0.2.9:7100".into(), "h:1".into()]), ["h:1", "192.0.2.9:7100"]);
+        let eight: Vec<String> = (1..=ADDRS_PER_PEER_MAX).map(|n| format!("h:{n}")).collect();
+        let kept = told(&eight);
+        assert_eq!(kept.len(), ADDRS_PER_PEER_MAX);
+        assert_eq!((kept[0].as_str(), kept[7].as_str()), ("h:1", "192.0.2.9:7100"));
+    }
 }

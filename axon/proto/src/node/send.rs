@@ -17,7 +17,7 @@ use crate::audit::Event;
 use crate::error::{IpcCode, IpcError};
 use crate::family::{Ended, Input as FamilyInput, Kind, Pattern, Sendable};
 use crate::fault::has_room;
-use crate::id::MsgId;
+use crate::id::{AgentId, MsgId};
 use crate::ipc::{Command, Line};
 use crate::kinds::core::wait_ms;
 use crate::limits::{CLIENT_PENDING_MAX, KIND_BYTES_MAX, PENDING_MAX, REPLY_GRACE_MS, REQUEST_TIMEOUT_MS};
@@ -43,12 +43,7 @@ impl Node {
             ));
         }
         let to = match (command.to()?, reference) {
-            (Some(to), _) => self.peer_for(now, client, &to).map_err(|error| {
-                let own = self.settings.name.as_deref() == Some(&*to) && error.code == IpcCode::PeerNotFound;
-                let message =
-                    "this is your own agent's name: send to another, `axon peers` lists those known";
-                if own { IpcError::new(IpcCode::SelfSend, message) } else { error }
-            })?,
+            (Some(to), _) => self.addressee(now, client, &to)?,
             (None, Some(id)) if kind.name == "cancel" => {
                 let family = self.families.get(index);
                 family.and_then(|family| family.peer_of(id)).ok_or_else(|| {
@@ -85,10 +80,7 @@ impl Node {
         self.room_for_pending(client)?;
         let asked = command.deadline_ms::<u64>()?.filter(|ms| *ms > 0);
         let own = payload_deadline(payload.get());
-        let wait = match kind.name {
-            "query" => asked.unwrap_or(u64::MAX).min(wait_ms(own)),
-            _ => asked.unwrap_or(REQUEST_TIMEOUT_MS).min(own.unwrap_or(u64::MAX)).min(REQUEST_TIMEOUT_MS),
-        };
+        let wait = answer_within(kind, asked, own);
         // A v1 client knows neither.
         let hold_ms = if v1 { None } else { self.hold_time(kind, command)? };
         let read_receipt = !v1 && command.read_receipt::<bool>()?.unwrap_or(false);
@@ -132,6 +124,15 @@ impl Node {
         let token = self.prepare(now, Arc::new(envelope), kind, origin, wait_ms);
         self.commit(first, After::Leave(token));
         Ok(())
+    }
+
+    /// Whom `to` means. One's own name is nobody's, unless a peer here has it too.
+    fn addressee(&mut self, now: Now, client: ClientId, to: &str) -> Result<AgentId, IpcError> {
+        self.peer_for(now, client, to).map_err(|error| {
+            let own = self.settings.name.as_deref() == Some(to) && error.code == IpcCode::PeerNotFound;
+            let message = "this is your own agent's name: send to another, `axon peers` lists those known";
+            if own { IpcError::new(IpcCode::SelfSend, message) } else { error }
+        })
     }
 
     /// A message of a client that waited for its ledger row to be on disk.
@@ -293,6 +294,14 @@ fn required<T>(name: &str, value: Option<T>) -> Result<T, IpcError> {
 fn msg_id(name: &str, text: Option<Cow<'_, str>>) -> Result<Option<MsgId>, IpcError> {
     let parsed = text.map(|text| text.parse::<MsgId>()).transpose();
     parsed.map_err(|error| IpcError::invalid(format!("the field `{name}` is wrong: {error}")))
+}
+
+/// How long an answer is waited for: as the command says, but no longer than the payload and the kind allow.
+fn answer_within(kind: &Kind, asked: Option<u64>, own: Option<u64>) -> u64 {
+    match kind.name {
+        "query" => asked.unwrap_or(u64::MAX).min(wait_ms(own)),
+        _ => asked.unwrap_or(REQUEST_TIMEOUT_MS).min(own.unwrap_or(u64::MAX)).min(REQUEST_TIMEOUT_MS),
+    }
 }
 
 /// `deadline_ms` of a payload; 0 is none.

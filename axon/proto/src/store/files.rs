@@ -73,3 +73,36 @@ impl Files for Box<dyn Files> {
         (**self).sync_names()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::Memory;
+
+    /// The daemon has its files so; the tests of the store have them plain.
+    #[test]
+    fn files_of_which_only_that_is_known_do_what_files_do() {
+        let plain = Memory::new();
+        let mut files: Box<dyn Files> = Box::new(plain.clone());
+        let file = files.open("a", true).unwrap();
+        assert!(files.open("a", true).is_err() && files.open("b", false).is_err());
+        files.write_at(file, 2, b"cd").unwrap();
+        files.set_len(file, 3).unwrap();
+        files.sync(file).unwrap();
+        let mut read = [9; 4];
+        assert_eq!(files.read_at(file, 0, &mut read), Ok(3));
+        assert_eq!(read, [0, 0, b'c', 9]);
+        let scratch = files.scratch().unwrap();
+        files.write_at(scratch, 0, b"x").unwrap();
+        assert_eq!(files.list(), Ok(vec![("a".to_owned(), 3)]), "a scratch has no name");
+        files.close(scratch);
+        files.rename("a", "b").unwrap();
+        files.sync_names().unwrap();
+        assert_eq!(plain.clone().list(), Ok(vec![("b".to_owned(), 3)]));
+        files.remove("b").unwrap();
+        assert_eq!(files.list(), Ok(Vec::new()));
+        assert!(files.rename("b", "c").is_err());
+        files.close(file);
+        assert!(files.read_at(file, 0, &mut read).is_err());
+    }
+}
