@@ -4,7 +4,7 @@ use super::Node;
 use crate::limits::{
     CLIENT_BACKLOG_BYTES_MAX, CLIENT_BACKLOG_MAX, CLIENT_PENDING_MAX, COMMITS_MAX, CONNECTIONS_PER_PEER_MAX,
     OPEN_REQUESTS_MAX, OUTBOX_DONE_MAX, OUTBOX_RESULTS_MAX, PENDING_MAX, QUEUED_REQUESTS_MAX,
-    READ_WAITING_MAX,
+    READ_WAITING_MAX, STRANGERS_MAX,
 };
 
 impl Node {
@@ -12,7 +12,7 @@ impl Node {
     pub fn over_bounds(&self) -> Option<String> {
         let found =
             |what: &str, count: usize, max: usize| (count > max).then(|| format!("{what}: {count} of {max}"));
-        let peers = self.settings.peers.len();
+        let peers = self.peers.iter().count();
         let rows_max = self.settings.outbox.messages_max.max(OUTBOX_RESULTS_MAX) + OUTBOX_DONE_MAX;
         // The node's own small messages and items may go a little beyond what clients may take.
         found("messages that wait for peers", self.pending.len(), PENDING_MAX + 2 * peers)
@@ -26,7 +26,10 @@ impl Node {
                 found("messages held for one peer", held.unwrap_or_default(), max)
             })
             .or_else(|| found("held messages", self.outbox.held(), rows_max))
-            .or_else(|| found("connections", self.sessions.iter().count(), peers * CONNECTIONS_PER_PEER_MAX))
+            .or_else(|| {
+                let max = peers * CONNECTIONS_PER_PEER_MAX + STRANGERS_MAX;
+                found("connections", self.sessions.iter().count(), max)
+            })
             .or_else(|| {
                 self.agents.clients.values().find_map(|client| {
                     found("a client's backlog", client.backlog.len(), CLIENT_BACKLOG_MAX)
