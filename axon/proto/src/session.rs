@@ -18,7 +18,7 @@ pub struct Hello {
     #[serde(deserialize_with = "versions")]
     pub protocol_versions: Vec<u32>,
     /// In the reply: the version chosen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "version", skip_serializing_if = "Option::is_none")]
     pub selected_version: Option<u32>,
     /// What the sender calls itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,6 +37,12 @@ pub struct Hello {
 fn versions<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u32>, D::Error> {
     let all = Vec::<u64>::deserialize(from)?;
     Ok(all.into_iter().filter_map(|version| u32::try_from(version).ok()).collect())
+}
+
+/// A version that is higher than any is another version all the same.
+fn version<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    let version = Option::<u64>::deserialize(from)?;
+    Ok(version.map(|version| u32::try_from(version).unwrap_or(u32::MAX)))
 }
 
 /// What is optional may also be null.

@@ -497,13 +497,13 @@ fn a_repeated_delegation_is_answered_with_its_state_and_delivered_once() {
     assert_ne!(again["id"], first["id"]);
     assert_eq!(solo.status()["open_requests"], 1);
 
-    // Held by an agent that has not answered: the newer stream gets the answer.
+    // Held by an agent that has not answered: the newer stream gets the answer, the older one its end.
     let agent = solo.agent();
     let work = solo.envelope("delegate", json!({"task":"t"}));
     let (old, effects) = solo.request(conn, &work);
     assert_eq!(lines(&effects, agent).len(), 1);
     let (new, effects) = solo.request(conn, &work);
-    assert_eq!(effects, []);
+    assert_eq!(effects, [Effect::Reset { stream: old }]);
     let reply = json!({"cmd":"reply","req_id":"9","ref":work["id"],"kind":"ack","payload":{"accepted":true,"estimated_ms":5}});
     let effects = solo.say(agent, &reply);
     assert!(answer_on(&effects, old).is_none());

@@ -96,7 +96,10 @@ pub fn change(root: &Root, own: AgentId, changes: &[ContactChange]) -> Result<()
 }
 
 /// The text with one change.
-fn changed(text: &str, path: &Path, own: AgentId, change: &ContactChange) -> Result<String, EditError> {
+///
+/// # Errors
+/// When the text is wrong, or written in a way that cannot be changed in place.
+pub fn changed(text: &str, path: &Path, own: AgentId, change: &ContactChange) -> Result<String, EditError> {
     let mut file = parse(text, path, own)?;
     let document = Page { text, path }.document()?;
     let mut entries = Entries::of(&document, text, LIST);

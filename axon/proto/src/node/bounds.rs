@@ -12,8 +12,7 @@ impl Node {
     pub fn over_bounds(&self) -> Option<String> {
         let found =
             |what: &str, count: usize, max: usize| (count > max).then(|| format!("{what}: {count} of {max}"));
-        // Of the settings, and who came by an invite.
-        let peers = self.settings.peers.len() + self.peers.contacts().iter().count();
+        let peers = self.peers.iter().count();
         let rows_max = self.settings.outbox.messages_max.max(OUTBOX_RESULTS_MAX) + OUTBOX_DONE_MAX;
         // The node's own small messages and items may go a little beyond what clients may take.
         found("messages that wait for peers", self.pending.len(), PENDING_MAX + 2 * peers)
@@ -28,11 +27,8 @@ impl Node {
             })
             .or_else(|| found("held messages", self.outbox.held(), rows_max))
             .or_else(|| {
-                found(
-                    "connections",
-                    self.sessions.iter().count(),
-                    peers * CONNECTIONS_PER_PEER_MAX + STRANGERS_MAX,
-                )
+                let max = peers * CONNECTIONS_PER_PEER_MAX + STRANGERS_MAX;
+                found("connections", self.sessions.iter().count(), max)
             })
             .or_else(|| {
                 self.agents.clients.values().find_map(|client| {

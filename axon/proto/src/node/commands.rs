@@ -308,7 +308,9 @@ impl Node {
     }
 
     fn client_hello(&mut self, client: ClientId, command: &Command<'_>) -> Answer {
-        let version = command.version::<u32>()?.unwrap_or(0);
+        // A version that is higher than any is served all the same, by the highest there is.
+        let version = command.version::<u64>()?.unwrap_or(0);
+        let version = u32::try_from(version).unwrap_or(u32::MAX);
         if version < 2 && (version == 0 || !self.settings.allow_v1) {
             let message = format!("IPC version {version} is not served: ask for version {IPC_VERSION}");
             return Err(IpcError::new(IpcCode::UnsupportedVersion, message));

@@ -15,7 +15,7 @@ use crate::error::{IpcCode, IpcError};
 use crate::family::Input as FamilyInput;
 use crate::id::AgentId;
 use crate::ipc::{Command, Line};
-use crate::limits::{ADDRS_PER_PEER_MAX, INVITE_SECS_MAX, WHY_BYTES_MAX};
+use crate::limits::{ADDRS_PER_PEER_MAX, INVITE_SECS_MAX, KIND_BYTES_MAX, WHY_BYTES_MAX};
 use crate::store::Write;
 use crate::trust::{Decision, Level};
 use crate::wire::to_raw;
@@ -330,6 +330,9 @@ impl Node {
     ) -> Result<std::sync::Arc<str>, IpcError> {
         let peer = self.peer_meant(command)?;
         let kind = command.kind()?.ok_or_else(|| missing("kind", "a kind"))?;
+        if !(1..=KIND_BYTES_MAX).contains(&kind.len()) {
+            return Err(IpcError::invalid(format!("the field `kind` is 1 to {KIND_BYTES_MAX} bytes long")));
+        }
         let domain = command.domain::<String>()?;
         let out = match command.direction::<String>()?.as_deref() {
             None | Some("in") => false,

@@ -137,8 +137,9 @@ impl Node {
                     let newer = message.stream;
                     // What was stored and offered stays what it was.
                     (open.inbound.stream, open.inbound.conn) = (message.stream, message.conn);
-                    if let Some(stream) = older {
-                        self.streams.remove(&stream);
+                    // Nothing comes on it any more, and whoever waits there is told so.
+                    if let Some(stream) = older.filter(|stream| self.streams.remove(stream).is_some()) {
+                        self.out.push(Effect::Reset { stream });
                     }
                     if let Some(stream) = newer {
                         self.streams.insert(stream, id);

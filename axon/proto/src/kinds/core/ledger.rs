@@ -506,7 +506,9 @@ impl Ledger {
                 }
                 // One whose peer is out since has lost its words.
                 let result = text(values.get(at + 1)).filter(|_| entry.has_result);
-                rows.push_str(&row(direction, entry, text(values.get(at)), result));
+                // A disk that has failed may not have it, and the row has one all the same.
+                let task = text(values.get(at)).unwrap_or("\"\"");
+                rows.push_str(&row(direction, entry, Some(task), result));
             }
             at += 2;
         }

@@ -1,0 +1,3 @@
+//! See `axon_fuzz::targets::config`.
+#![no_main]
+axon_fuzz::program!("config");

@@ -1,0 +1,3 @@
+//! See `axon_fuzz::targets::contacts`.
+#![no_main]
+axon_fuzz::program!("contacts");

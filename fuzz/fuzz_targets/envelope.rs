@@ -1,0 +1,3 @@
+//! See `axon_fuzz::targets::envelope`.
+#![no_main]
+axon_fuzz::program!("envelope");

@@ -1,0 +1,3 @@
+//! See `axon_fuzz::targets::link`.
+#![no_main]
+axon_fuzz::program!("link");

@@ -1,0 +1,3 @@
+//! See `axon_fuzz::targets::node`.
+#![no_main]
+axon_fuzz::program!("node");

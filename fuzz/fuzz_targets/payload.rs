@@ -1,0 +1,3 @@
+//! See `axon_fuzz::targets::payload`.
+#![no_main]
+axon_fuzz::program!("payload");

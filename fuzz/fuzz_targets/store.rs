@@ -1,0 +1,3 @@
+//! See `axon_fuzz::targets::store`.
+#![no_main]
+axon_fuzz::program!("store");
