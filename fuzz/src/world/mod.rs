@@ -14,8 +14,8 @@ use axon_proto::contacts::{Contact, ContactChange, ContactsFile};
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits::LINE_BYTES_MAX;
 use axon_proto::node::{
-    Birth, ClientId, ConnId, DialId, Effect, Entropy, Input, KnownPeer, Lost, Node, Now, Seen, Settings,
-    Side, StaticPeer, StreamId, Token,
+    Birth, ClientId, ConnId, DialId, Effect, Entropy, Input, KnownPeer, Lost, Node, Now, Path, Seen,
+    Settings, Side, StaticPeer, StreamId, Token,
 };
 use axon_proto::scope::{Right, Scope, ScopeChange};
 use axon_proto::sim::disk::{Disk, Unsynced};
@@ -370,7 +370,8 @@ impl World {
                     _ => self.line(client, &line),
                 },
                 Effect::Measure { client, req_id, conns } => {
-                    let rtts = conns.into_iter().map(|conn| (conn, 1_000)).collect();
+                    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 7100));
+                    let rtts = conns.into_iter().map(|conn| Path { conn, rtt_us: 1_000, addr }).collect();
                     inputs.push(Input::Measured { client, req_id, rtts });
                 }
                 Effect::CloseClient { client } => {
@@ -488,7 +489,7 @@ impl World {
     /// The disk is full, or fails, or works again; the files that people write likewise.
     pub fn disk_fault(&mut self, full: bool, fail_syncs: bool, files_fail: bool) {
         let mut state = self.disk.state();
-        (state.full, state.fail_syncs) = (full, fail_syncs);
+        (state.room, state.fail_syncs) = (full.then_some(0), fail_syncs);
         drop(state);
         self.files_fail = files_fail;
     }
