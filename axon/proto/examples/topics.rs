@@ -1,6 +1,6 @@
 //! Plays topics on a simulated network, and prints how they spread.
 //!
-//! `topics [--nodes N[,N…]] [--seeds N] [--links N] [--batches N]` plays each size without faults, with a tenth of
+//! `topics [--nodes N[,N…]] [--seeds N] [--links N] [--batches N] [--publishers N]` plays each size without faults, with a tenth of
 //! all messages lost and a fifth of the daemons ending, and with the network in two halves for 20 s. It ends with 1
 //! when somebody who was connected got a batch twice or not at all.
 
@@ -15,13 +15,13 @@ use axon_proto::sim::topics::{Options, Report, run};
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let mut nodes = vec![50, 200, 1_000];
-    let (mut seeds, mut links, mut batches) = (3u64, 5, 50);
+    let (mut seeds, mut links, mut batches, mut publishers) = (3u64, 5, 50, 0);
     for pair in args.chunks(2) {
         let numbers: Option<Vec<usize>> =
             pair.get(1).and_then(|text| text.split(',').map(|number| number.parse().ok()).collect());
         let (Some(name), Some(numbers)) = (pair.first(), numbers.filter(|numbers| !numbers.is_empty()))
         else {
-            eprintln!("topics [--nodes N[,N…]] [--seeds N] [--links N] [--batches N]");
+            eprintln!("topics [--nodes N[,N…]] [--seeds N] [--links N] [--batches N] [--publishers N]");
             return ExitCode::from(2);
         };
         match (name.as_str(), numbers.as_slice()) {
@@ -29,8 +29,11 @@ fn main() -> ExitCode {
             ("--seeds", [number]) => seeds = *number as u64,
             ("--links", [number]) => links = *number,
             ("--batches", [number]) => batches = *number,
+            ("--publishers", [number]) => publishers = *number,
             _ => {
-                eprintln!("{name} is nothing that this takes: --nodes, --seeds, --links, --batches");
+                eprintln!(
+                    "{name} is nothing that this takes: --nodes, --seeds, --links, --batches, --publishers"
+                );
                 return ExitCode::from(2);
             }
         }
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
             ("10% lost, 20% end", 100, 200, false),
             ("two halves for 20 s", 0, 0, true),
         ] {
-            let options = Options { seed: 0, nodes, links, batches, loss, crashes, partition };
+            let options = Options { seed: 0, nodes, links, batches, publishers, loss, crashes, partition };
             let reports: Vec<Report> = (0..seeds).map(|seed| run(Options { seed, ..options })).collect();
             let sum = |of: fn(&Report) -> usize| reports.iter().map(of).sum::<usize>();
             let (expected, delivered) = (sum(|r| r.expected), sum(|r| r.delivered));

@@ -284,5 +284,7 @@ pub const TOPIC_TREES_MAX: usize = 1_024;
 pub const TOPIC_CLOSER_HOPS: u16 = 7;
 /// How long after the last batch of a burst neighbours compare what they have.
 pub const TOPIC_SUM_MS: u64 = 2_000;
-/// How long after that once more, and how often within a long burst.
+/// How long after that again, and how often within a long burst.
 pub const TOPIC_SUM_AGAIN_MS: u64 = 10_000;
+/// How often they compare after a burst.
+pub const TOPIC_SUMS: u8 = 4;

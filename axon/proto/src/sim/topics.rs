@@ -31,6 +31,8 @@ pub struct Options {
     pub links: usize,
     /// Batches, one every 100 ms, from a daemon that lives.
     pub batches: usize,
+    /// How many daemons publish; 0: any.
+    pub publishers: usize,
     /// Of 1,000 messages between neighbours so many are lost.
     pub loss: u64,
     /// Of 1,000 daemons so many end in the middle of the run.
@@ -271,12 +273,11 @@ impl Net {
     }
 
     fn publish(&mut self) {
-        let living: Vec<usize> =
-            (0..self.options.nodes).filter(|node| self.alive.get(*node) == Some(&true)).collect();
-        let Some(&node) = living.get(usize::try_from(self.rng.below(living.len() as u64)).unwrap_or(0))
-        else {
-            return;
-        };
+        let lives = |node: &usize| self.alive.get(*node) == Some(&true);
+        let may = if self.options.publishers == 0 { self.options.nodes } else { self.options.publishers };
+        let living: Vec<usize> = (0..self.options.nodes).filter(lives).take(may).collect();
+        let chosen = usize::try_from(self.rng.below(living.len() as u64)).unwrap_or(0);
+        let Some(&node) = living.get(chosen) else { return };
         let seq = self.published.len() as u64 + 1;
         let message = raw_json(format!("{{\"n\":{seq}}}"));
         let signed = Batch::to_sign(&key(node), &self.topic, seq, self.now_ms, &[&*message]);

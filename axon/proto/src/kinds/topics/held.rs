@@ -83,7 +83,8 @@ pub struct Cached {
     pub hops: u16,
     /// Who gave it; none: it is ours.
     pub via: Option<AgentId>,
-    at_ms: u64,
+    /// When it came.
+    pub at_ms: u64,
 }
 
 /// The newest batches.

@@ -13,12 +13,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::batch::{Batch, BatchId};
-use super::held::{Cache, Known, Seen};
+use super::held::{Cache, Cached, Known, Seen};
 use super::name::{Filter, Topic};
 use crate::id::AgentId;
 use crate::limits::{
     TOPIC_ANNOUNCE_MS, TOPIC_ANNOUNCERS_MAX, TOPIC_CLOSER_HOPS, TOPIC_MISSING_PER_PEER_MAX,
-    TOPIC_SUM_AGAIN_MS, TOPIC_SUM_MS, TOPIC_TREES_MAX, TOPIC_WANT_AGAIN_MS, TOPIC_WANT_MS,
+    TOPIC_SUM_AGAIN_MS, TOPIC_SUM_MS, TOPIC_SUMS, TOPIC_TREES_MAX, TOPIC_WANT_AGAIN_MS, TOPIC_WANT_MS,
 };
 
 /// What one neighbour says to another, some of it or all.
@@ -111,11 +111,14 @@ struct Missing {
     due_ms: u64,
 }
 
-/// When a topic's sum is due, and whether once more after that.
+/// When a topic's sum is due.
 #[derive(Debug, Clone, Copy)]
 struct SumDue {
     at_ms: u64,
-    again: bool,
+    /// At the latest, although batches go on coming.
+    by_ms: u64,
+    /// How often it will be said again.
+    left: u8,
 }
 
 /// One daemon's part in all trees.
@@ -246,6 +249,7 @@ impl Mesh {
                 continue;
             }
             let those = self.cache.of(&sum.topic).filter(|cached| within(cached, from_ms, to_ms));
+            let those = those.take(TOPIC_MISSING_PER_PEER_MAX);
             out.to(from).have.extend(those.map(|cached| have(&cached.batch, cached.hops + 1)));
             // The other's come in return, once.
             if !sum.answer {
@@ -388,13 +392,12 @@ impl Mesh {
 
     // --- sums ---
 
+    /// A batch has come: its topic is summed up when no more come, or at last within a long burst.
     fn sum_due(&mut self, topic: &Topic, mono_ms: u64) {
-        let due = self
-            .sums
-            .entry(topic.clone())
-            .or_insert(SumDue { at_ms: mono_ms + TOPIC_SUM_AGAIN_MS, again: true });
-        // After the last of a burst, and within a long one now and then.
-        *due = SumDue { at_ms: due.at_ms.min(mono_ms + TOPIC_SUM_MS), again: true };
+        let unsaid = self.sums.get(topic).filter(|due| due.left == TOPIC_SUMS);
+        let by_ms = unsaid.map_or(mono_ms + TOPIC_SUM_AGAIN_MS, |due| due.by_ms);
+        let at_ms = by_ms.min(mono_ms + TOPIC_SUM_MS);
+        self.sums.insert(topic.clone(), SumDue { at_ms, by_ms, left: TOPIC_SUMS });
     }
 
     fn sum(&self, topic: &Topic, from_ms: u64, to_ms: u64) -> u64 {
@@ -403,13 +406,21 @@ impl Mesh {
     }
 
     fn say_sum(&mut self, topic: &Topic, mono_ms: u64, out: &mut Outgoing) {
-        let times = || self.cache.of(topic).map(|cached| cached.batch.ts_ms);
-        let (from_ms, to_ms) = (times().min(), times().max());
-        let again = self.sums.remove(topic).is_some_and(|due| due.again);
-        let (Some(from_ms), Some(to_ms)) = (from_ms, to_ms) else { return };
-        if again {
+        if let Some(due) = self.sums.remove(topic)
+            && due.left > 1
+        {
             let at_ms = mono_ms + TOPIC_SUM_AGAIN_MS;
-            self.sums.insert(topic.clone(), SumDue { at_ms, again: false });
+            self.sums.insert(topic.clone(), SumDue { at_ms, by_ms: at_ms, left: due.left - 1 });
+        }
+        // What has only just come is on its way to others too.
+        let fresh = |cached: &&Cached| cached.at_ms + TOPIC_SUM_MS > mono_ms;
+        let of = |cached: &Cached| cached.batch.ts_ms;
+        let times = || self.cache.of(topic).map(of);
+        let before_ms = self.cache.of(topic).filter(fresh).map(of).min().map(|ms| ms.saturating_sub(1));
+        let Some((from_ms, last_ms)) = times().min().zip(times().max()) else { return };
+        let to_ms = before_ms.unwrap_or(last_ms);
+        if to_ms < from_ms {
+            return;
         }
         let marks = self.sum(topic, from_ms, to_ms);
         let sum = Sum { topic: topic.clone(), from_ms, to_ms, marks, answer: false };
@@ -440,6 +451,164 @@ fn have(batch: &Batch, hops: u16) -> Have {
     Have { id: batch.id(), topic: batch.topic.clone(), hops }
 }
 
-fn within(cached: &super::held::Cached, from_ms: u64, to_ms: u64) -> bool {
+fn within(cached: &Cached, from_ms: u64, to_ms: u64) -> bool {
     (from_ms..=to_ms).contains(&cached.batch.ts_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PublicKey;
+    use crate::wire::raw_json;
+
+    const A: AgentId = AgentId([1; 16]);
+    const B: AgentId = AgentId([2; 16]);
+    const C: AgentId = AgentId([3; 16]);
+
+    fn batch(publisher: u8, topic: &str, seq: u64) -> Arc<Batch> {
+        let (message, topic) = (raw_json("1".to_owned()), Topic::parse(topic).unwrap());
+        let signed = Batch::to_sign(&PublicKey([publisher; 32]), &topic, seq, 1_000 + seq, &[&*message]);
+        Arc::new(Batch::read(signed, [0; 64]).unwrap())
+    }
+    /// One with these neighbours, who want everything below `t`.
+    fn mesh(neighbours: &[AgentId]) -> Mesh {
+        let mut mesh = Mesh::default();
+        for peer in neighbours {
+            mesh.wants(*peer, vec![Filter::parse("t.>").unwrap()], 0);
+        }
+        mesh
+    }
+    fn said(outs: &[Out], to: AgentId) -> Gossip {
+        let to_it = outs.iter().filter_map(|out| match out {
+            Out::Send { to: it, gossip } if *it == to => Some(gossip.clone()),
+            _ => None,
+        });
+        let mut all: Vec<Gossip> = to_it.collect();
+        assert!(all.len() <= 1, "{all:?}");
+        all.pop().unwrap_or_default()
+    }
+    fn news(batches: &[&Arc<Batch>]) -> Gossip {
+        Gossip { have: batches.iter().map(|batch| have(batch, 1)).collect(), ..Gossip::default() }
+    }
+
+    #[test]
+    fn a_batch_goes_to_those_who_want_its_topic_and_not_back() {
+        let mut mesh = mesh(&[A, B]);
+        mesh.wants(C, vec![Filter::parse("u.*").unwrap()], 0);
+        let outs = mesh.take(A, batch(9, "t.x", 1), 3, 0);
+        assert!(matches!(outs.first(), Some(Out::Deliver { via: A, .. })), "{outs:?}");
+        assert_eq!(said(&outs, B).batches.first().map(|(_, hops)| *hops), Some(4));
+        assert!(said(&outs, A).batches.is_empty() && said(&outs, C).batches.is_empty());
+    }
+
+    #[test]
+    fn whoever_gives_one_twice_is_lazy_for_that_publisher_and_topic() {
+        let mut mesh = mesh(&[A, B]);
+        mesh.take(A, batch(9, "t.x", 1), 1, 0);
+        let (known, out) = mesh.look(B, &batch(9, "t.x", 1));
+        assert_eq!(known, Known::Taken);
+        assert_eq!(said(&out.into_iter().collect::<Vec<_>>(), B).prune, [tree(&batch(9, "t.x", 1))]);
+        let outs = mesh.take(A, batch(9, "t.x", 2), 1, 0);
+        assert!(said(&outs, B).batches.is_empty());
+        assert_eq!(mesh.next_due_ms(), Some(TOPIC_ANNOUNCE_MS));
+        assert_eq!(said(&mesh.due(TOPIC_ANNOUNCE_MS), B).have.len(), 1);
+        // Others' batches, and those of other topics, still go at once.
+        assert_eq!(said(&mesh.take(A, batch(8, "t.x", 1), 1, 0), B).batches.len(), 1);
+        assert_eq!(said(&mesh.take(A, batch(9, "t.y", 3), 1, 0), B).batches.len(), 1);
+        // And these again, when it asks.
+        let want = Gossip { want: vec![batch(9, "t.x", 2).id()], ..Gossip::default() };
+        assert_eq!(said(&mesh.hear(B, &want, |_| true, 0), B).batches.len(), 1);
+        assert_eq!(said(&mesh.take(A, batch(9, "t.x", 4), 1, 0), B).batches.len(), 1);
+    }
+
+    #[test]
+    fn what_was_announced_and_does_not_come_is_asked_for_from_one_after_another() {
+        let mut mesh = mesh(&[A, B, C]);
+        let missing = batch(9, "t.x", 1);
+        mesh.hear(A, &news(&[&missing]), |_| true, 0);
+        mesh.hear(B, &news(&[&missing]), |_| true, 10);
+        assert!(mesh.due(TOPIC_WANT_MS - 1).is_empty());
+        assert_eq!(said(&mesh.due(TOPIC_WANT_MS), A).want, [missing.id()]);
+        let second_ms = TOPIC_WANT_MS + TOPIC_WANT_AGAIN_MS;
+        assert_eq!(said(&mesh.due(second_ms), B).want, [missing.id()]);
+        // Nobody else has it: it is forgotten, until somebody announces it again.
+        mesh.due(second_ms + TOPIC_WANT_AGAIN_MS);
+        assert_eq!((mesh.next_due_ms(), mesh.missing.len()), (None, 0));
+        assert!(mesh.neighbours.values().all(|neighbour| neighbour.missing == 0));
+        // What is not wanted here is not asked for.
+        mesh.hear(A, &news(&[&missing]), |_| false, 0);
+        assert_eq!(mesh.next_due_ms(), None);
+    }
+
+    #[test]
+    fn a_neighbour_that_announces_without_end_has_its_share_and_no_more() {
+        let mut mesh = mesh(&[A, B]);
+        let many: Vec<Have> = (0..3 * TOPIC_MISSING_PER_PEER_MAX as u64)
+            .map(|seq| Have { id: BatchId { from: C, seq }, ..have(&batch(9, "t.x", 1), 1) })
+            .collect();
+        mesh.hear(A, &Gossip { have: many, ..Gossip::default() }, |_| true, 0);
+        assert_eq!(mesh.missing.len(), TOPIC_MISSING_PER_PEER_MAX);
+        mesh.hear(B, &news(&[&batch(9, "t.x", 7)]), |_| true, 0);
+        assert_eq!(mesh.missing.len(), TOPIC_MISSING_PER_PEER_MAX + 1, "another's share is its own");
+        mesh.gone(A);
+        assert_eq!(mesh.missing.len(), 1);
+        // One that is no neighbour has none.
+        mesh.hear(C, &news(&[&batch(9, "t.x", 8)]), |_| true, 0);
+        assert_eq!(mesh.missing.len(), 1);
+        mesh.make_lazy(&tree(&batch(9, "t.x", 1)), C);
+        assert!(mesh.pruned.is_empty());
+    }
+
+    #[test]
+    fn trees_are_remembered_up_to_a_bound() {
+        let mut mesh = mesh(&[A]);
+        for n in 0..2 * TOPIC_TREES_MAX {
+            mesh.make_lazy(&tree(&batch(9, &format!("t.{n}"), 1)), A);
+        }
+        assert_eq!((mesh.pruned.len(), mesh.oldest.len()), (TOPIC_TREES_MAX, TOPIC_TREES_MAX));
+        assert!(!mesh.pruned.contains_key(&tree(&batch(9, "t.0", 1))));
+    }
+
+    #[test]
+    fn who_has_not_subscribed_gets_nothing_by_asking() {
+        let mut mesh = mesh(&[A]);
+        mesh.wants(C, vec![Filter::parse("u.*").unwrap()], 0);
+        mesh.take(A, batch(9, "t.x", 1), 1, 0);
+        let want = Gossip { want: vec![batch(9, "t.x", 1).id()], ..Gossip::default() };
+        assert!(mesh.hear(C, &want, |_| true, 0).is_empty());
+    }
+
+    #[test]
+    fn sums_that_differ_end_with_both_having_all() {
+        let (mut one, mut other) = (mesh(&[B]), mesh(&[A]));
+        for seq in 1..=5 {
+            one.take(C, batch(9, "t.x", seq), 1, 0);
+        }
+        for seq in 4..=9 {
+            other.take(C, batch(9, "t.x", seq), 1, 0);
+        }
+        // Each has said its sum; what that leads to comes to an end by itself.
+        let outs = one.due(TOPIC_SUM_MS);
+        let mut to_other = vec![said(&outs, B)];
+        assert_eq!(to_other[0].sums.len(), 1);
+        let mut rounds = 0;
+        while let Some(gossip) = to_other.pop() {
+            let outs = other.hear(A, &gossip, |_| true, TOPIC_SUM_MS);
+            let answer = said(&outs, A);
+            to_other.extend(outs_to(&one.hear(B, &answer, |_| true, TOPIC_SUM_MS), B));
+            rounds += 1;
+            assert!(rounds < 5, "it does not end");
+        }
+        // The first five are in the range of the sum; the others are told by the other's own.
+        let late_ms = TOPIC_SUM_MS + TOPIC_WANT_MS;
+        let wanted_by_other: Vec<u64> = said(&other.due(late_ms), A).want.iter().map(|id| id.seq).collect();
+        assert_eq!(wanted_by_other, [1, 2, 3]);
+    }
+
+    fn outs_to(outs: &[Out], to: AgentId) -> Option<Gossip> {
+        outs.iter().find_map(|out| match out {
+            Out::Send { to: it, gossip } if *it == to => Some(gossip.clone()),
+            _ => None,
+        })
+    }
 }
