@@ -2,8 +2,8 @@
 //!
 //! Both can be lost without harm to anything but comfort and the replay rule, so damage never stops a start:
 //! the damaged file is moved aside, what is whole in it is kept, and the caller is told what to say about it.
-//! A file that the system cannot open for a while, because it is out of descriptors or memory, is not damaged:
-//! it stays where it is.
+//! A file that the system cannot open for a while, because it is out of descriptors or memory, is not
+//! damaged: it stays where it is.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
