@@ -250,6 +250,26 @@ fn the_core_and_the_client_stay_light() {
     }
 }
 
+/// What makes calls fail is for tests, and the daemon is built without it.
+#[test]
+fn the_daemon_has_no_fault_points() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["tree", "--offline", "--locked", "-e", "normal,build", "--prefix", "none", "-p", "axon"]);
+    let output = cargo.args(["-f", "{p} features={f}"]).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let core: Vec<&str> = text.lines().filter(|line| line.starts_with("axon-proto ")).collect();
+    assert!(!core.is_empty(), "{text}");
+    assert!(core.iter().all(|line| !line.split("features=").nth(1).unwrap().contains("sim")), "{core:?}");
+    for (file, only) in [
+        ("axon/proto/src/fault.rs", "#[cfg(feature = \"sim\")]\nmod points {"),
+        ("axon/src/disk/fault.rs", "#[cfg(test)]\nmod points {"),
+        ("axon/src/disk/store.rs", "#[cfg(test)]\nmod sweep;"),
+    ] {
+        assert!(fs::read_to_string(root().join(file)).unwrap().contains(only), "{file}: {only}");
+    }
+}
+
 // ---- Files and lines --------------------------------------------------------------------------------------
 
 fn sources() -> Vec<(String, String)> {

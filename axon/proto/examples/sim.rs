@@ -1,8 +1,8 @@
 //! Plays seeds of the simulation.
 //!
 //! `sim [--seeds N] [--from N] [--nodes N] [--steps N] [--calm] [--jobs N]` plays many; `sim --seed N` plays
-//! one, `--scenario` the scenario, `--story` writes down what happens in it, and `--sweep` puts a fault at each
-//! place of it in turn. It ends with 1 when something was violated.
+//! one, `--scenario` the scenario, `--story` writes down what happens in it, and `--sweep` puts a fault at
+//! each place of it in turn. It ends with 1 when something was violated.
 
 #![allow(missing_docs, clippy::print_stdout, clippy::print_stderr)]
 // An example is a program of its own, and may have threads and ask what it was called with.

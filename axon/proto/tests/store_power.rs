@@ -341,3 +341,25 @@ fn any_call_may_fail() {
         }
     }
 }
+
+/// A dead segment goes although that cannot be noted, so that a full disk has room again; it is noted by
+/// whatever is written next.
+#[test]
+fn where_the_log_begins_is_told_as_soon_as_anything_can_be_written() {
+    let disk = Disk::default();
+    let (mut store, _) = Store::open(disk.clone(), small(), 0).unwrap();
+    for n in 0..24_u8 {
+        assert_eq!(store.commit(&[commit(vec![Write::put("a", [n; 1_000])], OPEN)], 0), [Ok(())]);
+    }
+    assert_eq!(disk.names()[0], "00000001.log");
+    disk.state().fail_syncs = true;
+    assert!(!store.maintain(0), "it could not be noted");
+    disk.state().fail_syncs = false;
+    assert_eq!(disk.names()[0], "00000002.log");
+    assert!(store.begin_is_untold());
+    assert_eq!(store.commit(&[commit(vec![Write::put("b", "1")], OPEN)], 0), [Ok(())]);
+    assert!(!store.begin_is_untold());
+    let (_, opened) = Store::open(disk.copied(), small(), 0).unwrap();
+    let text = "the store was not closed cleanly: the newest writes may be missing";
+    assert_eq!(opened.warnings, [text]);
+}

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use axon_proto::audit::Row;
 use rustix::fs::{Mode, OFlags};
 
+use super::fault::{self, Call};
 use super::files::{DiskError, MODE_PRIVATE, OTHERS_BITS, is_ours};
 use super::root::Root;
 
@@ -56,19 +57,23 @@ impl AuditLog {
         let mut file = self.open()?;
         let mut bytes = file.metadata().map_err(fail)?.len();
         if bytes > 0 && bytes + line.len() as u64 > AUDIT_BYTES_MAX {
-            fs::rename(&self.path, &self.before).map_err(fail)?;
+            fault::before(Call::Rename, &self.path)
+                .and_then(|()| fs::rename(&self.path, &self.before))
+                .map_err(fail)?;
             file = self.open()?;
             bytes = 0;
         }
         // A line that a crash has cut short must not swallow this one.
         let mut last = [b'\n'];
         if bytes > 0 {
-            file.read_exact_at(&mut last, bytes - 1).map_err(fail)?;
+            fault::before(Call::Read, &self.path)
+                .and_then(|()| file.read_exact_at(&mut last, bytes - 1))
+                .map_err(fail)?;
         }
         if last != [b'\n'] {
             line.insert(0, b'\n');
         }
-        file.write_all(&line).map_err(fail)
+        fault::write(&self.path, &line, |line| file.write_all(line)).map_err(fail)
     }
 
     fn open(&self) -> Result<File, DiskError> {
@@ -76,6 +81,7 @@ impl AuditLog {
         // Non-blocking, so that a pipe in the file's place holds nothing up.
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW;
         let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        fault::before(Call::Open, &self.path).map_err(fail)?;
         let fd = rustix::fs::open(&self.path, flags, Mode::RUSR | Mode::WUSR);
         let file = File::from(fd.map_err(|error| fail(error.into()))?);
         let about = file.metadata().map_err(fail)?;

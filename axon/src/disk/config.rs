@@ -16,6 +16,7 @@ use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use toml_edit::{Document, Item, TableLike, Value};
 
+use super::fault::{self, Call};
 use super::page::{Entry, Page};
 use super::policy;
 use super::root::Root;
@@ -297,6 +298,7 @@ pub(crate) fn read_text(path: &Path) -> Result<Option<String>, ConfigError> {
     if !about.is_file() {
         return Err(unreadable("it is no regular file".to_owned()));
     }
+    fault::before(Call::Read, path).map_err(|error| unreadable(error.to_string()))?;
     if about.len() > CONFIG_BYTES_MAX {
         return Err(unreadable(format!("it is longer than {CONFIG_BYTES_MAX} bytes")));
     }

@@ -9,6 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::fault::{self, Call};
+
 /// Permission bits of a file's mode.
 pub const MODE_BITS: u32 = 0o7777;
 /// Bits of group and others, which a private file has none of.
@@ -60,7 +62,7 @@ pub fn write_atomic_by(
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<(), DiskError> {
     let temp = write_beside(path, mode, write)?;
-    let renamed = fs::rename(&temp, path);
+    let renamed = fault::before(Call::Rename, path).and_then(|()| fs::rename(&temp, path));
     if let Err(error) = renamed {
         fs::remove_file(&temp).ok();
         return Err(DiskError::io("write", path, error));
@@ -71,7 +73,7 @@ pub fn write_atomic_by(
 /// Like [`write_atomic`], but never replaces anything. False: somebody else was first, and theirs stands.
 pub fn create_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, DiskError> {
     let temp = write_beside(path, mode, |file| file.write_all(bytes))?;
-    let linked = fs::hard_link(&temp, path);
+    let linked = fault::before(Call::Rename, path).and_then(|()| fs::hard_link(&temp, path));
     fs::remove_file(&temp).ok();
     match linked {
         Ok(()) => sync_parent(path).map(|()| true),
@@ -87,6 +89,7 @@ pub fn create_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, DiskE
 pub fn read_private(path: &Path, bytes_max: usize) -> Result<Vec<u8>, DiskError> {
     // Non-blocking, so that a pipe in the file's place does not hold the daemon up.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    fault::before(Call::Open, path).map_err(|error| DiskError::io("read", path, error))?;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
         Err(Errno::LOOP) => {
@@ -113,7 +116,9 @@ pub fn read_private(path: &Path, bytes_max: usize) -> Result<Vec<u8>, DiskError>
     }
     let mut bytes = Vec::new();
     let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
-    file.take(limit).read_to_end(&mut bytes).map_err(|error| DiskError::io("read", path, error))?;
+    fault::before(Call::Read, path)
+        .and_then(|()| file.take(limit).read_to_end(&mut bytes))
+        .map_err(|error| DiskError::io("read", path, error))?;
     bytes.truncate(bytes_max.saturating_add(1));
     Ok(bytes)
 }
@@ -133,7 +138,9 @@ pub fn set_aside(path: &Path) -> Result<PathBuf, DiskError> {
         next.push(format!("-{again}"));
         aside = PathBuf::from(next);
     }
-    fs::rename(path, &aside).map_err(|error| DiskError::io("move aside", path, error))?;
+    fault::before(Call::Rename, path)
+        .and_then(|()| fs::rename(path, &aside))
+        .map_err(|error| DiskError::io("move aside", path, error))?;
     sync_parent(path)?;
     Ok(aside)
 }
@@ -208,12 +215,14 @@ fn write_beside(
     let temp = path.with_file_name(beside);
 
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fault::before(Call::Make, &temp).map_err(fail)?;
     let fd = rustix::fs::open(&temp, flags, Mode::RUSR | Mode::WUSR).map_err(|error| fail(error.into()))?;
     let mut file = File::from(fd);
     // The mode is set on the open file, because the umask had its say in `open`.
-    let written = write(&mut file)
+    let written = fault::before(Call::Write, &temp)
+        .and_then(|()| write(&mut file))
         .and_then(|()| file.set_permissions(Permissions::from_mode(mode)))
-        .and_then(|()| file.sync_all());
+        .and_then(|()| fault::sync(Call::Sync, &temp, || file.sync_all()));
     if let Err(error) = written {
         fs::remove_file(&temp).ok();
         return Err(fail(error));
@@ -227,7 +236,8 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), DiskError> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(|error| DiskError::io("sync", parent, error))
+    fault::sync(Call::Names, parent, || File::open(parent).and_then(|dir| dir.sync_all()))
+        .map_err(|error| DiskError::io("sync", parent, error))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub mod contacts;
 pub mod dates;
 pub mod edit;
 mod entries;
+mod fault;
 pub mod files;
 pub mod keys;
 pub mod lock;

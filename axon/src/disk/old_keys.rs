@@ -17,6 +17,7 @@ use axon_proto::node::OldKey;
 use axon_proto::pairing::payload::Rekey;
 use serde::{Deserialize, Serialize};
 
+use super::fault::{self, Call};
 use super::files::{self, DiskError, MODE_PRIVATE};
 use super::keys::{Identity, KeyError, verify};
 use super::root::{ROOT_MODE, Root};
@@ -43,7 +44,8 @@ pub fn rekey(root: &Root, now_ms: u64) -> Result<Identity, KeyError> {
     let old = Identity::load(root)?;
     let new = Identity::generate()?;
     let dir = root.old_keys();
-    match DirBuilder::new().mode(ROOT_MODE).create(&dir) {
+    let made = fault::before(Call::Make, &dir).and_then(|()| DirBuilder::new().mode(ROOT_MODE).create(&dir));
+    match made {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             return Err(DiskError::io("make", &dir, error).into());
         }
@@ -177,7 +179,7 @@ fn save_about(
 fn remove(root: &Root, id: AgentId) {
     // The key last: while it is there, what is left of the two is found again.
     for path in [about_path(root, id), key_path(root, id)] {
-        match fs::remove_file(&path) {
+        match fault::before(Call::Remove, &path).and_then(|()| fs::remove_file(&path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!("{} cannot be removed: {error}", path.display());
             }

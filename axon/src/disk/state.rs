@@ -2,6 +2,8 @@
 //!
 //! Both can be lost without harm to anything but comfort and the replay rule, so damage never stops a start:
 //! the damaged file is moved aside, what is whole in it is kept, and the caller is told what to say about it.
+//! A file that the system cannot open for a while, because it is out of descriptors or memory, is not
+//! damaged: it stays where it is.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -11,8 +13,10 @@ use axon_proto::id::{AgentId, MsgId};
 use axon_proto::limits;
 use axon_proto::node::{KnownPeer, Seen};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::fault::{self, Call};
 use super::files::{self, DiskError, MODE_PRIVATE};
 
 /// `known_peers.json`, in bytes.
@@ -47,28 +51,60 @@ struct PeersFile {
 
 /// The cached peers, and a warning if the file was damaged and is now aside.
 pub fn load_peers(path: &Path) -> (Vec<KnownPeer>, Option<String>) {
-    let why = match read_peers(path) {
+    let warning = match read_cache(path) {
         Ok(peers) => return (peers, None),
-        Err(why) => why,
+        Err(Unreadable { why, passing: true }) => {
+            format!("{} cannot be read now ({why}): found peers are found again", path.display())
+        }
+        Err(Unreadable { why, passing: false }) => aside_warning(path, &why),
     };
-    (Vec::new(), Some(aside_warning(path, &why)))
+    (Vec::new(), Some(warning))
 }
 
 /// The cached peers, or what is wrong with the file. Touches nothing.
 pub fn read_peers(path: &Path) -> Result<Vec<KnownPeer>, String> {
+    read_cache(path).map_err(|error| error.why)
+}
+
+/// Why a file says nothing.
+struct Unreadable {
+    why: String,
+    /// It may say something later.
+    passing: bool,
+}
+
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Self {
+        Self { passing: is_passing(&error), why: error.to_string() }
+    }
+}
+
+impl From<String> for Unreadable {
+    fn from(why: String) -> Self {
+        Self { why, passing: false }
+    }
+}
+
+/// Whether the system lacks something that it may have again.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}
+
+fn read_cache(path: &Path) -> Result<Vec<KnownPeer>, Unreadable> {
     let file = match open(path, OFlags::RDONLY) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(error.into()),
     };
     let mut text = String::new();
-    file.take(PEERS_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    file.take(PEERS_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > PEERS_FILE_BYTES_MAX {
-        return Err(format!("it is longer than {PEERS_FILE_BYTES_MAX} bytes"));
+        return Err(format!("it is longer than {PEERS_FILE_BYTES_MAX} bytes").into());
     }
     let file: PeersFile = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     if file.version != PEERS_FILE_VERSION {
-        return Err(format!("its version is {}, and this axon knows {PEERS_FILE_VERSION}", file.version));
+        let why = format!("its version is {}, and this axon knows {PEERS_FILE_VERSION}", file.version);
+        return Err(why.into());
     }
     let mut peers = file.peers;
     // An id that is not its key's would never pass a handshake.
@@ -104,8 +140,11 @@ pub struct ReplayLog {
 impl ReplayLog {
     /// The log in this file, the ids that have not expired, and a warning if it was damaged.
     pub fn open(path: &Path, now_ms: u64) -> Result<(Self, Vec<Seen>, Option<String>), DiskError> {
-        let scan = scan(path, now_ms)
-            .unwrap_or_else(|error| Scan { fault: Some(error.to_string()), ..Scan::default() });
+        let scan = match scan(path, now_ms) {
+            Ok(scan) => scan,
+            Err(error) if is_passing(&error) => return Err(DiskError::io("read", path, error)),
+            Err(error) => Scan { fault: Some(error.to_string()), ..Scan::default() },
+        };
         let mut warning = None;
         if let Some(why) = &scan.fault {
             let kept = scan.live.len();
@@ -118,7 +157,9 @@ impl ReplayLog {
         } else {
             let file = open_to_append(path)?;
             // A tail that was torn by a crash would make the next record unreadable.
-            file.set_len(scan.whole_bytes).map_err(|error| DiskError::io("cut", path, error))?;
+            fault::before(Call::Length, path)
+                .and_then(|()| file.set_len(scan.whole_bytes))
+                .map_err(|error| DiskError::io("cut", path, error))?;
             (file, scan.whole_bytes, scan.records)
         };
         let log = Self {
@@ -140,7 +181,8 @@ impl ReplayLog {
         for some in seen.chunks(WRITE_RECORDS) {
             buffer.clear();
             some.iter().for_each(|one| encode(one, &mut buffer));
-            if let Err(error) = self.file.write_all(&buffer) {
+            let file = &mut self.file;
+            if let Err(error) = fault::write(&self.path, &buffer, |bytes| file.write_all(bytes)) {
                 // Half a record, on a full disk for one, must not stand before the next.
                 self.file.set_len(self.bytes).ok();
                 return Err(DiskError::io("write", &self.path, error));
@@ -153,7 +195,8 @@ impl ReplayLog {
 
     /// Forces what was appended to the disk, at the end.
     pub fn sync(&self) -> Result<(), DiskError> {
-        self.file.sync_all().map_err(|error| DiskError::io("sync", &self.path, error))
+        fault::sync(Call::Sync, &self.path, || self.file.sync_all())
+            .map_err(|error| DiskError::io("sync", &self.path, error))
     }
 
     fn compact(&mut self, now_ms: u64) -> Result<(), DiskError> {
@@ -355,6 +398,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 /// Opens a regular file that is no link.
 fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    fault::before(Call::Open, path)?;
     let file = File::from(rustix::fs::open(
         path,
         flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
@@ -393,6 +437,25 @@ mod tests {
         let pubkey = PublicKey([n; 32]);
         let addrs = vec!["[::1]:7100".parse().unwrap(), "192.0.2.1:7100".parse().unwrap()];
         KnownPeer { agent_id: pubkey.agent_id(), pubkey, addrs, last_seen_ms: 1_700_000_000_000 }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_for_a_while_is_not_damaged() {
+        use super::super::fault::{Armed, Fault};
+        let dir = tempfile::tempdir().unwrap();
+        let (peers, log) = (dir.path().join("peers"), dir.path().join("log"));
+        save_peers(&peers, &[peer(1)]).unwrap();
+        let (mut open, ..) = ReplayLog::open(&log, 0).unwrap();
+        open.append(&[seen(1, 100)], 0).unwrap();
+        let lasts = Fault { call: Call::Open, nth: 1, half: false, lasts: true };
+        let armed = Armed::new(dir.path(), Some(lasts));
+        let (found, warning) = load_peers(&peers);
+        assert!(found.is_empty() && warning.unwrap().contains("cannot be read now"));
+        assert!(ReplayLog::open(&log, 0).unwrap_err().to_string().contains("Too many open files"));
+        armed.heal();
+        assert_eq!(load_peers(&peers), (vec![peer(1)], None));
+        let (_, found, warning) = ReplayLog::open(&log, 0).unwrap();
+        assert_eq!((found, warning, asides(dir.path())), (vec![seen(1, 100)], None, 0));
     }
 
     fn asides(dir: &Path) -> usize {

@@ -403,6 +403,9 @@ impl Worker {
 }
 
 #[cfg(test)]
+mod sweep;
+
+#[cfg(test)]
 mod tests {
     use std::fs;
 

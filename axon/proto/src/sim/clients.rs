@@ -26,6 +26,8 @@ pub(super) enum Role {
     Reader,
     /// Answers requests.
     Agent,
+    /// Reads the inbox by a scoped socket.
+    Boxed,
     /// Does nothing but what the end of a run asks of it.
     Auditor,
 }
@@ -130,6 +132,7 @@ impl Sim {
             Role::Watcher => "watcher".to_owned(),
             Role::Reader => "reader".to_owned(),
             Role::Auditor => "auditor".to_owned(),
+            Role::Boxed => "boxed".to_owned(),
             Role::Agent if self.plan.scenario => "agent".to_owned(),
             Role::Agent => format!("agent{}", self.rng.below(2)),
         };
@@ -150,13 +153,14 @@ impl Sim {
             last_reply: Value::Null,
         };
         self.hosts[at].clients.insert(client, state);
-        self.feed(at, Input::ClientUp { client, trusted: true, socket: None });
+        let socket = (role == Role::Boxed).then(|| "box".into());
+        self.feed(at, Input::ClientUp { client, trusted: true, socket });
         self.say(at, client, Say { command: hello, what: What::Other, wait_ms: 0 });
         let subscribe = match role {
             Role::Watcher => json!({"cmd":"subscribe"}),
             Role::Agent => json!({"cmd":"subscribe","answer":["query","delegate","cancel"],
                 "capacity":self.rng.range(1, 6),"lease":!self.plan.scenario && self.rng.chance(300)}),
-            Role::Reader | Role::Auditor => return client,
+            Role::Reader | Role::Boxed | Role::Auditor => return client,
         };
         self.say(at, client, Say { command: subscribe, what: What::Other, wait_ms: 0 });
         client

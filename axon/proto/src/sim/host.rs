@@ -104,6 +104,7 @@ impl Host {
         let peers = std::mem::take(&mut self.settings.peers);
         self.settings = Settings { peers, buffer_size: 40, ..Settings::default() };
         self.settings.outbox.per_peer_messages_max = 16;
+        self.settings.knock.open = true;
         (self.client_events_max, self.segment_bytes) = (1_024, SCENARIO_SEGMENT_BYTES);
     }
 

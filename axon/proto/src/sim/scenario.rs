@@ -1,21 +1,25 @@
-//! What three daemons and their clients do in half a minute, always the same: fault points are tried at each
+//! What four daemons and their clients do in half a minute, always the same: fault points are tried at each
 //! of its places.
 //!
-//! The first two know each other by their settings; the third joins by an invite of the first. They ask,
+//! The first two know each other by their settings; the third joins by an invite of the first; the fourth
+//! guesses at one, knocks, is let in as unknown, and is found by the second on its network. They ask,
 //! delegate, notify, read and acknowledge; one is paused, one crashes, one stops and starts; so much is
 //! written that segments are begun, cleaned and removed. What cannot be done because something was made to
 //! fail is tried again as a person would, or left.
+
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::{Value, json};
 
 use super::clients::{Role, Say, What};
 use super::disk::Unsynced;
 use super::{Ev, Sim};
+use crate::invite::{Link, Secret};
 use crate::limits::{REPLY_GRACE_MS, REQUEST_TIMEOUT_MS};
 use crate::node::Input;
 
 /// How many nodes play.
-pub(super) const NODES: usize = 3;
+pub(super) const NODES: usize = 4;
 /// Steps are so far apart.
 const STEP_MS: u64 = 90;
 /// How long a joining may take.
@@ -31,6 +35,8 @@ enum Step {
     Come(Role),
     Go(Role),
     Ask(Role, Ask),
+    /// Discovery has seen another, and the other this one.
+    Find(usize),
     /// Two commands at once: the second waits while the first reads.
     Both(Role, Ask, Ask),
     Stop,
@@ -42,6 +48,11 @@ enum Step {
 enum Ask {
     Invite,
     Join(usize),
+    /// With a wrong secret.
+    Guess(usize),
+    Knock(usize),
+    /// Whoever knocks is let in as unknown.
+    Approve(usize),
     Query(usize),
     Ping(usize),
     Discover(usize),
@@ -60,11 +71,11 @@ enum Ask {
 }
 
 use Ask::{
-    Ack, Advertise, Cancel, Delegate, Discover, Inbox, Invite, Join, Notify, Pause, Ping, Plain, Query,
-    Socket, Trust, Withdraw,
+    Ack, Advertise, Approve, Cancel, Delegate, Discover, Guess, Inbox, Invite, Join, Knock, Notify, Pause,
+    Ping, Plain, Query, Socket, Trust, Withdraw,
 };
-use Role::{Agent, Reader, Watcher};
-use Step::{Come, Crash, Go, Rest, Stop};
+use Role::{Agent, Boxed, Reader, Watcher};
+use Step::{Come, Crash, Find, Go, Rest, Stop};
 
 const fn ask(at: usize, what: Ask) -> (usize, Step) {
     (at, Step::Ask(Reader, what))
@@ -77,6 +88,7 @@ const fn watch(at: usize, what: Ask) -> (usize, Step) {
 const A: usize = 0;
 const B: usize = 1;
 const C: usize = 2;
+const D: usize = 3;
 
 /// A message that is held, and one that is not.
 const fn held(to: usize) -> Ask {
@@ -100,6 +112,8 @@ const SCRIPT: &[(usize, Step)] = &[
     ask(C, Join(A)),
     (A, Rest),
     (A, Rest),
+    ask(D, Guess(A)),
+    (D, Rest),
     // What is answered at once.
     ask(A, Query(B)),
     ask(B, Query(A)),
@@ -132,6 +146,16 @@ const SCRIPT: &[(usize, Step)] = &[
     ask(A, Invite),
     ask(C, Join(A)),
     (A, Rest),
+    // One knocks, and is let in as unknown.
+    ask(D, Knock(A)),
+    (A, Rest),
+    ask(A, Plain("knocks")),
+    ask(A, Approve(D)),
+    (A, Rest),
+    ask(D, held(A)),
+    (B, Find(D)),
+    (A, Rest),
+    ask(D, held(B)),
     // All inbound work waits, and goes on.
     ask(B, Pause(true)),
     ask(A, held(B)),
@@ -156,6 +180,8 @@ const SCRIPT: &[(usize, Step)] = &[
     ask(B, Inbox),
     ask(B, Ack),
     ask(A, Socket(true)),
+    (A, Come(Boxed)),
+    (A, Step::Ask(Boxed, Inbox)),
     ask(A, Trust(C)),
     // Much is written.
     ask(A, long(B)),
@@ -222,6 +248,13 @@ impl Sim {
                     self.leave(at, client);
                 }
             }
+            Step::Find(other) => {
+                for (at, of) in [(at, other), (other, at)] {
+                    let (id, key) = (self.hosts[of].id, self.hosts[of].key);
+                    let addrs = vec![SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 7_100))];
+                    self.feed(at, Input::Found { id, key, addrs });
+                }
+            }
             Step::Stop => {
                 self.hosts[at].stopping = true;
                 self.feed(at, Input::Stop);
@@ -276,6 +309,14 @@ impl Sim {
                 let command = json!({"cmd":"connect","link":link,"trust":"trusted","deadline_ms":JOIN_MS});
                 Say { command, what: What::Join { to }, wait_ms: JOIN_MS }
             }
+            Ask::Guess(to) | Ask::Knock(to) => {
+                let secret = matches!(ask, Ask::Guess(_)).then_some(Secret([7; 16]));
+                let addrs = vec!["192.0.2.1:7100".into()];
+                let link = Link { key: self.hosts[to].key, addrs, secret }.to_string();
+                let command = json!({"cmd":"connect","link":link,"trust":"known","deadline_ms":JOIN_MS});
+                Say { command, what: What::Join { to }, wait_ms: JOIN_MS }
+            }
+            Ask::Approve(of) => plain(json!({"cmd":"approve","id":id(self, of),"trust":"unknown"})),
             Ask::Query(to) => {
                 let payload = json!({"question":"?","deadline_ms":QUERY_MS});
                 send(to, "query", QUERY_MS, json!({"to":id(self, to),"payload":payload}))

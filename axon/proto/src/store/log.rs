@@ -271,8 +271,8 @@ impl<F: Files> Store<F> {
         self.bytes
     }
 
-    /// Whether the log does not tell where it begins: a dead segment had to go first on a full disk, and nothing
-    /// could be written since. Opened so, it says that its first files are missing.
+    /// Whether the log does not tell where it begins: a dead segment had to go first on a full disk, and
+    /// nothing could be written since. Opened so, it says that its first files are missing.
     #[cfg(feature = "sim")]
     pub fn begin_is_untold(&self) -> bool {
         self.meta_unsaved

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use axon_proto::store::files::{FileError, FileId, Files};
 use rustix::fs::{Mode, OFlags};
 
+use super::super::fault::{self, Call};
 use super::super::files::{DiskError, OTHERS_BITS, is_ours, random};
 use super::super::root::ROOT_MODE;
 
@@ -23,13 +24,15 @@ pub(super) struct Directory {
 impl Directory {
     /// Makes the directory if there is none.
     pub(super) fn open(path: &Path) -> Result<Self, DiskError> {
-        match DirBuilder::new().mode(ROOT_MODE).create(path) {
+        let make = || DirBuilder::new().mode(ROOT_MODE).create(path);
+        match fault::before(Call::Make, path).and_then(|()| make()) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => {
                 made.and_then(|()| sync_parent(path)).map_err(|error| DiskError::io("make", path, error))?
             }
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fault::before(Call::Open, path).map_err(|error| DiskError::io("open", path, error))?;
         let dir = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|error| DiskError::io("open", path, error))?;
         let dir = File::from(dir);
@@ -72,7 +75,8 @@ impl Directory {
 /// Makes the directory's own name last.
 fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all())
+    let parent = parent.unwrap_or(Path::new("."));
+    fault::sync(Call::Names, parent, || File::open(parent).and_then(|dir| dir.sync_all()))
 }
 
 fn failed(error: rustix::io::Errno) -> FileError {
@@ -85,6 +89,7 @@ fn says(error: io::Error) -> FileError {
 
 impl Files for Directory {
     fn list(&mut self) -> Result<Vec<(String, u64)>, FileError> {
+        fault::before(Call::Open, &self.path).map_err(says)?;
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(says)? {
             let entry = entry.map_err(says)?;
@@ -98,6 +103,7 @@ impl Files for Directory {
 
     fn open(&mut self, name: &str, create: bool) -> Result<FileId, FileError> {
         let flags = if create { OFlags::CREATE | OFlags::EXCL } else { OFlags::empty() };
+        fault::before(if create { Call::Make } else { Call::Open }, &self.path).map_err(says)?;
         let file = self.at(name, flags)?;
         Ok(self.keep(file))
     }
@@ -106,6 +112,7 @@ impl Files for Directory {
         // Not every file system has files without a name from the beginning.
         let name =
             format!(".scratch-{:016x}", u64::from_le_bytes(random().map_err(|e| FileError(e.to_string()))?));
+        fault::before(Call::Make, &self.path).map_err(says)?;
         let file = self.at(&name, OFlags::CREATE | OFlags::EXCL)?;
         rustix::fs::unlinkat(&self.dir, &name, rustix::fs::AtFlags::empty()).map_err(failed)?;
         Ok(self.keep(file))
@@ -117,6 +124,7 @@ impl Files for Directory {
 
     fn read_at(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> Result<usize, FileError> {
         let file = self.file(file)?;
+        fault::before(Call::Read, &self.path).map_err(says)?;
         let mut done = 0;
         while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
             match file.read_at(rest, offset + done as u64) {
@@ -130,26 +138,34 @@ impl Files for Directory {
     }
 
     fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
-        self.file(file)?.write_all_at(bytes, offset).map_err(says)
+        let file = self.file(file)?;
+        fault::write(&self.path, bytes, |bytes| file.write_all_at(bytes, offset)).map_err(says)
     }
 
     fn set_len(&mut self, file: FileId, bytes: u64) -> Result<(), FileError> {
-        self.file(file)?.set_len(bytes).map_err(says)
+        let file = self.file(file)?;
+        fault::before(Call::Length, &self.path).and_then(|()| file.set_len(bytes)).map_err(says)
     }
 
     fn sync(&mut self, file: FileId) -> Result<(), FileError> {
-        self.file(file)?.sync_data().map_err(says)
+        let file = self.file(file)?;
+        fault::sync(Call::Sync, &self.path, || file.sync_data()).map_err(says)
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), FileError> {
+        fault::before(Call::Rename, &self.path).map_err(says)?;
         rustix::fs::renameat(&self.dir, from, &self.dir, to).map_err(failed)
     }
 
     fn remove(&mut self, name: &str) -> Result<(), FileError> {
+        fault::before(Call::Remove, &self.path).map_err(says)?;
         rustix::fs::unlinkat(&self.dir, name, rustix::fs::AtFlags::empty()).map_err(failed)
     }
 
     fn sync_names(&mut self) -> Result<(), FileError> {
-        self.dir.sync_all().map_err(says)
+        fault::sync(Call::Names, &self.path, || self.dir.sync_all()).map_err(says)
     }
 }
+
+#[cfg(test)]
+mod sweep;

@@ -79,8 +79,8 @@ impl<F: Files> Store<F> {
             if !dead {
                 return Err(error);
             }
-            // On a full disk there may be no room to note it before the segment has gone. If there is none then
-            // either, whatever is written next tells it.
+            // On a full disk there may be no room to note it before the segment has gone. If there is none
+            // then either, whatever is written next tells it.
             self.meta_unsaved = true;
             self.drop_segment(number)?;
             return self.note_begin_after(number);
