@@ -8,6 +8,7 @@ from pathlib import Path
 FIELDS = ("rss_kb", "heap_kb", "descriptors", "store_files", "threads", "disk_kb")
 # A life that was shorter says nothing of growth.
 JUDGED_SECONDS = 300
+DISK_KB_MAX = 64 * 1024
 
 
 def measure(pid: int, root: Path) -> dict:
@@ -91,7 +92,7 @@ class Watch:
     def judge(self, book, name: str) -> None:
         life = self.lives[-1]
         most = max(of["disk_kb"] for one in self.lives for _, of in one.samples)
-        if most > 32 * 1024:
+        if most > DISK_KB_MAX:
             book.wrong(f"{name}: {most} kB on disk")
         if life.seconds() < JUDGED_SECONDS:
             return
