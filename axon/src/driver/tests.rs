@@ -5,7 +5,7 @@
 //! same datagrams, to the byte.
 //!
 //! A run that fails says how it is run again. `AXON_SEEDS` says how many seeds each scenario is played with,
-//! `AXON_SEED` that it is this one alone.
+//! `AXON_SEED` that it is this one alone, and with `AXON_SHOW` and `--nocapture` each datagram is shown.
 
 mod crypto;
 mod dice;
