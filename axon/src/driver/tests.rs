@@ -84,7 +84,7 @@ fn run<F: Future<Output = ()>>(seed: u64, scenario: impl Fn(World) -> F) -> Run 
     dice::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.unwrap().block_on(async {
-        crate::disk::files::wall::set(WALL_MS);
+        let _wall = crate::disk::files::wall::set(WALL_MS);
         let wire = Wire::new(seed);
         let world = World { wire: wire.clone(), began: Instant::now(), faults: Arc::default() };
         let ended = tokio::time::timeout(LASTS_MAX, scenario(world.clone())).await;
