@@ -176,9 +176,19 @@ pub(crate) mod wall {
         static SINCE: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
     }
 
+    /// As long as there is this, its thread has a time of day of its own.
+    pub(crate) struct Held(());
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            SINCE.set(None);
+        }
+    }
+
     /// On this thread it is so late now.
-    pub(crate) fn set(unix_ms: u64) {
+    pub(crate) fn set(unix_ms: u64) -> Held {
         SINCE.set(Some((Instant::now(), unix_ms)));
+        Held(())
     }
 
     pub(super) fn now() -> Option<u64> {

@@ -5,7 +5,7 @@
 //! same datagrams, to the byte.
 //!
 //! A run that fails says how it is run again. `AXON_SEEDS` says how many seeds each scenario is played with,
-//! `AXON_SEED` that it is this one alone.
+//! `AXON_SEED` that it is this one alone, and with `AXON_SHOW` and `--nocapture` each datagram is shown.
 
 mod crypto;
 mod dice;
@@ -84,7 +84,7 @@ fn run<F: Future<Output = ()>>(seed: u64, scenario: impl Fn(World) -> F) -> Run 
     dice::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.unwrap().block_on(async {
-        crate::disk::files::wall::set(WALL_MS);
+        let _wall = crate::disk::files::wall::set(WALL_MS);
         let wire = Wire::new(seed);
         let world = World { wire: wire.clone(), began: Instant::now(), faults: Arc::default() };
         let ended = tokio::time::timeout(LASTS_MAX, scenario(world.clone())).await;

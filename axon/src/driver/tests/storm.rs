@@ -1,6 +1,6 @@
-//! Everything at once, at random: the line gets better and worse, ways are cut, daemons stop or are killed and
-//! come back, addresses change, and all the while everybody asks and tells everybody. Then all is healed, and what
-//! was promised must be found kept.
+//! Everything at once, at random: the line gets better and worse, ways are cut, daemons stop or are
+//! killed and come back, addresses change, and all the while everybody asks and tells everybody. Then all
+//! is healed, and what was promised must be found kept.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -264,7 +264,12 @@ impl Wire {
             }
             self.0.stirred.notify_one();
         }
-        state.record.push(Datagram { at_ms, from, to, bytes: bytes.to_vec(), fate });
+        let sent = Datagram { at_ms, from, to, bytes: bytes.to_vec(), fate };
+        if std::env::var_os("AXON_SHOW").is_some() {
+            let (sorts, long, fate) = (sent.sorts(), bytes.len(), &sent.fate);
+            super::say(&format!("{at_ms:>8} {from} to {to}: {sorts} {long} {fate:?}"));
+        }
+        state.record.push(sent);
     }
 
     /// Delivers each datagram when its time has come.
