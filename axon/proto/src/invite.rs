@@ -232,6 +232,7 @@ mod tests {
         assert!(text.ends_with("&a=[::1]:7101"));
         assert_eq!(text.parse(), Ok(link.clone()));
         let said = format!("{link:?} {:?} {:?}", Secret([9; 16]), Secret([9; 16]).key().1);
+        assert!(said.contains("host-a:7100"), "what is no secret is: {said}");
         assert!(said.contains("Secret(..)") && said.contains("InviteKey(..)"), "{said}");
         assert!(!said.contains("CQkJ") && !said.contains("9, 9"), "a secret is in no log: {said}");
         let pinned = Link { secret: None, ..link };

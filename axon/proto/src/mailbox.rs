@@ -444,5 +444,12 @@ mod tests {
         let mut crashed = Mailbox::new(5, false);
         assert_eq!(crashed.ack("a", 4).map(|(acked, _)| acked), Ok(4));
         assert_eq!(crashed.ack("a", 5).map(|_| ()), Err(OutOfRange { delivered: 4 }));
+        // Numbers that were claimed count as used, for none is ever used twice.
+        for (clean, delivered) in [(true, 0), (false, 9)] {
+            let mut inbox = Mailbox::new(5, clean);
+            assert!(inbox.restore(CLAIM, b"10"));
+            assert_eq!((inbox.number(), inbox.visible()), (10, 9));
+            assert_eq!(inbox.ack("a", 10).map(|_| ()), Err(OutOfRange { delivered }), "{clean}");
+        }
     }
 }
