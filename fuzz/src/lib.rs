@@ -26,9 +26,9 @@ pub struct Target {
 /// All targets.
 pub const TARGETS: &[Target] = &[
     #[cfg(feature = "files")]
-    Target { name: "config", run: targets::config::run, mutate: None },
+    Target { name: "config", run: targets::config::run, mutate: Some(targets::config::mutate) },
     #[cfg(feature = "files")]
-    Target { name: "contacts", run: targets::contacts::run, mutate: None },
+    Target { name: "contacts", run: targets::contacts::run, mutate: Some(targets::config::mutate) },
     Target { name: "envelope", run: targets::envelope::run, mutate: Some(targets::envelope::mutate) },
     Target { name: "payload", run: targets::payload::run, mutate: Some(targets::payload::mutate) },
     Target { name: "ipc_line", run: targets::ipc_line::run, mutate: Some(targets::ipc_line::mutate) },

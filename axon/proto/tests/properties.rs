@@ -223,7 +223,7 @@ proptest! {
 
     // ---- The inbox ----------------------------------------------------------------------------------------
 
-    // shows: IPC-BOX-1
+    // shows: IPC-BOX-2
     #[test]
     fn rows_become_visible_in_order_whatever_the_order_in_which_they_are_written(
         first in 1_u64..1_000,
@@ -249,7 +249,7 @@ proptest! {
         }
     }
 
-    // shows: IPC-BOX-3
+    // shows: IPC-ACK-1, IPC-ACK-2
     #[test]
     fn cursors_go_forward_only_and_not_past_what_was_delivered(
         steps in vec((0_u8..4, 0_usize..3, 0_u64..40), 0..80),
@@ -296,7 +296,7 @@ proptest! {
 
     // ---- Replay -------------------------------------------------------------------------------------------
 
-    // shows: WF-REP-1, WF-REP-10
+    // shows: WF-REP-1
     #[test]
     fn an_id_is_known_for_its_time_to_its_sender_alone(
         steps in vec((0_u8..4, 0_u8..12, 0_u8..2, 0_u64..200_000), 0..120),
