@@ -30,7 +30,10 @@ fn a_version_beyond_32_bits_is_another_version_and_no_fault() {
 }
 
 #[test]
-fn a_kind_is_1_to_64_bytes_long_also_where_a_policy_is_checked() {
+fn a_kind_and_a_domain_have_their_bounds_also_where_a_policy_is_checked() {
+    let asks = |domain: &str| json!({"cmd":"policy_check","req_id":"1","peer":"alice","kind":"query","domain":domain});
+    line(&asks(&"d".repeat(256)), true);
+    line(&asks(&"d".repeat(257)), false);
     let check = |kind: &str| json!({"cmd":"policy_check","req_id":"1","peer":"alice","kind":kind});
     line(&check("a kind of tomorrow"), true);
     line(&check(""), false);

@@ -15,8 +15,8 @@ use axon_proto::sim::Rng;
 const VALUES: &[&str] =
     &["1", "0", "true", "false", "x", "\"x\"", "[]", "[\"query\"]", "::1", "65536", "", "3.5"];
 
-/// A file is refused with its place in the text, or read; what `axon config` makes of it can be read again, says
-/// what was asked for, and keeps every comment.
+/// A file is refused with its place in the text, or read; what `axon config` makes of it can be read again
+/// and keeps every comment.
 pub fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let config = match Config::parse(text, Path::new("config.toml")) {
