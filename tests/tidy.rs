@@ -276,6 +276,7 @@ fn sources() -> Vec<(String, String)> {
     let mut all = files("axon", ".rs");
     for (dir, ending) in [
         ("tests", ".rs"),
+        ("fuzz", ".rs"),
         ("tests/pypeer", ".py"),
         ("examples", ".rs"),
         ("examples", ".py"),

@@ -12,6 +12,9 @@ pub mod schema;
 pub mod targets;
 pub mod world;
 
+/// Gives bytes that differ from these, by this seed; none: they are to be changed in libFuzzer's own way.
+pub type Mutate = fn(&[u8], u32) -> Option<Vec<u8>>;
+
 /// A function that is given bytes, and what the bytes are.
 #[derive(Clone, Copy)]
 pub struct Target {
@@ -20,15 +23,15 @@ pub struct Target {
     /// Panics when something does not hold.
     pub run: fn(&[u8]),
     /// Changes bytes as what they are; none: nothing is known of their form.
-    pub mutate: Option<fn(&[u8], u32) -> Option<Vec<u8>>>,
+    pub mutate: Option<Mutate>,
 }
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
     #[cfg(feature = "files")]
-    Target { name: "config", run: targets::config::run, mutate: None },
+    Target { name: "config", run: targets::config::run, mutate: Some(targets::config::mutate) },
     #[cfg(feature = "files")]
-    Target { name: "contacts", run: targets::contacts::run, mutate: None },
+    Target { name: "contacts", run: targets::contacts::run, mutate: Some(targets::config::mutate) },
     Target { name: "envelope", run: targets::envelope::run, mutate: Some(targets::envelope::mutate) },
     Target { name: "payload", run: targets::payload::run, mutate: Some(targets::payload::mutate) },
     Target { name: "ipc_line", run: targets::ipc_line::run, mutate: Some(targets::ipc_line::mutate) },

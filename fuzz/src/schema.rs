@@ -173,9 +173,16 @@ impl<'a> Maker<'a> {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
             let there = object.get(name).is_some();
             let wanted = if only_there { there } else { depth < DEPTH_MAX && self.dice.below(3) == 0 };
-            if needs(name) && (!there || field.is_object()) || wanted {
-                object.set(name, self.make(field, depth + 1));
+            if !needs(name) && !wanted {
+                continue;
             }
+            // A condition that asks for no more than a text is one for an id that is given otherwise.
+            let value = match object.get(name) {
+                Some(Json::Text(_)) if only_there && *field == json!({"type": "string"}) => continue,
+                _ if only_there && *field == json!({"type": "string"}) => Json::text(&message(self.dice)),
+                _ => self.make(field, depth + 1),
+            };
+            object.set(name, value);
         }
         for name in required.into_iter().flatten().filter_map(Value::as_str) {
             if object.get(name).is_none() {

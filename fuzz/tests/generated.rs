@@ -10,9 +10,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 #[test]
-fn nearly_all_that_is_made_is_valid_and_nearly_all_changes_are_noticed() {
+fn most_of_what_is_made_is_valid_and_most_of_what_is_changed_is_not() {
     let schemas = Schemas::get();
-    for name in Schemas::names() {
+    for name in ["envelope", "ipc-command"].into_iter().chain(payload::KINDS.iter().copied()) {
         let (mut valid, mut wrong) = (0, 0);
         for seed in 0..400 {
             let takes = |json: axon_fuzz::json::Json| {
@@ -21,7 +21,9 @@ fn nearly_all_that_is_made_is_valid_and_nearly_all_changes_are_noticed() {
             valid += usize::from(takes(schemas.make(name, &mut Rng::new(seed))));
             wrong += usize::from(!takes(mutate::wrong(name, 3, &mut Rng::new(seed))));
         }
-        println!("{name}: {valid} valid, {wrong} wrong of 400");
+        assert!(valid >= 350, "{name}: {valid} of 400 are valid");
+        // Where anything goes, little is wrong.
+        assert!(wrong >= 160, "{name}: {wrong} of 400 are wrong");
     }
 }
 
@@ -32,7 +34,8 @@ fn some(schema: &'static str) -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 250,
+        failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn envelopes(text in some("envelope")) {
         envelope::run(&text);

@@ -15,8 +15,8 @@ use axon_proto::sim::Rng;
 const VALUES: &[&str] =
     &["1", "0", "true", "false", "x", "\"x\"", "[]", "[\"query\"]", "::1", "65536", "", "3.5"];
 
-/// A file is refused with its place in the text, or read; what `axon config` makes of it can be read again, says
-/// what was asked for, and keeps every comment.
+/// A file is refused with its place in the text, or read; what `axon config` makes of it can be read again
+/// and keeps every comment.
 pub fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let config = match Config::parse(text, Path::new("config.toml")) {
@@ -76,4 +76,57 @@ fn file() -> &'static Path {
         let dir = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         dir.join(format!("axon-fuzz-{}.toml", std::process::id()))
     })
+}
+
+/// Lines that stand in such files, beside those of settings.
+const LINES: &[&str] = &[
+    "# a comment",
+    "",
+    "[ipc]",
+    "[outbox]",
+    "[knock]",
+    "[agent]",
+    "[policy.known]",
+    "[policy.unknown]",
+    "[policy.trusted]",
+    "[[peers]]",
+    "[[contacts]]",
+    "paused = true",
+    "level = \"known\"",
+    "level = \"blocked\"",
+    "agent_id = \"ed25519.21fe31dfa154a261626bf854046fd227\"",
+    "addr = \"a.example:7100\"",
+    "pubkey = \"11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\"",
+    "addrs = [\"192.0.2.1:7100\"]",
+    "agent_id = \"ed25519.dac073e0123bdea59dd9b3bda9cf6037\"",
+    "why = \"because\" # really",
+    "pubkey = \"/FHNjmIYoaONpH7QAjDwWAgW7RO6MwOsXeuRFUiQgCU=\"",
+    "since = 2026-11-21T10:00:00Z",
+    "expiry = 2026-12-21T10:00:00.5+01:00",
+    "why = \"\"\"",
+    "\"\"\"",
+    "contacts = [",
+    "{ level = \"blocked\",",
+    "}, ]",
+];
+
+/// Changes a file by its lines.
+pub fn mutate(data: &[u8], seed: u32) -> Option<Vec<u8>> {
+    let dice = &mut Rng::new(u64::from(seed));
+    let text = std::str::from_utf8(data).ok()?;
+    let mut lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
+    let at = Dice::below(dice, lines.len());
+    match Dice::below(dice, 8) {
+        0 | 1 => lines.insert(at, LINES[Dice::below(dice, LINES.len())].to_owned()),
+        2 | 3 => {
+            let key = SETTINGS[Dice::below(dice, SETTINGS.len())].key;
+            let key = if Dice::below(dice, 2) == 0 { key } else { key.rsplit('.').next().unwrap_or(key) };
+            lines.insert(at, format!("{key} = {}", VALUES[Dice::below(dice, VALUES.len())]));
+        }
+        4 if lines.len() > 1 => drop(lines.remove(at)),
+        5 => lines.insert(Dice::below(dice, lines.len()), lines[at].clone()),
+        6 => lines[at].push_str(["\r", " # said", " ", ","][Dice::below(dice, 4)]),
+        _ => return None,
+    }
+    Some(lines.join("\n").into_bytes())
 }

@@ -17,8 +17,8 @@ use crate::targets::config::comments_stay;
 /// Changes of one file.
 const CHANGES_MAX: usize = 3;
 
-/// A file is refused, or read; what the daemon makes of it says what was to be said and keeps every comment that
-/// stands by itself.
+/// A file is refused, or read; what the daemon makes of it says what was to be said and keeps every comment
+/// that stands by itself.
 pub fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (path, own) = (Path::new("contacts.toml"), key(1).agent_id());

@@ -24,7 +24,7 @@ const DIFFERENCES: &[Difference] = &[
         applies: |case| {
             let until = &case.value["resend_until"];
             let receipt = &case.value["read_receipt"];
-            !until.is_null() && !until.as_u64().is_some_and(|ms| ms > 0)
+            !until.is_null() && until.as_u64().is_none_or(|ms| ms == 0)
                 || !receipt.is_null() && !receipt.is_boolean()
         },
     },

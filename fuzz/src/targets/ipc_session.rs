@@ -8,12 +8,13 @@ use axon_proto::sim::disk::Unsynced;
 
 use crate::dice::Dice;
 use crate::mutate;
+use crate::schema;
 use crate::world::{End, Peer, World};
 
 /// Lines of one session.
 const LINES_MAX: usize = 80;
 /// What may follow a `!`.
-const EVENTS: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
+const EVENTS: &[u8] = b"abcdefghijklmnopqrstuvwxyzG";
 
 /// Plays the lines.
 pub fn run(data: &[u8]) {
@@ -52,6 +53,15 @@ fn happens(world: &mut World, event: u8) {
         b'n' => said(world, "notify", "{\"topic\":\"t\",\"data\":1}"),
         b'k' => said(world, "knock", "{\"name\":\"stranger\",\"intent\":{\"category\":\"family\"}}"),
         b'i' => said(world, "ping", "{}"),
+        // The last message of a peer again, as a delegation.
+        b'G' => {
+            if let Some(conn) = first {
+                let (from, id) =
+                    (world.peer_of(conn).unwrap_or(Peer::Stranger), schema::numbered(world.ids()));
+                let text = world.envelope_with(from, &id, "delegate", None, "{\"task\":\"t\"}");
+                world.request(conn, text.into_bytes());
+            }
+        }
         b'o' => {
             if let Some(conn) = first {
                 world.disconnect(conn);

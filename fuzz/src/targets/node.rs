@@ -99,7 +99,7 @@ fn step(world: &mut World, bytes: &mut Bytes<'_>, commands: &mut u64) {
             let ms = bytes.one(&[1, SILENCE_MS, 5_000, 31_000, 61_000]);
             world.wait(ms);
         }
-        34 => world.stall(bytes.byte() % 2 == 0),
+        34 => world.stall(bytes.byte().is_multiple_of(2)),
         35 => world.one_job(),
         36 => {
             let faults = bytes.byte();
@@ -115,7 +115,7 @@ fn step(world: &mut World, bytes: &mut Bytes<'_>, commands: &mut u64) {
             world.crash(unsynced);
         }
         38 => {
-            let (peer, open) = (Peer::ALL[bytes.below(3)], bytes.byte() % 2 == 0);
+            let (peer, open) = (Peer::ALL[bytes.below(3)], bytes.byte().is_multiple_of(2));
             match bytes.below(3) {
                 0 => world.settings(|settings| settings.knock.open = open),
                 1 => {
@@ -174,7 +174,7 @@ fn command(world: &World, bytes: &mut Bytes<'_>) -> Json {
         3 => json!({"cmd":"send","to":to,"kind":"notify","payload":{"topic":"t","data":1}}),
         4 | 5 => json!({
             "cmd":"send","to":to,"kind":"notify","payload":{"topic":"t","data":1},"hold_secs":hold,
-            "read_receipt":bytes.byte() % 2 == 0,
+            "read_receipt":bytes.byte().is_multiple_of(2),
         }),
         6 => {
             let all = world.sent_ids(Some("delegate"));
@@ -197,7 +197,7 @@ fn command(world: &World, bytes: &mut Bytes<'_>) -> Json {
         11 => json!({"cmd":"subscribe","replay":false,"kinds":["notify"]}),
         12 => json!({
             "cmd":"subscribe","answer":["query", "delegate", "cancel"],"capacity":1 + bytes.below(4),
-            "lease":bytes.byte() % 2 == 0,
+            "lease":bytes.byte().is_multiple_of(2),
         }),
         13 => json!({"cmd":"inbox","limit":1 + bytes.below(9)}),
         14 => json!({"cmd":"ack","up_to_seq":bytes.below(20)}),

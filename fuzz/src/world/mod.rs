@@ -455,6 +455,11 @@ impl World {
     pub fn wait(&mut self, ms: u64) {
         let due = self.node.as_ref().and_then(Node::next_timeout);
         let until = self.now + ms;
+        if self.stalled {
+            // Who waits for the disk waits as long as that takes.
+            let asked = self.clients.values_mut().flat_map(|state| state.asked.values_mut());
+            asked.for_each(|asked| asked.due_ms = asked.due_ms.saturating_add(ms));
+        }
         match due.filter(|due| *due <= until) {
             Some(due) => {
                 self.now = self.now.max(due);

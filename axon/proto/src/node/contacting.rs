@@ -15,7 +15,7 @@ use crate::error::{IpcCode, IpcError};
 use crate::family::Input as FamilyInput;
 use crate::id::AgentId;
 use crate::ipc::{Command, Line};
-use crate::limits::{ADDRS_PER_PEER_MAX, INVITE_SECS_MAX, KIND_BYTES_MAX, WHY_BYTES_MAX};
+use crate::limits::{ADDRS_PER_PEER_MAX, DOMAIN_BYTES_MAX, INVITE_SECS_MAX, KIND_BYTES_MAX, WHY_BYTES_MAX};
 use crate::store::Write;
 use crate::trust::{Decision, Level};
 use crate::wire::to_raw;
@@ -334,6 +334,10 @@ impl Node {
             return Err(IpcError::invalid(format!("the field `kind` is 1 to {KIND_BYTES_MAX} bytes long")));
         }
         let domain = command.domain::<String>()?;
+        if domain.as_ref().is_some_and(|domain| domain.len() > DOMAIN_BYTES_MAX) {
+            let message = format!("the field `domain` is at most {DOMAIN_BYTES_MAX} bytes long");
+            return Err(IpcError::invalid(message));
+        }
         let out = match command.direction::<String>()?.as_deref() {
             None | Some("in") => false,
             Some("out") => true,
