@@ -166,6 +166,3 @@ impl Files for Directory {
         fault::sync(Call::Names, &self.path, || self.dir.sync_all()).map_err(says)
     }
 }
-
-#[cfg(test)]
-mod sweep;

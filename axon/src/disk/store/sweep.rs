@@ -7,6 +7,9 @@
 //! `write:17+` is every one from there on).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 
 use axon_proto::audit::Event;
 use axon_proto::contacts::{Contact, ContactsFile};
@@ -14,7 +17,8 @@ use axon_proto::id::{MsgId, PublicKey};
 use axon_proto::store::{ReadOut, Row as Message, Write};
 use axon_proto::trust::Level;
 
-use super::super::fault::{Armed, Fault};
+use super::super::fault::{Armed, Call, Fault};
+use super::super::root::ROOT_MODE;
 use super::super::{Config, Identity, token};
 use super::*;
 
