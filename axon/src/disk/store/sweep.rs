@@ -228,7 +228,7 @@ impl Model {
             ReadOut::Rows(rows) => rows.rows,
             out => panic!("{what}: {out:?}"),
         };
-        let rows: BTreeMap<u64, Arc<str>> = rows.into_iter().map(|row| (row.seq, row.raw.into())).collect();
+        let rows: BTreeMap<u64, Arc<str>> = rows.into_iter().map(|row| (row.seq, row.raw)).collect();
         assert_eq!(rows, self.rows, "{what}");
         let mut items = BTreeMap::new();
         found.store.items(&mut |key, value| drop(items.insert(key.to_owned(), value.into()))).unwrap();
@@ -357,7 +357,7 @@ fn live(root: &Root, life: u64, model: &mut Model, armed: &Armed, fault: Option<
     let Started { identity, store, replay_log, .. } = started;
     // It is killed, as it were, when the settings have been read again: its files are what they are then.
     let dir = tempfile::tempdir().unwrap();
-    let killed = Root::at(&dir.path().join("killed"));
+    let killed = Root::at(dir.path().join("killed"));
     let (from, to) = (root.dir().to_owned(), killed.dir().to_owned());
     let (tell, told) = channel();
     let done = Box::new(move |event: DiskEvent| {
@@ -405,7 +405,7 @@ fn files_of(dir: &Path) -> Vec<String> {
 fn run(fault: Option<Fault>) -> (BTreeMap<Call, u64>, u64) {
     let what = fault.map(|fault| format!("AXON_FAULT={}", name(fault))).unwrap_or_default();
     let dir = tempfile::tempdir().unwrap();
-    let root = Root::at(&dir.path().join("root"));
+    let root = Root::at(dir.path().join("root"));
     DirBuilder::new().mode(ROOT_MODE).create(root.dir()).unwrap();
     let (armed, mut model) = (Armed::new(root.dir(), fault), Model::default());
     for life in 0..LIVES {
@@ -447,6 +447,7 @@ fn asked() -> Option<Fault> {
 }
 
 /// Every one of so many calls of a sort, or all.
+#[expect(clippy::print_stdout, reason = "how much was tried")]
 fn sweep(calls: &[Call], every: u64, lasts: bool) {
     if let Some(fault) = asked() {
         return drop(run(Some(fault)));
