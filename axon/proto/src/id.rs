@@ -326,4 +326,15 @@ mod tests {
         assert!(key.to_base64url().contains('-'));
         assert_eq!("AAAA".parse::<PublicKey>(), Err(IdError::BadKey));
     }
+
+    #[test]
+    fn in_a_log_they_are_as_they_are_written_and_nothing_else_is_taken_for_one() {
+        let (key, id) = (PublicKey([1; 32]), MsgId::from_random([2; 16]));
+        let said = format!("{key:?} {:?} {id:?}", key.agent_id());
+        for text in [key.to_string(), key.agent_id().to_string(), id.to_string()] {
+            assert!(said.contains(&text), "{text}: {said}");
+        }
+        let wrong = serde_json::from_str::<AgentId>("5").unwrap_err();
+        assert!(wrong.to_string().contains("expected a string"), "{wrong}");
+    }
 }

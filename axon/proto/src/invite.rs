@@ -232,6 +232,7 @@ mod tests {
         assert!(text.ends_with("&a=[::1]:7101"));
         assert_eq!(text.parse(), Ok(link.clone()));
         let said = format!("{link:?} {:?} {:?}", Secret([9; 16]), Secret([9; 16]).key().1);
+        assert!(said.contains("host-a:7100"), "what is no secret is: {said}");
         assert!(said.contains("Secret(..)") && said.contains("InviteKey(..)"), "{said}");
         assert!(!said.contains("CQkJ") && !said.contains("9, 9"), "a secret is in no log: {said}");
         let pinned = Link { secret: None, ..link };
@@ -281,5 +282,22 @@ mod tests {
             assert!(!wrong);
         }
         assert_ne!(Secret([1; 16]).key().0, Secret([2; 16]).key().0);
+    }
+
+    #[test]
+    fn a_link_is_as_long_as_it_may_be_and_its_digits_are_digits() {
+        let key = PublicKey([7; 32]);
+        let long = |bytes: usize| {
+            let link = Link { key, addrs: vec!["h:1".into()], secret: None }.to_string();
+            format!("{link}?x={}", "y".repeat(bytes - link.len() - 3))
+        };
+        assert!(long(LINK_BYTES_MAX).parse::<Link>().is_ok());
+        for more in 1..3 {
+            assert_eq!(long(LINK_BYTES_MAX + more).parse::<Link>(), Err(LinkError::Shape));
+        }
+        assert_eq!(hex::<2>("00ff"), Some([0, 255]));
+        for wrong in ["00f", "00ff0", "00ff00", "+1+1", ""] {
+            assert_eq!(hex::<2>(wrong), None, "{wrong}");
+        }
     }
 }

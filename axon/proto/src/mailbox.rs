@@ -411,4 +411,45 @@ mod tests {
         assert_eq!(inbox.consumers.len(), CONSUMERS_MAX);
         assert_eq!((inbox.acked("0"), inbox.acked("1"), inbox.acked("2")), (5, 5, 0));
     }
+
+    #[test]
+    fn a_cursor_is_stored_when_it_has_changed_and_only_then() {
+        let mut inbox = Mailbox::new(5, true);
+        assert_eq!(inbox.next_seq(), 5);
+        inbox.open("a", |_| false);
+        inbox.changed_cursors();
+        assert!(!inbox.has_changed() && inbox.changed_cursors().is_empty());
+        inbox.note_delivered("a", 7);
+        assert!(inbox.has_changed());
+        assert_eq!(inbox.changed_cursors().len(), 1);
+        inbox.note_delivered("a", 7);
+        assert!(!inbox.has_changed(), "it is where it was");
+        // One that the disk refused comes again, as it is then.
+        assert!(inbox.store_again(&format!("{CURSOR}a")) && inbox.has_changed());
+        assert_eq!(inbox.changed_cursors().len(), 1);
+        assert!(!inbox.store_again(&format!("{CURSOR}b")) && !inbox.store_again("a") && !inbox.has_changed());
+        // While an ack is on its way to the disk nothing older may follow it; when it failed, it may.
+        inbox.ack("a", 6).unwrap();
+        inbox.store_again(&format!("{CURSOR}a"));
+        assert!(inbox.changed_cursors().is_empty() && inbox.has_changed());
+        inbox.not_acked("a");
+        assert_eq!((inbox.changed_cursors().len(), inbox.acked("a")), (1, 0));
+        assert_eq!(inbox.forget_consumer("a"), Some(Write::delete(format!("{CURSOR}a"))));
+        assert_eq!(inbox.forget_consumer("a"), None);
+    }
+
+    #[test]
+    fn after_a_crash_what_may_have_been_given_may_be_acked() {
+        assert_eq!(Mailbox::new(5, true).ack("a", 4).map(|_| ()), Err(OutOfRange { delivered: 0 }));
+        let mut crashed = Mailbox::new(5, false);
+        assert_eq!(crashed.ack("a", 4).map(|(acked, _)| acked), Ok(4));
+        assert_eq!(crashed.ack("a", 5).map(|_| ()), Err(OutOfRange { delivered: 4 }));
+        // Numbers that were claimed count as used, for none is ever used twice.
+        for (clean, delivered) in [(true, 0), (false, 9)] {
+            let mut inbox = Mailbox::new(5, clean);
+            assert!(inbox.restore(CLAIM, b"10"));
+            assert_eq!((inbox.number(), inbox.visible()), (10, 9));
+            assert_eq!(inbox.ack("a", 10).map(|_| ()), Err(OutOfRange { delivered }), "{clean}");
+        }
+    }
 }

@@ -473,4 +473,110 @@ mod tests {
         assert_eq!(again.next_n(), second + 1);
         assert!(!again.restore("other", b""));
     }
+
+    #[test]
+    fn there_is_room_to_the_last_byte_of_a_peer_and_of_all() {
+        let mut outbox = Outbox::default();
+        held(&mut outbox, 1);
+        let settings = OutboxSettings { bytes_max: PEER_SHARE * PEER_BYTES_MIN * 2, ..Default::default() };
+        let share = 2 * PEER_BYTES_MIN;
+        let room = |to: u8, bytes: usize, settings: &OutboxSettings| {
+            outbox.has_room(AgentId([to; 16]), bytes, false, settings).is_ok()
+        };
+        assert!(room(1, share - 100, &settings));
+        assert!(!room(1, share - 99, &settings) && !room(1, share - 98, &settings));
+        let small = OutboxSettings { bytes_max: 300, ..Default::default() };
+        assert!(room(2, 200, &small) && !room(2, 201, &small));
+    }
+
+    #[test]
+    fn who_holds_how_much_is_counted_while_it_is_held() {
+        let mut outbox = Outbox::default();
+        let (b, mine) = (AgentId([2; 16]), Some(Box::from("mine")));
+        let all: Vec<u64> = [1, 1, 2, 2].map(|to| held(&mut outbox, to)).into();
+        for n in &all[..3] {
+            outbox.get_mut(*n).unwrap().consumer = mine.clone();
+        }
+        assert_eq!((outbox.held(), outbox.held_of("mine"), outbox.held_of("yours")), (4, 3, 0));
+        assert_eq!((outbox.waiting_for(A), outbox.waiting_for(b)), (2, 2));
+        assert_eq!(outbox.held_for("mine"), HashMap::from_iter([(A, 2), (b, 1)]));
+        outbox.change(all[0], State::Delivered, None, 0);
+        assert_eq!((outbox.held(), outbox.held_of("mine"), outbox.waiting_for(A)), (3, 2, 1));
+        assert_eq!(outbox.held_for("mine"), HashMap::from_iter([(A, 1), (b, 1)]));
+        // What is done with is taken out without a trace, what waits leaves its queue.
+        assert!(outbox.remove(all[0]).is_some() && outbox.remove(all[0]).is_none());
+        assert_eq!((outbox.held(), outbox.bytes), (3, 300));
+        outbox.remove(all[1]);
+        assert_eq!((outbox.held(), outbox.bytes, outbox.waiting_for(A)), (2, 200, 0));
+    }
+
+    #[test]
+    fn a_change_takes_the_content_off_the_disk_once() {
+        let mut outbox = Outbox::default();
+        let (n, other) = (held(&mut outbox, 1), held(&mut outbox, 1));
+        let body = outbox.get(n).unwrap().body_key();
+        assert!(body.starts_with(BODY_PREFIX) && body != outbox.get(other).unwrap().body_key());
+        assert_eq!(outbox.change(n, State::Held, Some("busy".into()), 1).len(), 1);
+        assert_eq!(outbox.change(n, State::Delivered, None, 2)[1], Write::delete(body));
+        assert_eq!(outbox.change(n, State::Read, None, 3).len(), 1);
+        for state in [State::Held, State::Sent, State::Delivered, State::Read, State::Expired, State::Refused]
+        {
+            assert_eq!(State::parse(state.as_str()), Some(state));
+        }
+    }
+
+    #[test]
+    fn a_peer_that_is_out_loses_its_words_and_one_with_a_new_key_keeps_its_messages() {
+        let mut outbox = Outbox::default();
+        let (said, silent, other) = (held(&mut outbox, 1), held(&mut outbox, 1), held(&mut outbox, 2));
+        for n in [said, other] {
+            outbox.change(n, State::Refused, Some("its words".into()), 0);
+        }
+        assert_eq!(outbox.forget_words(A).len(), 1);
+        let reason = |outbox: &Outbox, n| outbox.get(n).unwrap().reason.clone();
+        assert_eq!(reason(&outbox, other).as_deref(), Some("its words"));
+        assert_ne!(reason(&outbox, said).as_deref(), Some("its words"));
+        assert_eq!(reason(&outbox, silent), None);
+        let new = AgentId([9; 16]);
+        assert_eq!(outbox.succeed(A, new).len(), 2);
+        let to = |outbox: &Outbox, n| outbox.get(n).unwrap().to;
+        assert_eq!(
+            (to(&outbox, said), to(&outbox, silent), to(&outbox, other)),
+            (new, new, AgentId([2; 16]))
+        );
+        assert_eq!((outbox.waiting_for(new), outbox.waiting_for(A)), (1, 0));
+    }
+
+    #[test]
+    fn what_goes_goes_at_its_time_and_what_waits_does_not() {
+        let mut outbox = Outbox::default();
+        let all: Vec<u64> = [1, 1, 1, 1].map(|to| held(&mut outbox, to)).into();
+        outbox.get_mut(all[0]).unwrap().leaving = true;
+        outbox.change(all[1], State::Delivered, None, 0);
+        assert_eq!(outbox.expired(u64::MAX).0, all[2..]);
+        // Nobody asks for what is old; but a receipt may still come for it.
+        outbox.get_mut(all[1]).unwrap().wants_read = true;
+        outbox.get_mut(all[2]).unwrap().wants_read = true;
+        outbox.change(all[2], State::Refused, None, 0);
+        outbox.change(all[3], State::Delivered, None, 0);
+        assert_eq!(outbox.sweep(OUTBOX_ROW_TTL_MS).len(), 2);
+        let left = |outbox: &Outbox| outbox.iter().map(|held| held.n).collect::<Vec<_>>();
+        assert_eq!(left(&outbox), all[..2]);
+        assert!(outbox.sweep(RESEND_MS_MAX - 1).is_empty());
+        assert_eq!(outbox.sweep(RESEND_MS_MAX).len(), 1);
+        assert_eq!(left(&outbox), all[..1]);
+    }
+
+    #[test]
+    fn the_oldest_that_are_done_with_make_room() {
+        let mut outbox = Outbox::default();
+        let all: Vec<u64> = [1, 1, 1, 1].map(|to| held(&mut outbox, to)).into();
+        for n in &all[1..] {
+            outbox.change(*n, State::Delivered, None, 0);
+        }
+        assert!(outbox.trim(4).is_empty());
+        assert_eq!(outbox.trim(2).len(), 2);
+        assert_eq!(outbox.iter().map(|held| held.n).collect::<Vec<_>>(), [all[0], all[3]]);
+        assert_eq!(outbox.trim(0).len(), 1, "what is held stays");
+    }
 }

@@ -295,4 +295,35 @@ mod tests {
         replay.sweep(until_ms);
         assert!(replay.long.is_empty());
     }
+
+    #[test]
+    fn what_is_forgotten_makes_room_and_what_is_remembered_longer_stays() {
+        let mut replay = Replay::new(&[], 0);
+        replay.remember_lazily(A, id(1), 0);
+        replay.remember_lazily(A, id(2), 0);
+        replay.forget(A, id(1));
+        replay.forget(A, id(1));
+        assert_eq!(replay.count, 1);
+        let until_ms = 10 * REPLAY_TTL_MS;
+        replay.remember(A, id(3), until_ms, 0);
+        replay.sweep(until_ms - 1);
+        assert!(replay.knows(A, id(3), until_ms - 1) && !replay.knows(A, id(2), until_ms - 1));
+        assert_eq!((replay.count, replay.long.len()), (0, 1));
+        replay.sweep(until_ms);
+        assert!(!replay.knows(A, id(3), until_ms) && replay.long.is_empty());
+    }
+
+    #[test]
+    fn what_an_agent_with_a_new_key_sent_before_is_not_taken_again() {
+        let mut replay = Replay::new(&[], 0);
+        let until_ms = 10 * REPLAY_TTL_MS;
+        replay.remember_lazily(A, id(1), 0);
+        replay.remember_lazily(B, id(2), 0);
+        replay.remember(A, id(3), until_ms, 0);
+        replay.succeed(A, B);
+        for n in 1..=3 {
+            assert!(replay.knows(B, id(n), 1) && !replay.knows(A, id(n), 1), "{n}");
+        }
+        assert_eq!(replay.count, 2);
+    }
 }

@@ -455,4 +455,39 @@ mod tests {
         let free = Asked { in_flight: Some(255), ..small };
         assert_eq!(rule(&free), (Decision::Allow, "policy.known.kinds".to_owned()));
     }
+
+    #[test]
+    fn a_rate_of_nothing_is_no_rate_and_leaves_nothing_behind() {
+        let mut policies = Policies::default();
+        policies.known.messages_per_minute = 0;
+        policies.known.bytes_per_minute = 0;
+        policies.known.level_messages_per_minute = 0;
+        policies.known.in_flight_max = 0;
+        let mut rates = Rates::default();
+        let ask = Asked { in_flight: Some(1_000), ..asked(Level::Known, "query", Level::Unknown) };
+        for _ in 0..1_000 {
+            assert_eq!(check(&policies, &mut rates, &ask, 5, true), None);
+        }
+        assert_eq!((rates.messages.len(), rates.bytes.len(), rates.levels.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_was_spent_is_remembered_for_a_minute_and_forgotten_with_its_peer() {
+        let mut policies = Policies::default();
+        policies.known.messages_per_minute = 1;
+        policies.known.bytes_per_minute = 1_000_000;
+        let mut rates = Rates::default();
+        let ask = asked(Level::Known, "query", Level::Unknown);
+        let passes = |rates: &mut Rates, now_ms| check(&policies, rates, &ask, now_ms, true).is_none();
+        assert!(passes(&mut rates, 5) && !passes(&mut rates, 6));
+        rates.sweep(MINUTE_MS + 4);
+        assert_eq!((rates.messages.len(), rates.bytes.len()), (1, 1));
+        assert!(!passes(&mut rates, 7));
+        rates.forget(ask.peer);
+        assert!(passes(&mut rates, 8) && !passes(&mut rates, 9));
+        rates.sweep(MINUTE_MS + 8);
+        assert_eq!((rates.messages.len(), rates.bytes.len()), (0, 0));
+        let names = [Decision::Allow, Decision::Deny, Decision::Limit].map(Decision::as_str);
+        assert_eq!(names, ["allow", "deny", "limit"]);
+    }
 }

@@ -604,4 +604,67 @@ mod tests {
         assert_eq!(decode(vec![0xff]).unwrap_err().id, None);
         assert_eq!(decode(vec![b' '; MESSAGE_BYTES_MAX + 1]).unwrap_err().id, None);
     }
+
+    #[test]
+    fn a_message_may_be_as_long_as_the_bound_and_no_longer() {
+        let id: MsgId = ID.parse().unwrap();
+        let from: AgentId = FROM.parse().unwrap();
+        let header = Header {
+            id,
+            from,
+            to: from,
+            ts: 1,
+            kind: "notify",
+            reference: None,
+            resend_until: None,
+            read_receipt: false,
+        };
+        let payload = |bytes: usize| raw_json(format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8)));
+        let empty = encode(header, &raw_json("{}".into())).unwrap().raw().len() - 2;
+        let most = MESSAGE_BYTES_MAX - empty;
+        let mut scratch = Scratch::default();
+        let longest = encode(header, &payload(most)).unwrap();
+        assert_eq!(longest.raw().len(), MESSAGE_BYTES_MAX);
+        assert_eq!(header.fits(&mut scratch, most), Ok(()));
+        assert!(decode(longest.raw().as_bytes().to_vec()).is_ok());
+        for more in 1..3 {
+            let wrong = TooLarge { bytes: MESSAGE_BYTES_MAX + more };
+            assert_eq!(encode(header, &payload(most + more)).err(), Some(wrong));
+            assert_eq!(header.fits(&mut scratch, most + more).err().map(|e| e.bytes), Some(wrong.bytes));
+            let mut bytes = longest.raw().as_bytes().to_vec();
+            bytes.resize(MESSAGE_BYTES_MAX + more, b' ');
+            assert!(decode(bytes).is_err());
+        }
+
+        // To other agents it is the same message; to the same, the very same.
+        let longest = Arc::new(longest);
+        assert!(Arc::ptr_eq(&longest.readdressed(from, from), &longest));
+        let to = AgentId([9; 16]);
+        let other = longest.readdressed(from, to);
+        assert_eq!((other.from, other.to, other.id, other.payload()), (from, to, id, longest.payload()));
+        assert!(other.raw().contains(&to.to_string()));
+    }
+
+    #[test]
+    fn brackets_within_texts_open_and_close_nothing() {
+        for (json, depth) in [
+            ("[[1],[2]]", 2),
+            (r#"{"a":[{"b":1}],"c":[]}"#, 3),
+            (r#"["}}}]]",["}"],["\"]]"]]"#, 2),
+            (r#"["[[[[{{{{"]"#, 1),
+        ] {
+            assert!(nests_deeper(json, depth - 1) && !nests_deeper(json, depth), "{json}");
+        }
+        // Who sends what is too deep is still told which of its messages that was.
+        let deep = format!("{}{}", "[".repeat(DEPTH_MAX), "]".repeat(DEPTH_MAX));
+        let wrong = decode(with("payload", &format!("{{\"a\":{deep}}}"))).unwrap_err();
+        assert_eq!(wrong.id.map(|id| id.to_string()).as_deref(), Some(ID));
+    }
+
+    #[test]
+    fn a_text_is_cut_between_its_letters() {
+        for (bytes, left) in [(0, ""), (1, "a"), (2, "a"), (3, "a\u{e9}"), (4, "a\u{e9}b"), (9, "a\u{e9}b")] {
+            assert_eq!(cut("a\u{e9}b".into(), bytes), left);
+        }
+    }
 }

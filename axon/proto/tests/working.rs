@@ -228,6 +228,29 @@ fn what_comes_again_is_told_how_it_ended_and_an_id_is_its_senders_own() {
     assert_eq!(work.state(), "expired");
 }
 
+// shows: WF-REP-9
+#[test]
+fn what_was_turned_away_for_want_of_room_is_taken_when_it_comes_again() {
+    let mut work = Work::new(ALL, &[]);
+    let subscribe = json!({"cmd":"subscribe","req_id":"s","answer":["delegate"],"capacity":1});
+    work.solo.say(work.agent, &subscribe);
+    let (first, _) = work.given("delegate", json!({"task":"t"}));
+    work.says(&first, "ack", json!({"accepted":true}));
+    let second = work.solo.envelope("delegate", json!({"task":"t"}));
+    let (stream, effects) = work.solo.request(work.conn, &second);
+    assert_eq!(lines(&effects, work.agent), Vec::<Value>::new(), "it has no room");
+    let effects = work.solo.wait(30_000);
+    assert_eq!(answer_on(&effects, stream).unwrap()["payload"]["code"], "overloaded");
+    work.says(&first, "result", json!({"status":"completed","outcome":"o"}));
+    let (_, effects) = work.solo.request(work.conn, &second);
+    assert_eq!(lines(&effects, work.agent)[0]["envelope"]["id"], second["id"], "{effects:?}");
+    // One that the agent had and let pass is not offered again.
+    let effects = work.solo.wait(30_000);
+    assert!(!effects.is_empty());
+    let (_, effects) = work.solo.request(work.conn, &second);
+    assert_eq!(lines(&effects, work.agent), Vec::<Value>::new());
+}
+
 // shows: IPC-DLG-1
 #[test]
 fn the_ledger_is_bounded_and_the_oldest_that_has_ended_goes_first() {

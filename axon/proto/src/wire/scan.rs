@@ -276,4 +276,21 @@ mod tests {
         }
         assert!(scanned > 500 && refused > 500, "{scanned} were scanned, {refused} refused");
     }
+
+    #[test]
+    fn a_value_is_taken_as_it_stands_and_what_is_not_plain_is_left_to_serde() {
+        for value in [r#""x""#, "12", r#"{"d":[1]}"#, "true", "false", "null"] {
+            let json = format!("{{\"a\":{value},\"b\":1}}");
+            let mut fields = Fields::of(&json).unwrap();
+            assert!(matches!(fields.next(), Some(Next::Field("a"))));
+            assert_eq!(fields.raw(), Some(value));
+            assert!(matches!(fields.next(), Some(Next::Field("b"))), "{json}");
+        }
+        for value in ["-1", "[1]", "nil", "tru", "\"a\\n\"", "01"] {
+            let json = format!("{{\"a\":{value}}}");
+            let mut fields = Fields::of(&json).unwrap();
+            assert!(matches!(fields.next(), Some(Next::Field("a"))));
+            assert_eq!(fields.raw(), None, "{json}");
+        }
+    }
 }

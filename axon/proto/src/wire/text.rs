@@ -58,7 +58,7 @@ mod tests {
             push_number(&mut text, number);
             assert_eq!(text, number.to_string());
         }
-        for value in ["", "notify", "a\"b", "a\\b", "a\u{1}b", "\u{7f}\u{80}ü\u{2028}", "\n"] {
+        for value in ["", "notify", "\"", "\\", "a\"b", "a\\b", "a\u{1}b", "\u{7f}\u{80}ü\u{2028}", "\n"] {
             let mut text = String::new();
             push_quoted(&mut text, value);
             assert_eq!(text, serde_json::to_string(value).unwrap());
@@ -74,6 +74,8 @@ mod tests {
         scratch.put_back("x".repeat(100));
         let text = scratch.take();
         assert!(text.is_empty() && text.capacity() >= 100);
+        scratch.put_back("x".repeat(2 * MESSAGE_BYTES_MAX));
+        assert!(scratch.take().capacity() >= 2 * MESSAGE_BYTES_MAX);
         scratch.put_back("x".repeat(2 * MESSAGE_BYTES_MAX + 1));
         assert_eq!(scratch.take().capacity(), 0);
     }
