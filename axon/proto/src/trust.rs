@@ -478,7 +478,7 @@ mod tests {
         policies.known.bytes_per_minute = 1_000_000;
         let mut rates = Rates::default();
         let ask = asked(Level::Known, "query", Level::Unknown);
-        let mut passes = |rates: &mut Rates, now_ms| check(&policies, rates, &ask, now_ms, true).is_none();
+        let passes = |rates: &mut Rates, now_ms| check(&policies, rates, &ask, now_ms, true).is_none();
         assert!(passes(&mut rates, 5) && !passes(&mut rates, 6));
         rates.sweep(MINUTE_MS + 4);
         assert_eq!((rates.messages.len(), rates.bytes.len()), (1, 1));
