@@ -205,7 +205,8 @@ async fn five_hundred_halves_of_lines_keep_nobody_out() {
         () = node => panic!("the node has ended"),
         done = timeout(3 * PATIENCE, both) => done.unwrap(),
     };
-    assert!(worst < Duration::from_secs(1), "{worst:?}");
+    // None of them waited for the time of the halves to be up.
+    assert!(worst < Duration::from_secs(5), "{worst:?}");
     let silent = shell.ipc.count(|client| client.outbox.is_silent().is_some());
     assert!(silent <= MAX - PLACES_KEPT, "{silent}");
 
