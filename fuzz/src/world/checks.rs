@@ -218,12 +218,9 @@ impl World {
         let command = Json::said(line);
         let Some(state) = self.clients.get_mut(&client) else { return };
         state.lines += 1;
-        match text(&command, "cmd") {
-            "ack" => {
-                let up_to = command["up_to_seq"].as_u64().unwrap_or_default();
-                self.promises.ack_asked = self.promises.ack_asked.max(up_to);
-            }
-            _ => {}
+        if command["cmd"] == "ack" {
+            let up_to = command["up_to_seq"].as_u64().unwrap_or_default();
+            self.promises.ack_asked = self.promises.ack_asked.max(up_to);
         }
         let consumer = &state.consumer;
         let cursor = self.node.as_ref().map_or(0, |node| node.cursor_of(consumer));
