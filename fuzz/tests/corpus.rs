@@ -31,6 +31,7 @@ fn every_saved_input_holds() {
     assert!(bytes <= BYTES_MAX, "the corpus has {bytes} bytes, and {BYTES_MAX} are allowed");
 }
 
+#[cfg(feature = "files")]
 #[test]
 fn every_folder_of_the_corpus_and_every_program_is_a_target_s() {
     let names = |dir: &Path| {

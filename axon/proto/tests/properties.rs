@@ -220,7 +220,7 @@ proptest! {
                     let ReadOut::Rows(out) = store.read(&all) else { panic!("a disk that works") };
                     prop_assert_eq!(&out.rows, &rows);
                     let mut there = BTreeMap::new();
-                    let mut note = |key: &str, value: &[u8]| drop(there.insert(key.to_owned(), value.to_vec()));
+                    let mut note = |key: &str, value: &[u8]| _ = there.insert(key.to_owned(), value.to_vec());
                     store.items(&mut note).unwrap();
                     prop_assert_eq!(&there, &items);
                     continue;

@@ -218,13 +218,9 @@ impl World {
         let command = Json::said(line);
         let Some(state) = self.clients.get_mut(&client) else { return };
         state.lines += 1;
-        match text(&command, "cmd") {
-            "subscribe" => state.last_seq = 0,
-            "ack" => {
-                let up_to = command["up_to_seq"].as_u64().unwrap_or_default();
-                self.promises.ack_asked = self.promises.ack_asked.max(up_to);
-            }
-            _ => {}
+        if command["cmd"] == "ack" {
+            let up_to = command["up_to_seq"].as_u64().unwrap_or_default();
+            self.promises.ack_asked = self.promises.ack_asked.max(up_to);
         }
         let consumer = &state.consumer;
         let cursor = self.node.as_ref().map_or(0, |node| node.cursor_of(consumer));
@@ -283,6 +279,8 @@ impl World {
             return;
         }
         state.replies += 1;
+        // What is replayed after it belongs to another subscription.
+        state.replaying &= value["subscribed"] != true;
         assert!(state.replies <= state.lines, "a command has one reply: {value}");
         let part = |name: &str| Schemas::get().fault_of("ipc-reply", name, value);
         // An id that few can read is echoed as it came.
@@ -324,7 +322,6 @@ impl World {
                     *told = (*told).max(acked);
                 }
             }
-            "subscribe" => state.last_seq = 0,
             "inbox" => self.inbox_reply(&asked, &consumer, value),
             "send" => {
                 let of = &value["response"]["ref"];
@@ -390,6 +387,12 @@ impl World {
             return;
         }
         let Some(state) = self.clients.get_mut(&client) else { return };
+        // What is replayed begins a subscription, whose reply follows (IPC-SUB-1).
+        let replay = value["replay"] == true;
+        if replay && !std::mem::replace(&mut state.replaying, replay) {
+            state.last_seq = 0;
+        }
+        state.replaying = replay;
         let last = std::mem::replace(&mut state.last_seq, seq);
         assert!(seq > last, "no row comes twice on one subscription: {seq} after {last}");
     }

@@ -92,6 +92,8 @@ struct Client {
     asked: BTreeMap<String, Asked>,
     /// The last row that it was shown by its subscription.
     last_seq: u64,
+    /// It was one of those that were there before.
+    replaying: bool,
 }
 
 /// A command without its reply.
