@@ -91,6 +91,8 @@ const WARNINGS_MAX: usize = 64;
 const CLEAN_IDLE: (u64, u64) = (2, 4);
 /// and when there is none, so that the disk is bounded.
 const CLEAN_NOW: (u64, u64) = (3, 8);
+/// A table of fewer items may double.
+const ITEMS_MIN: usize = 1_024;
 
 /// Messages and items that outlive the process.
 #[derive(Debug)]
@@ -464,7 +466,20 @@ impl<F: Files> Store<F> {
         self.staged = staged;
     }
 
+    /// A table that is full of marks of what was taken out would be made twice as large: it is made anew.
+    fn make_item_room(&mut self) {
+        let len = self.items.len();
+        // So many places has a table that is made for so many: seven of eight may be taken.
+        let places = (len * 8 / 7).next_power_of_two();
+        if len >= ITEMS_MIN && len == self.items.capacity() && 16 * len < 13 * places {
+            let mut fresh = HashMap::with_capacity(len);
+            fresh.extend(std::mem::take(&mut self.items));
+            self.items = fresh;
+        }
+    }
+
     fn set_item(&mut self, key: &str, place: Place) {
+        self.make_item_room();
         let old = match self.items.get_mut(key) {
             Some(old) => Some(std::mem::replace(old, place)),
             None => self.items.insert(key.to_owned(), place),
