@@ -167,7 +167,8 @@ fn jobs(life: u64) -> Vec<Job> {
         jobs.push(match n % 5 {
             0 => Job::Read(ReadId(n), all_rows()),
             1 => Job::Owners(Owners::Contacts(JobId(n), vec![ContactChange::Put(contact(life, n))])),
-            2 => Job::Remember(vec![seen(life, 100 + n), seen(life, 200 + n)]),
+            // Three, so that half of the write ends within one.
+            2 => Job::Remember([100, 200, 300].map(|more| seen(life, more + n)).to_vec()),
             3 => Job::Owners(Owners::Socket(Some(JobId(n)), ScopeChange::Put(scope(format!("s{life}-{n}"))))),
             _ => Job::Evict(OPEN),
         });
