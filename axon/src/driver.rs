@@ -182,10 +182,9 @@ impl Driver {
         let old_keys = old_keys::load_old_keys(&root, identity, now.wall_ms);
         let (old_keys, old_seeds): (Vec<_>, Vec<_>) = old_keys.into_iter().unzip();
         let token = token::load_or_create(&config.token_path(&root))?;
-        let (known_peers, warning) = state::load_peers(&root.known_peers());
-        warning.into_iter().for_each(|text| tracing::warn!("{text}"));
-        let (replay_log, mut seen, warning) = ReplayLog::open(&root.replay_log(), now.wall_ms)?;
-        warning.into_iter().for_each(|text| tracing::warn!("{text}"));
+        let (known_peers, of_peers) = state::load_peers(&root.known_peers());
+        let (replay_log, mut seen, of_ids) = ReplayLog::open(&root.replay_log(), now.wall_ms)?;
+        of_peers.into_iter().chain(of_ids).for_each(|text| tracing::warn!("{text}"));
         let (mut store, opened) = store::open(&root, config.durable, now.wall_ms)?;
         opened.warnings.iter().for_each(|text| tracing::warn!("store: {text}"));
         if !config.durable && root.store().exists() {
@@ -202,13 +201,9 @@ impl Driver {
         let socket = root.socket();
         let ipc = Ipc::bind(&socket, config.max_ipc_clients, config.max_client_queue, ipc_sender)
             .map_err(|error| DriverError::Socket { path: socket.display().to_string(), error })?;
-        let mdns = if config.mdns && !args.disable_mdns {
-            Mdns::start(identity.id, identity.public, listen.port(), config.bind, found_sender)
-                .inspect_err(|error| tracing::warn!("{error}"))
-                .ok()
-        } else {
-            None
-        };
+        let mdns = (config.mdns && !args.disable_mdns)
+            .then(|| Mdns::start(identity.id, identity.public, listen.port(), config.bind, found_sender))
+            .and_then(|started| started.inspect_err(|error| tracing::warn!("{error}")).ok());
         let birth = Birth {
             key: identity.public,
             version: env!("CARGO_PKG_VERSION"),

@@ -1,8 +1,8 @@
 //! Plays topics on a simulated network, and prints how they spread.
 //!
-//! `topics [--nodes N[,N…]] [--seeds N] [--links N] [--batches N] [--publishers N]` plays each size without faults, with a tenth of
-//! all messages lost and a fifth of the daemons ending, and with the network in two halves for 20 s. It ends with 1
-//! when somebody who was connected got a batch twice or not at all.
+//! `topics [--nodes N[,N…]] [--seeds N] [--links N] [--batches N] [--publishers N]` plays each size without
+//! faults, with a tenth of all messages lost and a fifth of the daemons ending, and with the network in two
+//! halves for 20 s. It ends with 1 when somebody who was connected got a batch twice or not at all.
 
 #![allow(missing_docs, clippy::print_stdout, clippy::print_stderr)]
 // An example is a program of its own, and may ask what it was called with.

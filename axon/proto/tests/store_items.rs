@@ -2,12 +2,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod disk;
+mod model;
 
 use axon_proto::store::log::Options;
 use axon_proto::store::memory::Memory;
 use axon_proto::store::{Store, Write};
-use disk::{OPEN, commit};
+use model::{OPEN, commit};
 
 /// About as many as a full outbox and a full ledger have.
 const LIVE: u64 = 44_000;

@@ -125,22 +125,24 @@ fn step(world: &mut World, bytes: &mut Bytes<'_>, commands: &mut u64) {
                 _ => world.other(Input::HandshakeRefused { id: peer.id() }),
             }
         }
-        _ => {
-            // The next messages are of one piece.
-            let peer = Peer::ALL[bytes.below(2)];
-            world.connect(peer, true);
-            let client = world.client(0, None);
-            *commands += 1;
-            let hello = json!({"cmd":"hello","req_id":format!("r-{commands}"),"version":2}).to_string();
-            world.say(client, hello.into_bytes());
-            *commands += 1;
-            let subscribe = json!({
-                "cmd":"subscribe","req_id":format!("r-{commands}"),"answer":["query", "delegate", "cancel"],
-                "capacity":1 + bytes.below(3),
-            });
-            world.say(client, subscribe.to_string().into_bytes());
-        }
+        _ => answerer(world, bytes, commands),
     }
+}
+
+/// A peer comes, and a client that answers it: the next messages are of one piece.
+fn answerer(world: &mut World, bytes: &mut Bytes<'_>, commands: &mut u64) {
+    let peer = Peer::ALL[bytes.below(2)];
+    world.connect(peer, true);
+    let client = world.client(0, None);
+    *commands += 1;
+    let hello = json!({"cmd":"hello","req_id":format!("r-{commands}"),"version":2}).to_string();
+    world.say(client, hello.into_bytes());
+    *commands += 1;
+    let subscribe = json!({
+        "cmd":"subscribe","req_id":format!("r-{commands}"),"answer":["query", "delegate", "cancel"],
+        "capacity":1 + bytes.below(3),
+    });
+    world.say(client, subscribe.to_string().into_bytes());
 }
 
 /// How something ends, mostly well.

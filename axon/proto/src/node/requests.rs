@@ -134,14 +134,13 @@ impl Node {
             Act::Restream { id, message } => {
                 if let Some(open) = self.agents.get_mut(id) {
                     let older = open.inbound.stream;
-                    let newer = message.stream;
                     // What was stored and offered stays what it was.
                     (open.inbound.stream, open.inbound.conn) = (message.stream, message.conn);
                     // Nothing comes on it any more, and whoever waits there is told so.
                     if let Some(stream) = older.filter(|stream| self.streams.remove(stream).is_some()) {
                         self.out.push(Effect::Reset { stream });
                     }
-                    if let Some(stream) = newer {
+                    if let Some(stream) = message.stream {
                         self.streams.insert(stream, id);
                     }
                 }

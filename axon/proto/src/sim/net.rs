@@ -98,35 +98,7 @@ impl Sim {
 
     pub fn travel(&mut self, event: Ev) {
         match event {
-            Ev::DialTry { host, life, dial, to, hello, token, until } => {
-                if !self.alive(host, life) {
-                    return;
-                }
-                if self.hosts[to].node.is_none() || !self.linked(host, to) {
-                    if self.now >= until {
-                        return self.feed(host, Input::DialFailed { dial, why: "no answer".into() });
-                    }
-                    let wait = (until - self.now).min(DIAL_AGAIN_MS);
-                    return self.after(wait, Ev::DialTry { host, life, dial, to, hello, token, until });
-                }
-                if !self.admits(host, to, false) || !self.admits(to, host, true) {
-                    let delay = self.delay();
-                    return self.after(delay, Ev::DialRefused { host, life, dial });
-                }
-                let theirs = self.hosts[to].life;
-                let mut end = |host: usize, life: u32| {
-                    let conn = ConnId(self.fresh());
-                    End { host, life, conn, known: false, open: true, silent: false }
-                };
-                let ends = [end(host, life), end(to, theirs)];
-                let wire = self.wires.len();
-                self.wires.push(Wire { ends, dial, flush_until: 0, live: BTreeSet::new() });
-                self.live_wires.insert(wire);
-                let first = self.delay() + self.delay();
-                let then = first + self.delay();
-                self.after(first, Ev::Connected { wire, side: 0, hello: Some((token, hello)) });
-                self.after(then, Ev::Connected { wire, side: 1, hello: None });
-            }
+            Ev::DialTry { .. } => self.dial_try(event),
             Ev::DialRefused { host, life, dial } => {
                 if !self.alive(host, life) {
                     return;
@@ -198,6 +170,37 @@ impl Sim {
             }
             _ => {}
         }
+    }
+
+    fn dial_try(&mut self, event: Ev) {
+        let Ev::DialTry { host, life, dial, to, hello, token, until } = event else { return };
+        if !self.alive(host, life) {
+            return;
+        }
+        if self.hosts[to].node.is_none() || !self.linked(host, to) {
+            if self.now >= until {
+                return self.feed(host, Input::DialFailed { dial, why: "no answer".into() });
+            }
+            let wait = (until - self.now).min(DIAL_AGAIN_MS);
+            return self.after(wait, Ev::DialTry { host, life, dial, to, hello, token, until });
+        }
+        if !self.admits(host, to, false) || !self.admits(to, host, true) {
+            let delay = self.delay();
+            return self.after(delay, Ev::DialRefused { host, life, dial });
+        }
+        let theirs = self.hosts[to].life;
+        let mut end = |host: usize, life: u32| {
+            let conn = ConnId(self.fresh());
+            End { host, life, conn, known: false, open: true, silent: false }
+        };
+        let ends = [end(host, life), end(to, theirs)];
+        let wire = self.wires.len();
+        self.wires.push(Wire { ends, dial, flush_until: 0, live: BTreeSet::new() });
+        self.live_wires.insert(wire);
+        let first = self.delay() + self.delay();
+        let then = first + self.delay();
+        self.after(first, Ev::Connected { wire, side: 0, hello: Some((token, hello)) });
+        self.after(then, Ev::Connected { wire, side: 1, hello: None });
     }
 
     fn drop_wire(&mut self, wire: usize) {

@@ -1,7 +1,7 @@
 //! Topics on a simulated network: many meshes, links between pinned peers, loss, crashes, a partition.
 //!
-//! Everything hangs on one seed. The rule: whoever lives and is connected to a publisher over links of the living
-//! gets each batch once, and nobody gets one twice.
+//! Everything hangs on one seed. The rule: whoever lives and is connected to a publisher over links of the
+//! living gets each batch once, and nobody gets one twice.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};

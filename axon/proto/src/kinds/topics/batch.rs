@@ -1,7 +1,7 @@
-//! A batch: messages of one publisher on one topic under one signature. It goes from neighbour to neighbour as
-//! it is; what is signed is kept as the bytes that came.
+//! A batch: messages of one publisher on one topic under one signature. It goes from neighbour to neighbour
+//! as it is; what is signed is kept as the bytes that came.
 //!
-//! Source: `spec/kinds/topics.md`, "Batches".
+//! Source: `spec/decisions/0017-topics.md`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

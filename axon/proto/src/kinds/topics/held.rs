@@ -1,8 +1,8 @@
 //! Batches that were seen, so that each is taken once, and the newest of them, to be given to neighbours.
 //!
-//! Source: `spec/kinds/topics.md`, "Once". Of each publisher the last numbers are remembered; what is older than
-//! the oldest of them is old, whatever it is. A publisher who is silent for longer than a batch may travel is
-//! forgotten, because anything of theirs would be too old by its time.
+//! Source: `spec/decisions/0017-topics.md`. Of each publisher the last numbers are remembered; what is
+//! older than the oldest of them is old, whatever it is. A publisher who is silent for longer than a batch
+//! may travel is forgotten, because anything of theirs would be too old by its time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

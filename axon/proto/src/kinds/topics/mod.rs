@@ -1,7 +1,7 @@
 //! Topics: messages that go over several hops to whoever has subscribed.
 //!
-//! `name` are topics and filters, `batch` is what is signed and travels, `held` what was seen and can be given,
-//! `tree` how batches spread. Why it is so: `spec/decisions/0017-topics.md`.
+//! `name` are topics and filters, `batch` is what is signed and travels, `held` what was seen and can be
+//! given, `tree` how batches spread. Why it is so: `spec/decisions/0017-topics.md`.
 
 pub mod batch;
 pub mod held;

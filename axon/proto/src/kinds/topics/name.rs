@@ -1,7 +1,7 @@
 //! Names of topics, and filters that match them.
 //!
-//! Source: `spec/kinds/topics.md`, "Names". A name has levels with dots between them; a filter may have `*` for one
-//! level and, at its end, `>` for all that follow.
+//! Source: `spec/decisions/0017-topics.md`. A name has levels with dots between them; a filter may have `*`
+//! for one level and, at its end, `>` for all that follow.
 
 use std::fmt;
 

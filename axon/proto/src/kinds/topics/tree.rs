@@ -1,13 +1,14 @@
-//! How batches spread: PlumTree (Leitão, Pereira, Rodrigues: Epidemic Broadcast Trees, SRDS 2007) over neighbours
-//! that are pinned peers.
+//! How batches spread: PlumTree (Leitão, Pereira, Rodrigues: Epidemic Broadcast Trees, SRDS 2007) over
+//! neighbours that are pinned peers.
 //!
 //! A batch goes at once to neighbours that are eager for its topic, and is only announced to the lazy ones.
-//! Whoever gets one twice makes the second giver lazy (`prune`); whoever hears of one and does not get it asks
-//! for it, and makes the giver eager (`want`). So a tree forms where messages flow, and heals where it breaks: one
-//! for each publisher and topic, because waves from several publishers cut a common tree at several places at once.
-//! At the end of a burst neighbours compare sums of what they have, because an announcement can be lost as well.
-//! Which neighbours there are is nothing that is found out: they are those who are pinned, connected, and want
-//! the topic. Why this and no membership protocol: `spec/decisions/0017-topics.md`.
+//! Whoever gets one twice makes the second giver lazy (`prune`); whoever hears of one and does not get it
+//! asks for it, and makes the giver eager (`want`). So a tree forms where messages flow, and heals where it
+//! breaks: one for each publisher and topic, because waves from several publishers cut a common tree at
+//! several places at once. At the end of a burst neighbours compare sums of what they have, because an
+//! announcement can be lost as well. Which neighbours there are is nothing that is found out: they are
+//! those who are pinned, connected, and want the topic. Why this and no membership protocol:
+//! `spec/decisions/0017-topics.md`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
