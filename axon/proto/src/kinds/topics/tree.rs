@@ -31,6 +31,8 @@ pub struct Gossip {
     pub have: Vec<Have>,
     /// What is to be given, and from now on at once.
     pub want: Vec<BatchId>,
+    /// Trees of which batches are to be given at once from now on.
+    pub graft: Vec<Tree>,
     /// Trees of which batches are to be announced from now on.
     pub prune: Vec<Tree>,
     /// What all that could be had of a topic sums up to.
@@ -159,17 +161,22 @@ impl Mesh {
     pub fn gone(&mut self, peer: AgentId) {
         self.neighbours.remove(&peer);
         self.pruned.values_mut().for_each(|lazy| _ = lazy.remove(&peer));
+        let mut ended = Vec::new();
         self.missing.retain(|_, missing| {
             missing.announcers.retain(|(announcer, _)| *announcer != peer);
+            if missing.announcers.is_empty() {
+                ended.push(missing.first);
+            } else if missing.first == peer {
+                // It counts for the next one now.
+                let next = missing.announcers.front().map(|(next, _)| *next);
+                missing.first = next.unwrap_or(peer);
+                if let Some(neighbour) = self.neighbours.get_mut(&missing.first) {
+                    neighbour.missing += 1;
+                }
+            }
             !missing.announcers.is_empty()
         });
-        // What it had announced first counts for nobody any more.
-        for missing in self.missing.values_mut().filter(|missing| missing.first == peer) {
-            if let Some((next, _)) = missing.announcers.front() {
-                missing.first = *next;
-                self.neighbours.entry(*next).or_default().missing += 1;
-            }
-        }
+        ended.into_iter().for_each(|first| self.share_back(first));
     }
 
     /// Neighbours that want a topic.
@@ -208,7 +215,7 @@ impl Mesh {
             // A neighbour that is much closer to where it came from is the better giver.
             if let Some((closer, _)) = closest.filter(|(_, at)| at + TOPIC_CLOSER_HOPS <= hops) {
                 self.make_eager(&tree(&batch), closer);
-                out.to(closer).want.push(batch.id());
+                out.to(closer).graft.push(tree(&batch));
                 self.make_lazy(&tree(&batch), from);
                 out.to(from).prune.push(tree(&batch));
             }
@@ -228,6 +235,7 @@ impl Mesh {
         mono_ms: u64,
     ) -> Vec<Out> {
         let mut out = Outgoing::default();
+        gossip.graft.iter().for_each(|tree| self.make_eager(tree, from));
         for tree in &gossip.prune {
             self.make_lazy(tree, from);
         }
@@ -553,11 +561,37 @@ mod tests {
         assert_eq!(mesh.missing.len(), TOPIC_MISSING_PER_PEER_MAX + 1, "another's share is its own");
         mesh.gone(A);
         assert_eq!(mesh.missing.len(), 1);
+        // A share ends with what it is for, whoever had announced that last.
+        mesh.wants(A, vec![Filter::parse("t.>").unwrap()], 0);
+        mesh.hear(A, &news(&[&batch(9, "t.x", 11)]), |_| true, 0);
+        mesh.hear(B, &news(&[&batch(9, "t.x", 11)]), |_| true, 0);
+        mesh.due(TOPIC_WANT_MS);
+        mesh.gone(B);
+        assert_eq!((mesh.missing.len(), mesh.neighbours[&A].missing), (0, 0));
+        mesh.wants(B, vec![Filter::parse("t.>").unwrap()], 0);
+        mesh.hear(B, &news(&[&batch(9, "t.x", 12)]), |_| true, 0);
         // One that is no neighbour has none.
         mesh.hear(C, &news(&[&batch(9, "t.x", 8)]), |_| true, 0);
         assert_eq!(mesh.missing.len(), 1);
         mesh.make_lazy(&tree(&batch(9, "t.x", 1)), C);
         assert!(mesh.pruned.is_empty());
+    }
+
+    #[test]
+    fn a_neighbour_much_closer_to_the_publisher_becomes_the_giver() {
+        let mut mesh = mesh(&[A, B]);
+        let far = batch(9, "t.x", 1);
+        mesh.make_lazy(&tree(&far), B);
+        mesh.hear(B, &news(&[&far]), |_| true, 0);
+        let outs = mesh.take(A, far.clone(), 1 + TOPIC_CLOSER_HOPS, 0);
+        assert_eq!((said(&outs, B).graft, said(&outs, A).prune), (vec![tree(&far)], vec![tree(&far)]));
+        assert!(said(&outs, B).want.is_empty(), "it is here already");
+        // The other end does as it is told.
+        let mut other = self::mesh(&[C]);
+        other.make_lazy(&tree(&far), C);
+        let graft = Gossip { graft: vec![tree(&far)], ..Gossip::default() };
+        other.hear(C, &graft, |_| true, 0);
+        assert_eq!(said(&other.take(A, batch(9, "t.x", 2), 1, 0), C).batches.len(), 1);
     }
 
     #[test]
