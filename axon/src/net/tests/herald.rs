@@ -2,7 +2,12 @@
 
 use super::*;
 
-const WELCOME: &str = "{\"kind\":\"hello\"}";
+/// An answer to hello; who it is from and to is the node's to look at.
+const WELCOME: &str = concat!(
+    r#"{"v":1,"id":"6f9619ff-8b86-4011-b42d-00c04fc964ff","from":"ed25519.00000000000000000000000000000001","#,
+    r#""to":"ed25519.00000000000000000000000000000002","ts":1795000000000,"kind":"hello","#,
+    r#""ref":"6f9619ff-8b86-4011-b42d-00c04fc964fe","payload":{}}"#
+);
 
 struct Old {
     id: AgentId,
