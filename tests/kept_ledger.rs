@@ -401,20 +401,26 @@ fn a_held_delegation_waits_for_a_busy_peer() {
 // shows: IPC-OUT-5, WF-REP-9
 #[test]
 fn a_held_delegation_comes_again_when_the_agent_itself_had_no_room() {
-    let (alice, bob) = soon();
-    let mut agent = agent_of(&bob);
-    let mut command = task(json!({}));
-    command["hold_secs"] = 600.into();
-    let mut asker = alice.client();
-    let req = asker.begin(command);
-    let work = agent.request();
-    let busy = json!({"code":"overloaded","message":"later","retryable":true});
-    assert_eq!(agent.reply(&work, "error", busy)["ok"], true);
-    let reply = asker.finish(&req);
-    assert_eq!(reply["state"], "held", "turned away for now: {reply}");
-    let again = agent.request();
-    assert_eq!(again, work);
-    assert_eq!(agent.reply(&again, "result", done())["ok"], true);
-    result_once(&alice, &work["id"], "completed");
-    assert_eq!(ledger_row(&mut bob.client(), &work["id"])["state"], "completed");
+    for restarts in [false, true] {
+        let (alice, mut bob) = soon();
+        let mut agent = agent_of(&bob);
+        let mut command = task(json!({}));
+        command["hold_secs"] = 600.into();
+        let mut asker = alice.client();
+        let req = asker.begin(command);
+        let work = agent.request();
+        let busy = json!({"code":"overloaded","message":"later","retryable":true});
+        assert_eq!(agent.reply(&work, "error", busy)["ok"], true);
+        let reply = asker.finish(&req);
+        assert_eq!(reply["state"], "held", "turned away for now: {reply}");
+        if restarts {
+            crash(&mut bob, &alice);
+            agent = agent_of(&bob);
+        }
+        let again = agent.request();
+        assert_eq!(again, work);
+        assert_eq!(agent.reply(&again, "result", done())["ok"], true);
+        result_once(&alice, &work["id"], "completed");
+        assert_eq!(ledger_row(&mut bob.client(), &work["id"])["state"], "completed");
+    }
 }

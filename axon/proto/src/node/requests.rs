@@ -402,19 +402,20 @@ impl Node {
         }
         if open.kind.kept {
             self.note([Self::no_longer_open(id)]);
-            if open.was_turned_away(ended) {
-                // Nobody had room for it. It may come again under its id, and is in nobody's inbox.
-                self.replay.forget(open.inbound.envelope.from, id);
-                self.agents.forget_closed(id);
-                self.gone(vec![open.seq]);
-            } else {
-                self.may_go(open.seq);
-            }
         } else {
             self.mailbox.release(open.seq);
         }
         if let Some((index, _)) = self.kinds.get(open.kind.name) {
             self.tell_family(now, index, FamilyInput::Ended { open: &open, ended });
+        }
+        // Only now: what is noted of it goes to the disk at once, all or nothing.
+        if open.kind.kept && open.was_turned_away(ended) {
+            // Nobody had room for it. It may come again under its id, and is in nobody's inbox.
+            self.replay.forget(open.inbound.envelope.from, id);
+            self.agents.forget_closed(id);
+            self.gone(vec![open.seq]);
+        } else if open.kind.kept {
+            self.may_go(open.seq);
         }
         if let OpenState::Held { client, .. } = open.state
             && by != Some(client)
