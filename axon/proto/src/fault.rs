@@ -1,6 +1,6 @@
 //! Fault points: places where the nth call of a run can be made to fail.
 //!
-//! Every bound on what grows is asked through [`has_room`]. With the feature `sim`, which the daemon is built
+//! Every bound on what grows is asked through `has_room`. With the feature `sim`, which the daemon is built
 //! without, such a question can be answered with no although there is room, and the simulated disk and
 //! network ask [`hit`] before they do anything. A run counts the calls of each sort, so that a fault can be
 //! put at every one of them in turn. The counts belong to the thread that runs it.

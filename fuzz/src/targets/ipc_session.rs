@@ -1,7 +1,7 @@
 //! Lines of several clients in any order, to a daemon with peers and a disk.
 //!
 //! The input is text. The first letter of a line says whose it is, `a` to `d` (`d` comes by a scoped socket),
-//! and the rest is what that client says; after `!` something else happens (see [`happens`]).
+//! and the rest is what that client says; after `!` something else happens (see `happens`).
 
 use axon_proto::sim::Rng;
 use axon_proto::sim::disk::Unsynced;
