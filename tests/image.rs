@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use support::{AXON, Daemon, skip, wait_for};
 
 const AXOND: &str = env!("CARGO_BIN_EXE_axond");
@@ -91,5 +91,5 @@ fn by_itself_it_says_what_to_run() {
         assert!(said.contains("axon daemon"), "{said}");
     }
     let out = Command::new(AXOND).arg("--image={\"root\":1}").output().unwrap();
-    assert_eq!((out.status.code(), Value::Null), (Some(2), Value::Null));
+    assert_eq!(out.status.code(), Some(2));
 }

@@ -77,7 +77,7 @@ impl Plan {
     ///
     /// The image is that of `axond`, where it lies beside this program, and else another of this program.
     pub fn start_anew(&self) -> io::Error {
-        let program = match std::env::current_exe() {
+        let program = match self.caller() {
             Ok(program) => program,
             Err(error) => return error,
         };
@@ -87,6 +87,12 @@ impl Plan {
             self.turn_into(&daemon, program.clone());
         }
         self.turn_into(&program, PathBuf::new())
+    }
+
+    /// The program that has everything: the one that this image was called by, or is. The files of both may be
+    /// others by now, and the system then names this image's own as one that is gone.
+    fn caller(&self) -> io::Result<PathBuf> {
+        if self.program.as_os_str().is_empty() { std::env::current_exe() } else { Ok(self.program.clone()) }
     }
 
     fn turn_into(&self, image: &Path, program: PathBuf) -> io::Error {
@@ -143,4 +149,22 @@ fn stop_at_eof() {
     while std::io::stdin().read(&mut byte).is_ok_and(|read| read > 0) {}
     // It cannot fail: the process is our own and the signal exists.
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_starts_again_goes_back_to_who_has_called_it() {
+        let plan = |program: &str| -> Plan {
+            let text = format!(
+                "{{\"root\":\"/r\",\"name\":null,\"port\":null,\"disable_mdns\":false,\"until_eof\":false,\"verbose\":0,\
+                 \"quiet\":false,\"json\":false,\"program\":\"{program}\"}}"
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        assert_eq!(plan("/bin/axon").caller().unwrap(), Path::new("/bin/axon"));
+        assert_eq!(plan("").caller().unwrap(), std::env::current_exe().unwrap());
+    }
 }

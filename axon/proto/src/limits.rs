@@ -270,6 +270,8 @@ pub const TOPIC_CACHE_BYTES_MAX: usize = 1_048_576;
 pub const TOPIC_CACHE_MS: u64 = 60_000;
 /// How long announcements wait to go together.
 pub const TOPIC_ANNOUNCE_MS: u64 = 50;
+/// Announcements that wait for one neighbour.
+pub const TOPIC_NEWS_MAX: usize = 4_096;
 /// How long a batch that was announced may take before it is asked for.
 pub const TOPIC_WANT_MS: u64 = 300;
 /// How long the first that was asked may take before the next is.

@@ -146,7 +146,7 @@ pub struct World {
     known: Vec<KnownPeer>,
     seen: Vec<Seen>,
     now: u64,
-    /// The disk does nothing for now.
+    /// The disk is stalled: what it is given waits.
     stalled: bool,
     /// Files cannot be written.
     files_fail: bool,

@@ -232,7 +232,12 @@ impl Net {
     }
 
     fn apart(&self, a: usize, b: usize) -> bool {
-        self.cut && (a < self.options.nodes / 2) != (b < self.options.nodes / 2)
+        self.cut && self.across(a, b)
+    }
+
+    /// Whether they are in different halves.
+    fn across(&self, a: usize, b: usize) -> bool {
+        (a < self.options.nodes / 2) != (b < self.options.nodes / 2)
     }
 
     fn send(&mut self, from: usize, to: usize, gossip: Gossip) {
@@ -304,16 +309,15 @@ impl Net {
     }
 
     fn cut(&mut self, cut: bool) {
-        self.cut = true;
+        self.cut = cut;
         for node in 0..self.options.nodes {
             for peer in self.links.get(node).cloned().unwrap_or_default() {
-                if self.apart(node, peer) {
+                if self.across(node, peer) {
                     let (gone, back) = (What::Gone { node, peer }, What::Back { node, peer });
                     if cut { self.at(SILENCE_MS, gone) } else { self.at(100, back) }
                 }
             }
         }
-        self.cut = cut;
     }
 
     /// Who lives and is connected to one that lives.

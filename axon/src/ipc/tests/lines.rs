@@ -177,7 +177,7 @@ async fn five_hundred_halves_of_lines_keep_nobody_out() {
         halves
     };
     let good = async {
-        let mut worst = Duration::ZERO;
+        let mut turns = Vec::new();
         for n in 0..100 {
             let since = Instant::now();
             // One that has been there, and one that comes now.
@@ -186,10 +186,11 @@ async fn five_hundred_halves_of_lines_keep_nobody_out() {
             say(&mut old, &format!("old {n}\n")).await;
             assert_eq!(read_line(&mut new).await, format!("heard new {n}"));
             assert_eq!(read_line(&mut old).await, format!("heard old {n}"));
-            worst = worst.max(since.elapsed());
+            turns.push(since.elapsed());
             sleep(Duration::from_millis(10)).await;
         }
-        worst
+        turns.sort();
+        turns
     };
     let node = async {
         loop {
@@ -201,12 +202,12 @@ async fn five_hundred_halves_of_lines_keep_nobody_out() {
         }
     };
     let both = async { tokio::join!(storm, good) };
-    let (halves, worst) = tokio::select! {
+    let (halves, turns) = tokio::select! {
         () = node => panic!("the node has ended"),
         done = timeout(3 * PATIENCE, both) => done.unwrap(),
     };
-    // None of them waited for the time of the halves to be up.
-    assert!(worst < Duration::from_secs(5), "{worst:?}");
+    // None of them waited for the time of the halves to be up, and hardly any at all.
+    assert!(turns[99] < Duration::from_secs(5) && turns[89] < Duration::from_secs(1), "{turns:?}");
     let silent = shell.ipc.count(|client| client.outbox.is_silent().is_some());
     assert!(silent <= MAX - PLACES_KEPT, "{silent}");
 

@@ -18,7 +18,7 @@ use super::held::{Cache, Cached, Known, Seen};
 use super::name::{Filter, Topic};
 use crate::id::AgentId;
 use crate::limits::{
-    TOPIC_ANNOUNCE_MS, TOPIC_ANNOUNCERS_MAX, TOPIC_CLOSER_HOPS, TOPIC_MISSING_PER_PEER_MAX,
+    TOPIC_ANNOUNCE_MS, TOPIC_ANNOUNCERS_MAX, TOPIC_CLOSER_HOPS, TOPIC_MISSING_PER_PEER_MAX, TOPIC_NEWS_MAX,
     TOPIC_SUM_AGAIN_MS, TOPIC_SUM_MS, TOPIC_SUMS, TOPIC_TREES_MAX, TOPIC_WANT_AGAIN_MS, TOPIC_WANT_MS,
 };
 
@@ -103,6 +103,15 @@ struct Neighbour {
     missing: usize,
 }
 
+impl Neighbour {
+    /// Has a batch announced to it. What is too much comes with a later sum.
+    fn announce(&mut self, have: Have) {
+        if self.news.len() < TOPIC_NEWS_MAX {
+            self.news.push(have);
+        }
+    }
+}
+
 /// A batch of which is only known that there is one.
 #[derive(Debug)]
 struct Missing {
@@ -135,7 +144,7 @@ pub struct Mesh {
     seen: Seen,
     cache: Cache,
     missing: BTreeMap<BatchId, Missing>,
-    /// When `missing` is looked at next.
+    /// When neighbours hear their news.
     announce_at_ms: Option<u64>,
     sums: BTreeMap<Topic, SumDue>,
 }
@@ -151,7 +160,7 @@ impl Mesh {
         for topic in self.cache.topics() {
             if new(&topic) && neighbour.filters.iter().any(|filter| filter.matches(&topic)) {
                 let others = self.cache.of(&topic).filter(|cached| cached.via != Some(peer));
-                neighbour.news.extend(others.map(|cached| have(&cached.batch, cached.hops + 1)));
+                others.for_each(|cached| neighbour.announce(have(&cached.batch, cached.hops)));
                 self.announce_at_ms.get_or_insert(mono_ms + TOPIC_ANNOUNCE_MS);
             }
         }
@@ -213,7 +222,8 @@ impl Mesh {
             self.share_back(missing.first);
             let closest = missing.announcers.into_iter().min_by_key(|(_, hops)| *hops);
             // A neighbour that is much closer to where it came from is the better giver.
-            if let Some((closer, _)) = closest.filter(|(_, at)| at + TOPIC_CLOSER_HOPS <= hops) {
+            if let Some((closer, _)) = closest.filter(|(_, at)| at.saturating_add(TOPIC_CLOSER_HOPS) <= hops)
+            {
                 self.make_eager(&tree(&batch), closer);
                 out.to(closer).graft.push(tree(&batch));
                 self.make_lazy(&tree(&batch), from);
@@ -247,7 +257,7 @@ impl Mesh {
                 // Who asks for what it has not subscribed gets nothing.
                 if self.neighbours(&cached.batch.topic).contains(&from) {
                     self.make_eager(&tree(&cached.batch), from);
-                    out.to(from).batches.push((cached.batch, cached.hops + 1));
+                    out.to(from).batches.push((cached.batch, further(cached.hops)));
                 }
             }
         }
@@ -259,7 +269,7 @@ impl Mesh {
             }
             let those = self.cache.of(&sum.topic).filter(|cached| within(cached, from_ms, to_ms));
             let those = those.take(TOPIC_MISSING_PER_PEER_MAX);
-            out.to(from).have.extend(those.map(|cached| have(&cached.batch, cached.hops + 1)));
+            out.to(from).have.extend(those.map(|cached| have(&cached.batch, cached.hops)));
             // The other's come in return, once.
             if !sum.answer {
                 out.to(from).sums.push(Sum { marks, answer: true, ..sum.clone() });
@@ -338,9 +348,9 @@ impl Mesh {
                 continue;
             }
             if !lazy.contains(&peer) {
-                out.to(peer).batches.push((batch.clone(), hops + 1));
+                out.to(peer).batches.push((batch.clone(), further(hops)));
             } else if let Some(neighbour) = self.neighbours.get_mut(&peer) {
-                neighbour.news.push(have(batch, hops + 1));
+                neighbour.announce(have(batch, hops));
                 self.announce_at_ms.get_or_insert(mono_ms + TOPIC_ANNOUNCE_MS);
             }
         }
@@ -415,18 +425,17 @@ impl Mesh {
     }
 
     fn say_sum(&mut self, topic: &Topic, mono_ms: u64, out: &mut Outgoing) {
-        if let Some(due) = self.sums.remove(topic)
-            && due.left > 1
-        {
-            let at_ms = mono_ms + TOPIC_SUM_AGAIN_MS;
-            self.sums.insert(topic.clone(), SumDue { at_ms, by_ms: at_ms, left: due.left - 1 });
-        }
+        let due = self.sums.remove(topic);
         // What has only just come is on its way to others too.
         let fresh = |cached: &&Cached| cached.at_ms + TOPIC_SUM_MS > mono_ms;
         let of = |cached: &Cached| cached.batch.ts_ms;
         let times = || self.cache.of(topic).map(of);
         let before_ms = self.cache.of(topic).filter(fresh).map(of).min().map(|ms| ms.saturating_sub(1));
         let Some((from_ms, last_ms)) = times().min().zip(times().max()) else { return };
+        if let Some(due) = due.filter(|due| due.left > 1) {
+            let at_ms = mono_ms + TOPIC_SUM_AGAIN_MS;
+            self.sums.insert(topic.clone(), SumDue { at_ms, by_ms: at_ms, left: due.left - 1 });
+        }
         let to_ms = before_ms.unwrap_or(last_ms);
         if to_ms < from_ms {
             return;
@@ -456,8 +465,14 @@ fn tree(batch: &Batch) -> Tree {
     Tree { topic: batch.topic.clone(), from: batch.from }
 }
 
+/// What can be had of us that came so many hops.
 fn have(batch: &Batch, hops: u16) -> Have {
-    Have { id: batch.id(), topic: batch.topic.clone(), hops }
+    Have { id: batch.id(), topic: batch.topic.clone(), hops: further(hops) }
+}
+
+/// One hop more. How many there were is what a neighbour has said.
+fn further(hops: u16) -> u16 {
+    hops.saturating_add(1)
 }
 
 fn within(cached: &Cached, from_ms: u64, to_ms: u64) -> bool {
@@ -583,7 +598,7 @@ mod tests {
         let far = batch(9, "t.x", 1);
         mesh.make_lazy(&tree(&far), B);
         mesh.hear(B, &news(&[&far]), |_| true, 0);
-        let outs = mesh.take(A, far.clone(), 1 + TOPIC_CLOSER_HOPS, 0);
+        let outs = mesh.take(A, far.clone(), 2 + TOPIC_CLOSER_HOPS, 0);
         assert_eq!((said(&outs, B).graft, said(&outs, A).prune), (vec![tree(&far)], vec![tree(&far)]));
         assert!(said(&outs, B).want.is_empty(), "it is here already");
         // The other end does as it is told.
@@ -592,6 +607,26 @@ mod tests {
         let graft = Gossip { graft: vec![tree(&far)], ..Gossip::default() };
         other.hear(C, &graft, |_| true, 0);
         assert_eq!(said(&other.take(A, batch(9, "t.x", 2), 1, 0), C).batches.len(), 1);
+    }
+
+    #[test]
+    fn hops_that_a_neighbour_makes_up_break_nothing() {
+        let mut mesh = mesh(&[A, B]);
+        let made_up = Have { hops: u16::MAX, ..have(&batch(9, "t.x", 1), 0) };
+        mesh.hear(B, &Gossip { have: vec![made_up], ..Gossip::default() }, |_| true, 0);
+        let outs = mesh.take(A, batch(9, "t.x", 1), u16::MAX, 0);
+        assert_eq!(said(&outs, B).batches.first().map(|(_, hops)| *hops), Some(u16::MAX));
+    }
+
+    #[test]
+    fn a_neighbour_that_wants_now_this_and_now_that_hears_no_more_than_may_wait() {
+        let mut mesh = mesh(&[A]);
+        (0..100).for_each(|seq| drop(mesh.take(A, batch(9, "t.x", seq), 1, 0)));
+        for _ in 0..TOPIC_NEWS_MAX {
+            mesh.wants(B, vec![Filter::parse("u.*").unwrap()], 0);
+            mesh.wants(B, vec![Filter::parse("t.>").unwrap()], 0);
+        }
+        assert_eq!(said(&mesh.due(TOPIC_ANNOUNCE_MS), B).have.len(), TOPIC_NEWS_MAX);
     }
 
     #[test]
