@@ -91,7 +91,8 @@ impl Plan {
 
     /// The program that has everything: the one that this image was called by, or is.
     ///
-    /// The files of both may be others by now, and the system then names this image's own as one that is gone.
+    /// The files of both may be others by now, and the system then names this image's own as one that is
+    /// gone.
     fn caller(&self) -> io::Result<PathBuf> {
         if self.program.as_os_str().is_empty() { std::env::current_exe() } else { Ok(self.program.clone()) }
     }
