@@ -290,3 +290,5 @@ pub const TOPIC_SUM_MS: u64 = 2_000;
 pub const TOPIC_SUM_AGAIN_MS: u64 = 10_000;
 /// How often they compare after a burst.
 pub const TOPIC_SUMS: u8 = 4;
+/// Messages that a family made and that wait to be shown behind others that are being stored.
+pub const NOTES_WAITING_MAX: usize = 8_192;

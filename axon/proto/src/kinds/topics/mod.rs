@@ -6,4 +6,5 @@
 pub mod batch;
 pub mod held;
 pub mod name;
+pub mod rules;
 pub mod tree;
