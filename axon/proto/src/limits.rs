@@ -237,6 +237,8 @@ pub const SOCKETS_MAX: usize = 32;
 pub const SCOPE_UNACKED_MAX: usize = 10_000;
 /// Names in one list of a scope or of a policy.
 pub const RULE_NAMES_MAX: usize = 64;
+/// `[[topics.rules]]`.
+pub const TOPIC_RULES_MAX: usize = 64;
 /// Rows of the audit log that are counted together by what they say.
 pub const AUDIT_KEYS_MAX: usize = 512;
 /// How long repeats are counted in one row of the audit log.
