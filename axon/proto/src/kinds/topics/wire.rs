@@ -394,7 +394,11 @@ mod field {
 
     macro_rules! named {
         ($($name:ident)*) => {$(
-            pub(super) fn $name<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+            pub(super) fn $name<'de, D, T>(from: D) -> Result<T, D::Error>
+            where
+                D: Deserializer<'de>,
+                T: Deserialize<'de>,
+            {
                 T::deserialize(from).map_err(|error| super::named(stringify!($name), &error))
             }
         )*};
