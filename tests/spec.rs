@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use axon_proto::kinds::core::payload;
+use axon_proto::kinds::topics::wire as topics;
 use axon_proto::pairing::payload as pairing;
 use axon_proto::{ipc, wire};
 use jsonschema::{Registry, Validator};
@@ -108,6 +109,10 @@ fn typed(kind: &str, text: &str) -> Result<(), String> {
         "knock" => pairing::check_knock(text),
         "admission" => pairing::check_admission(text),
         "rekey" => pairing::check_rekey(text),
+        "topic.join" => topics::check_join(text),
+        "topic.leave" => topics::check_leave(text),
+        "topic.gossip" => topics::check_gossip(text),
+        "topic.message" => topics::check_message(text),
         // Read by the session, or without fields.
         "hello" | "ping" | "discover" => Ok(()),
         other => Err(format!("no typed payload for {other}")),

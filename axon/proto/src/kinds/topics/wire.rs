@@ -1,9 +1,11 @@
 //! What neighbours say to one another, as JSON: the payloads of `topic.join`, `topic.leave` and
-//! `topic.gossip`.
+//! `topic.gossip`; and of `topic.message`, which is for clients.
 //!
 //! Source: `spec/kinds/topics.md`. Reading has two steps. [`GossipText::parse`] looks at everything but the
 //! batches, which it steps over; it is what the kind's check does. [`GossipText::read`] then reads each
 //! batch, once, and leaves out one that is wrong, so that it does not spoil the others.
+
+mod pack;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,22 +19,16 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+pub use self::pack::pack;
 use super::batch::{Batch, BatchId};
 use super::name::{Filter, Topic};
 use super::tree::{Given, Gossip, Have, Sum, Tree};
 use crate::id::AgentId;
 use crate::limits::{
-    JSON_NUMBER_MAX, MESSAGE_BYTES_MAX, TOPIC_FILTERS_BYTES_MAX, TOPIC_FILTERS_MAX, TOPIC_GOSSIP_BATCHES_MAX,
+    JSON_NUMBER_MAX, TOPIC_FILTERS_BYTES_MAX, TOPIC_FILTERS_MAX, TOPIC_GOSSIP_BATCHES_MAX,
     TOPIC_GOSSIP_SEQS_MAX, TOPIC_GOSSIP_SUMS_MAX,
 };
 use crate::wire::{from_object, plain, push_number, raw_json};
-
-/// A payload: what a message may have, but for its envelope.
-const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 512;
-/// All that a batch has around what is signed, at most.
-const AROUND_BATCH_BYTES: usize = 160;
-/// Numbers that are written as one item: it leaves room for others.
-const ITEM_SEQS_MAX: usize = 512;
 
 /// `topic.join`: all that its sender wants of a neighbour from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -152,6 +148,86 @@ pub fn check_gossip(payload: &str) -> Result<(), String> {
     GossipText::parse(payload).map(drop)
 }
 
+/// `topic.message`: what a daemon shows its own clients, in an envelope that it makes.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// On which topic it was published.
+    pub topic: Topic,
+    /// Its number among those of its publisher.
+    pub seq: u64,
+    /// The neighbour that gave it; none: an agent of this daemon published it.
+    pub via: Option<AgentId>,
+    /// How many hops it came.
+    pub hops: u16,
+    /// Whether its publisher is no peer of this agent.
+    pub stranger: bool,
+    /// Whether it came from what was kept, and not as it was published.
+    pub history: bool,
+    /// What was published: a JSON object, as it came.
+    pub message: Box<RawValue>,
+}
+
+impl Shown {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What is wrong with it; the sentence names the field.
+    pub fn parse(payload: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Fields<'a> {
+            #[serde(deserialize_with = "field::topic")]
+            topic: Topic,
+            #[serde(deserialize_with = "field::seq")]
+            seq: Number,
+            #[serde(default, deserialize_with = "field::via")]
+            via: Option<AgentId>,
+            #[serde(deserialize_with = "field::hops")]
+            hops: u16,
+            #[serde(default, deserialize_with = "field::stranger")]
+            stranger: Option<bool>,
+            #[serde(default, deserialize_with = "field::history")]
+            history: Option<bool>,
+            #[serde(borrow)]
+            message: &'a RawValue,
+        }
+        let fields: Fields<'_> = from_object(payload).map_err(|error| plain(&error))?;
+        let Fields { topic, seq: Number(seq), via, hops, stranger, history, message } = fields;
+        if !message.get().starts_with('{') {
+            return Err("`message` must be an object".to_owned());
+        }
+        let (stranger, history) = (stranger.unwrap_or_default(), history.unwrap_or_default());
+        Ok(Self { topic, seq, via, hops, stranger, history, message: message.to_owned() })
+    }
+
+    /// As a payload; what is false or none is left out.
+    pub fn payload(&self) -> Box<RawValue> {
+        let Self { topic, seq, via, hops, stranger, history, message } = self;
+        let mut text = String::with_capacity(message.get().len() + topic.as_str().len() + 160);
+        text.push('{');
+        push_topic(&mut text, topic);
+        text.push_str(",\"seq\":");
+        push_number(&mut text, (*seq).min(JSON_NUMBER_MAX));
+        if let Some(via) = via {
+            text.push_str(",\"via\":\"");
+            via.with_text(|via| text.push_str(via));
+            text.push('"');
+        }
+        text.push_str(",\"hops\":");
+        push_number(&mut text, (*hops).into());
+        text.push_str(if *stranger { ",\"stranger\":true" } else { "" });
+        text.push_str(if *history { ",\"history\":true" } else { "" });
+        text.push_str(",\"message\":");
+        text.push_str(message.get());
+        text.push('}');
+        raw_json(text)
+    }
+}
+
+/// Checks the payload of `topic.message`.
+pub fn check_message(payload: &str) -> Result<(), String> {
+    Shown::parse(payload).map(drop)
+}
+
 /// A `topic.gossip` of which the batches are not read yet.
 #[derive(Debug, Deserialize)]
 pub struct GossipText<'a> {
@@ -221,7 +297,7 @@ impl<'a> GossipText<'a> {
     pub fn read(self) -> Read {
         let mut read = Read::default();
         for item in self.batches.into_iter().flatten() {
-            match read_batch(item) {
+            match Given::parse(item.get()) {
                 Ok(given) => read.gossip.batches.push(given),
                 Err(why) => {
                     read.malformed += 1;
@@ -259,23 +335,30 @@ impl Gossip {
     }
 }
 
-fn read_batch(item: &RawValue) -> Result<Given, String> {
-    #[derive(Deserialize)]
-    struct Fields<'a> {
-        #[serde(borrow)]
-        signed: &'a RawValue,
-        #[serde(borrow)]
-        sig: Cow<'a, str>,
-        hops: u16,
-        #[serde(deserialize_with = "field::age_ms")]
-        age_ms: Number,
+impl Given {
+    /// Reads a batch as it stands in a gossip. Its signature is not looked at.
+    ///
+    /// # Errors
+    /// What is wrong with it; the sentence names the field.
+    pub fn parse(item: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Fields<'a> {
+            #[serde(borrow)]
+            signed: &'a RawValue,
+            #[serde(borrow)]
+            sig: Cow<'a, str>,
+            #[serde(deserialize_with = "field::hops")]
+            hops: u16,
+            #[serde(deserialize_with = "field::age_ms")]
+            age_ms: Number,
+        }
+        let fields: Fields<'_> = from_object(item).map_err(|error| plain(&error))?;
+        let sig = Some(&*fields.sig).filter(|sig| sig.len() == 88).and_then(|sig| STANDARD.decode(sig).ok());
+        let sig = sig.and_then(|sig| sig.try_into().ok());
+        let sig = sig.ok_or("`sig` must be the base64 text of 64 bytes, with padding")?;
+        let batch = Arc::new(Batch::read(fields.signed.to_owned(), sig)?);
+        Ok(Self { batch, hops: fields.hops, age_ms: fields.age_ms.0 })
     }
-    let fields: Fields<'_> = from_object(item.get()).map_err(|error| plain(&error))?;
-    let sig = Some(&*fields.sig).filter(|sig| sig.len() == 88).and_then(|sig| STANDARD.decode(sig).ok());
-    let sig = sig.and_then(|sig| sig.try_into().ok());
-    let sig = sig.ok_or("`sig` must be the base64 text of 64 bytes, with padding")?;
-    let batch = Arc::new(Batch::read(fields.signed.to_owned(), sig)?);
-    Ok(Given { batch, hops: fields.hops, age_ms: fields.age_ms.0 })
 }
 
 // --- items ---
@@ -404,7 +487,7 @@ mod field {
         )*};
     }
     named!(n filters keeps batches have want graft prune sums topic from seqs kept from_ms to_ms count marks);
-    named!(answer age_ms);
+    named!(answer age_ms seq via hops stranger history);
 }
 
 /// The error of a field. The place of what was wrong means nothing to the sender of one line.
@@ -412,158 +495,6 @@ fn named<E: serde::de::Error>(name: &str, error: &E) -> E {
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(&*text, |(sentence, _)| sentence);
     E::custom(format!("`{name}`: {text}"))
-}
-
-// --- writing ---
-
-/// What one neighbour says to another as payloads, each of which fits a message.
-pub fn pack(gossip: &Gossip) -> Vec<Box<RawValue>> {
-    let mut packer = Packer::default();
-    packer.trees("prune", &gossip.prune);
-    packer.trees("graft", &gossip.graft);
-    packer.wants(&gossip.want);
-    packer.haves(&gossip.have);
-    for sum in &gossip.sums {
-        packer.sum(sum);
-    }
-    for given in &gossip.batches {
-        packer.batch(given);
-    }
-    packer.end()
-}
-
-/// Payloads that are being written, one after another.
-#[derive(Default)]
-struct Packer {
-    done: Vec<Box<RawValue>>,
-    text: String,
-    /// The list that is open in the text.
-    list: &'static str,
-    /// How much of it is in the text.
-    count: usize,
-}
-
-impl Packer {
-    /// Makes room for an item of a list, of which a payload may have `count_max` in all.
-    fn item(&mut self, list: &'static str, bytes: usize, count: usize, count_max: usize) -> &mut String {
-        // A comma, the list's name in quotes with its colon and bracket, and what ends it and the payload.
-        let around = list.len() + 8;
-        let is_full = self.list == list && self.count + count > count_max;
-        if !self.text.is_empty() && (is_full || self.text.len() + around + bytes > PAYLOAD_BYTES_MAX) {
-            self.finish();
-        }
-        if self.list == list {
-            self.text.push(',');
-        } else {
-            self.text.push_str(match self.list {
-                "" => "{\"",
-                _ => "],\"",
-            });
-            self.text.push_str(list);
-            self.text.push_str("\":[");
-            (self.list, self.count) = (list, 0);
-        }
-        self.count += count;
-        &mut self.text
-    }
-
-    fn finish(&mut self) {
-        self.text.push_str("]}");
-        self.done.push(raw_json(std::mem::take(&mut self.text)));
-        (self.list, self.count) = ("", 0);
-    }
-
-    fn end(mut self) -> Vec<Box<RawValue>> {
-        if !self.text.is_empty() {
-            self.finish();
-        }
-        self.done
-    }
-
-    fn trees(&mut self, list: &'static str, trees: &[Tree]) {
-        for tree in trees {
-            let mut item = String::from("{");
-            push_topic(&mut item, &tree.topic);
-            item.push(',');
-            push_from(&mut item, tree.from);
-            item.push('}');
-            self.item(list, item.len(), 1, usize::MAX).push_str(&item);
-        }
-    }
-
-    fn wants(&mut self, want: &[BatchId]) {
-        let mut want = want.to_vec();
-        want.sort_unstable();
-        for those in want.chunk_by(|a, b| a.from == b.from).flat_map(|those| those.chunks(ITEM_SEQS_MAX)) {
-            let Some(first) = those.first() else { continue };
-            let mut item = String::from("{");
-            push_from(&mut item, first.from);
-            item.push_str(",\"seqs\":");
-            for (n, id) in those.iter().enumerate() {
-                item.push(if n == 0 { '[' } else { ',' });
-                push_number(&mut item, id.seq);
-            }
-            item.push_str("]}");
-            self.item("want", item.len(), those.len(), TOPIC_GOSSIP_SEQS_MAX).push_str(&item);
-        }
-    }
-
-    fn haves(&mut self, have: &[Have]) {
-        fn tree(have: &Have) -> (&Topic, AgentId, bool) {
-            (&have.topic, have.id.from, have.kept)
-        }
-        let mut have: Vec<&Have> = have.iter().collect();
-        have.sort_by(|a, b| tree(a).cmp(&tree(b)));
-        for those in have.chunk_by(|a, b| tree(a) == tree(b)).flat_map(|those| those.chunks(ITEM_SEQS_MAX)) {
-            let Some(first) = those.first() else { continue };
-            let mut item = String::from("{");
-            push_topic(&mut item, &first.topic);
-            item.push(',');
-            push_from(&mut item, first.id.from);
-            item.push_str(",\"seqs\":");
-            for (n, have) in those.iter().enumerate() {
-                item.push_str(if n == 0 { "[[" } else { ",[" });
-                push_number(&mut item, have.id.seq);
-                item.push(',');
-                push_number(&mut item, have.hops.into());
-                item.push(']');
-            }
-            item.push_str(if first.kept { "],\"kept\":true}" } else { "]}" });
-            self.item("have", item.len(), those.len(), TOPIC_GOSSIP_SEQS_MAX).push_str(&item);
-        }
-    }
-
-    fn sum(&mut self, sum: &Sum) {
-        let mut item = String::from("{");
-        push_topic(&mut item, &sum.topic);
-        for (name, number) in
-            [(",\"from_ms\":", sum.from_ms), (",\"to_ms\":", sum.to_ms), (",\"count\":", sum.count)]
-        {
-            item.push_str(name);
-            push_number(&mut item, number.min(JSON_NUMBER_MAX));
-        }
-        item.push_str(&format!(",\"marks\":\"{:016x}\"", sum.marks));
-        item.push_str(if sum.answer { ",\"answer\":true" } else { "" });
-        item.push_str(if sum.kept { ",\"kept\":true}" } else { "}" });
-        self.item("sums", item.len(), 1, TOPIC_GOSSIP_SUMS_MAX).push_str(&item);
-    }
-
-    fn batch(&mut self, given: &Given) {
-        let Given { batch, hops, age_ms } = given;
-        let signed = batch.signed.get();
-        let bytes = signed.len() + AROUND_BATCH_BYTES;
-        let text = self.item("batches", bytes, 1, TOPIC_GOSSIP_BATCHES_MAX);
-        text.reserve(bytes + 2);
-        text.push_str("{\"signed\":");
-        text.push_str(signed);
-        text.push_str(",\"sig\":\"");
-        STANDARD.encode_string(batch.sig, text);
-        text.push_str("\",\"hops\":");
-        push_number(text, (*hops).into());
-        text.push_str(",\"age_ms\":");
-        push_number(text, (*age_ms).min(JSON_NUMBER_MAX));
-        text.push('}');
-    }
 }
 
 fn push_topic(text: &mut String, topic: &Topic) {

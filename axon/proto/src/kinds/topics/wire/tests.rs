@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use super::pack::PAYLOAD_BYTES_MAX;
 use super::*;
 use crate::id::{MsgId, PublicKey};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
@@ -136,6 +137,7 @@ proptest! {
     }
 }
 
+// shows: TOP-GOS-2
 #[test]
 fn what_is_too_much_for_one_message_goes_in_several() {
     let batches: Vec<Given> =
@@ -204,6 +206,7 @@ fn what_is_written_is_what_the_specification_shows() {
     assert_eq!(pack(&gossip).iter().map(|payload| payload.get()).collect::<Vec<_>>(), [expected]);
 }
 
+// shows: TOP-JOIN-4
 #[test]
 fn a_join_or_leave_that_is_wrong_says_which_field() {
     let many = format!("[{}]", vec!["\"a\""; TOPIC_FILTERS_MAX + 1].join(","));
@@ -235,6 +238,7 @@ fn a_join_or_leave_that_is_wrong_says_which_field() {
     assert!(check_leave("[3]").is_err());
 }
 
+// shows: TOP-GOS-1
 #[test]
 fn a_gossip_that_is_wrong_says_which_field() {
     let from = AgentId([1; 16]).to_string();
@@ -275,6 +279,7 @@ fn a_gossip_that_is_wrong_says_which_field() {
     assert_eq!(read.gossip.sums[0].marks, 0x00ff_00ff_00ff_00ff);
 }
 
+// shows: TOP-GOS-1, TOP-BATCH-3
 #[test]
 fn a_batch_that_cannot_be_read_does_not_spoil_the_others() {
     let good = |seq: u64| {
@@ -305,5 +310,34 @@ fn a_batch_that_cannot_be_read_does_not_spoil_the_others() {
         assert_eq!((seqs, read.malformed), (vec![8, 9], 2), "{wrong}");
         let reason = read.why.unwrap();
         assert!(reason.contains(why) && !reason.contains("at line"), "{wrong}: {reason}");
+    }
+}
+
+#[test]
+fn a_message_that_is_shown_is_as_the_page_says() {
+    let id = KEY.agent_id();
+    let good = format!(
+        r#"{{"topic":"t.x","seq":1,"via":"{id}","hops":2,"stranger":true,"history":false,"message":{{}}}}"#
+    );
+    let shown = Shown::parse(&good).unwrap();
+    assert_eq!(shown.payload().get(), good.replace(",\"history\":false", ""));
+    let least = r#"{"topic":"t","seq":0,"hops":0,"message":{"a": [1]}}"#;
+    assert_eq!(Shown::parse(least).unwrap().payload().get(), least);
+    assert_eq!(check_message(&least.replacen("0,", "0,\"via\":null,\"x\":[],", 1)), Ok(()));
+    let old = Shown { stranger: false, history: true, ..shown };
+    assert!(Shown::parse(old.payload().get()).unwrap().history);
+    for (from, to, why) in [
+        ("\"t.x\"", "\"t.*\"", "`topic`: \"t.*\" is a filter"),
+        ("\"seq\":1,", "", "missing field `seq`"),
+        ("\"seq\":1", "\"seq\":9007199254740992", "`seq`: "),
+        ("\"hops\":2", "\"hops\":65536", "`hops`: "),
+        (id.to_string().as_str(), "me", "`via`: an agent id is"),
+        ("true", "1", "`stranger`: "),
+        ("false", "{}", "`history`: "),
+        ("\"message\":{}", "\"message\":[]", "`message` must be an object"),
+    ] {
+        let wrong = good.replace(from, to);
+        let error = Shown::parse(&wrong).unwrap_err();
+        assert!(error.contains(why), "{wrong}: {error}");
     }
 }
