@@ -112,9 +112,10 @@ fn typed(kind: &str, text: &str) -> Result<(), String> {
         "topic.join" => topics::check_join(text),
         "topic.leave" => topics::check_leave(text),
         "topic.gossip" => topics::check_gossip(text),
-        "topic.message" => topics::check_message(text),
         // Read by the session, or without fields.
         "hello" | "ping" | "discover" => Ok(()),
+        // Made by daemons for their own clients, and read by none.
+        "topic.message" => Ok(()),
         other => Err(format!("no typed payload for {other}")),
     }
 }
@@ -213,7 +214,7 @@ fn schemas_refuse_what_lacks_a_required_field() {
                 );
                 // The code refuses it as well.
                 if schemas.all["envelope"]["allOf"].to_string().contains(&format!("\"{name}.json\""))
-                    && name != "hello"
+                    && !["hello", "topic.message"].contains(&name.as_str())
                 {
                     assert!(typed(name, &value.to_string()).is_err(), "{name} without {field}");
                 }

@@ -1,5 +1,5 @@
 //! What neighbours say to one another, as JSON: the payloads of `topic.join`, `topic.leave` and
-//! `topic.gossip`; and of `topic.message`, which is for clients.
+//! `topic.gossip`.
 //!
 //! Source: `spec/kinds/topics.md`. Reading has two steps. [`GossipText::parse`] looks at everything but the
 //! batches, which it steps over; it is what the kind's check does. [`GossipText::read`] then reads each
@@ -146,86 +146,6 @@ pub fn check_leave(payload: &str) -> Result<(), String> {
 /// looked at here.
 pub fn check_gossip(payload: &str) -> Result<(), String> {
     GossipText::parse(payload).map(drop)
-}
-
-/// `topic.message`: what a daemon shows its own clients, in an envelope that it makes.
-#[derive(Debug, Clone)]
-pub struct Shown {
-    /// On which topic it was published.
-    pub topic: Topic,
-    /// Its number among those of its publisher.
-    pub seq: u64,
-    /// The neighbour that gave it; none: an agent of this daemon published it.
-    pub via: Option<AgentId>,
-    /// How many hops it came.
-    pub hops: u16,
-    /// Whether its publisher is no peer of this agent.
-    pub stranger: bool,
-    /// Whether it came from what was kept, and not as it was published.
-    pub history: bool,
-    /// What was published: a JSON object, as it came.
-    pub message: Box<RawValue>,
-}
-
-impl Shown {
-    /// Reads one.
-    ///
-    /// # Errors
-    /// What is wrong with it; the sentence names the field.
-    pub fn parse(payload: &str) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Fields<'a> {
-            #[serde(deserialize_with = "field::topic")]
-            topic: Topic,
-            #[serde(deserialize_with = "field::seq")]
-            seq: Number,
-            #[serde(default, deserialize_with = "field::via")]
-            via: Option<AgentId>,
-            #[serde(deserialize_with = "field::hops")]
-            hops: u16,
-            #[serde(default, deserialize_with = "field::stranger")]
-            stranger: Option<bool>,
-            #[serde(default, deserialize_with = "field::history")]
-            history: Option<bool>,
-            #[serde(borrow)]
-            message: &'a RawValue,
-        }
-        let fields: Fields<'_> = from_object(payload).map_err(|error| plain(&error))?;
-        let Fields { topic, seq: Number(seq), via, hops, stranger, history, message } = fields;
-        if !message.get().starts_with('{') {
-            return Err("`message` must be an object".to_owned());
-        }
-        let (stranger, history) = (stranger.unwrap_or_default(), history.unwrap_or_default());
-        Ok(Self { topic, seq, via, hops, stranger, history, message: message.to_owned() })
-    }
-
-    /// As a payload; what is false or none is left out.
-    pub fn payload(&self) -> Box<RawValue> {
-        let Self { topic, seq, via, hops, stranger, history, message } = self;
-        let mut text = String::with_capacity(message.get().len() + topic.as_str().len() + 160);
-        text.push('{');
-        push_topic(&mut text, topic);
-        text.push_str(",\"seq\":");
-        push_number(&mut text, (*seq).min(JSON_NUMBER_MAX));
-        if let Some(via) = via {
-            text.push_str(",\"via\":\"");
-            via.with_text(|via| text.push_str(via));
-            text.push('"');
-        }
-        text.push_str(",\"hops\":");
-        push_number(&mut text, (*hops).into());
-        text.push_str(if *stranger { ",\"stranger\":true" } else { "" });
-        text.push_str(if *history { ",\"history\":true" } else { "" });
-        text.push_str(",\"message\":");
-        text.push_str(message.get());
-        text.push('}');
-        raw_json(text)
-    }
-}
-
-/// Checks the payload of `topic.message`.
-pub fn check_message(payload: &str) -> Result<(), String> {
-    Shown::parse(payload).map(drop)
 }
 
 /// A `topic.gossip` of which the batches are not read yet.
@@ -487,7 +407,7 @@ mod field {
         )*};
     }
     named!(n filters keeps batches have want graft prune sums topic from seqs kept from_ms to_ms count marks);
-    named!(answer age_ms seq via hops stranger history);
+    named!(answer hops age_ms);
 }
 
 /// The error of a field. The place of what was wrong means nothing to the sender of one line.
