@@ -554,6 +554,56 @@ class Sync(Case):
             self.assertLessEqual(here, names(quick) | {"consumer", "read", "path"}, name)
 
 
+# An agent that gets Ctrl-C while its first thread sleeps: the signal is delivered to another thread.
+INTERRUPTED = """
+import signal, sys, threading, time
+import {module} as client
+
+ended = threading.Event()
+agent = client.Agent(sys.argv[1])
+
+@agent.answer("query")
+def interrupt(request):
+    # Nothing tells when the first thread has come to rest.
+    time.sleep(0.3)
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+    ended.wait(60)
+
+agent.{verb}()
+ended.set()
+print("ended")
+"""
+
+
+class Interrupted(Case):
+    async def ends(self, module, verb):
+        program = INTERRUPTED.format(module=module, verb=verb)
+        ran = await asyncio.create_subprocess_exec(
+            sys.executable, "-B", "-c", program, self.path,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(HERE.parent / "src")},
+        )
+        try:
+            fake = await self.accept()
+            await fake.hello()
+            await fake.subscribed()
+            event = inbound(7, "query", answer=True)
+            event["envelope"] = envelope("q", "query", {"question": "?"})
+            await fake.say(event)
+            said = await asyncio.wait_for(ran.communicate(), PATIENCE)
+            self.assertEqual((ran.returncode, *said), (0, b"ended\n", b""))
+        finally:
+            if ran.returncode is None:
+                ran.kill()
+                await ran.wait()
+
+    async def test_an_interrupt_that_another_thread_gets_ends_it(self):
+        await self.ends("axon_client", "run")
+
+    async def test_an_interrupt_that_another_thread_gets_ends_it_without_asyncio(self):
+        await self.ends("axon_client.sync", "serve")
+
+
 class Shape(unittest.TestCase):
     def test_the_version_is_that_of_the_daemon(self):
         cargo = HERE.parents[3] / "Cargo.toml"

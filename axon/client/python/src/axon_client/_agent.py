@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 from typing import (
     Any, AsyncIterator, Awaitable, Callable, Dict, Generator, List, Mapping, Optional, Sequence, Set, TypeVar,
     Union, cast,
@@ -504,10 +505,38 @@ class Agent:
 
     def run(self) -> None:
         """Answers until Ctrl-C: for a program that does nothing else."""
+        # Who has said what Ctrl-C does in this program is left alone.
+        ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         try:
-            asyncio.run(self.serve())
+            asyncio.run(self._serve_until_interrupted() if ours else self.serve())
         except KeyboardInterrupt:
             pass
+
+    async def _serve_until_interrupted(self) -> None:
+        """Python's own handler of a signal sets a flag, which is looked at between two steps of the first
+        thread. When that thread waits for events and another one gets the signal, or it comes just before
+        the wait, nothing ends the wait. The loop's handler does: it writes into a socket of the loop."""
+        task = asyncio.current_task()
+        interrupted = False
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            # Who asks twice does not want to wait for last words.
+            if interrupted or task is None:
+                raise KeyboardInterrupt
+            interrupted = True
+            task.cancel()
+
+        try:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+        except (NotImplementedError, RuntimeError, ValueError):
+            # Another kind of loop, or not the first thread, which is the only one that hears of signals.
+            pass
+        try:
+            await self.serve()
+        except asyncio.CancelledError:
+            if not interrupted:
+                raise
 
     async def reply(
         self, ref: str, kind: str, payload: Mapping[str, Any], *, hold_secs: Optional[int] = None

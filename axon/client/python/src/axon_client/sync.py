@@ -52,6 +52,9 @@ __all__ = [
     "connect",
 ]
 
+# How often the first thread looks whether Ctrl-C was pressed while it waits.
+HEED_SECS = 0.5
+
 T = TypeVar("T")
 H = TypeVar("H", bound=Callable[[Request], Outcome])
 
@@ -73,6 +76,11 @@ class _Loop:
         bounded = work if timeout is None else asyncio.wait_for(work, timeout)
         future = asyncio.run_coroutine_threadsafe(bounded, self._loop)
         try:
+            if threading.current_thread() is threading.main_thread():
+                # Only this thread carries out what a signal asks for, and a wait without an end is not
+                # ended by one that another thread got, or that came just before it.
+                while not concurrent.futures.wait((future,), HEED_SECS).done:
+                    pass
             return future.result()
         except concurrent.futures.CancelledError:
             raise closed("this agent was closed meanwhile: open a new one") from None
