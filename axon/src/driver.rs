@@ -213,6 +213,7 @@ impl Driver {
             contacts,
             scopes: scopes.clone(),
             old_keys,
+            sign: identity.signer()?,
             verify: keys::verify,
             root: root.dir().to_str().map(str::to_owned),
             known_peers,

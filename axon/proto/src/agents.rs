@@ -80,6 +80,8 @@ pub struct Client {
     pub consumer: Arc<str>,
     /// What it is shown.
     wants: Wants,
+    /// Kinds that it is shown besides.
+    listens: Vec<&'static str>,
     /// What it answers.
     answers: Option<Answers>,
     /// Requests handed to it and still open.
@@ -148,6 +150,7 @@ impl Client {
             speaks: Speaks::Unknown,
             consumer: "default".into(),
             wants: Wants::Nothing,
+            listens: Vec::new(),
             answers: None,
             holding: 0,
             lagging: false,
@@ -172,6 +175,11 @@ impl Client {
     /// What it is shown.
     pub fn wants(&self) -> &Wants {
         &self.wants
+    }
+
+    /// Whether it is shown this kind besides.
+    pub fn listens(&self, kind: &str) -> bool {
+        self.listens.contains(&kind)
     }
 
     /// What it answers.
@@ -511,6 +519,14 @@ impl Agents {
     /// What a client wants to be shown.
     pub fn set_wants(&mut self, id: ClientId, wants: Wants) {
         self.change(id, |client| client.wants = wants);
+    }
+
+    /// Whether a client is shown a kind besides what it wants.
+    pub fn set_listens(&mut self, id: ClientId, kind: &'static str, on: bool) {
+        self.change(id, |client| {
+            client.listens.retain(|listed| *listed != kind);
+            client.listens.extend(on.then_some(kind));
+        });
     }
 
     /// What a client answers.

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::error::{IpcError, Refusal};
-use crate::id::{AgentId, MsgId};
+use crate::id::{AgentId, MsgId, PublicKey};
 use crate::ipc::Command;
+use crate::kinds::topics::rules::TopicSettings;
 use crate::node::{ClientId, ConnId, Now, StreamId};
 use crate::pairing::payload::{Knock, Rekey};
-use crate::store::Write;
+use crate::store::{Row, Write};
 use crate::trust::Level;
 use crate::wire::Envelope;
 
@@ -71,6 +72,11 @@ pub struct Kind {
     pub needs: Level,
     /// Whether its payload may name a domain, as `domain`.
     pub has_domain: bool,
+    /// Whether one that comes twice does no harm: its id is not remembered.
+    pub idempotent: bool,
+    /// Whether it is made by the daemon for its own clients, and never comes from a peer; its family says who
+    /// is shown it.
+    pub made_here: bool,
     /// Checks a payload; the sentence names the field that is missing or wrong.
     pub check: fn(&str) -> Result<(), String>,
 }
@@ -220,6 +226,39 @@ pub enum Input<'a> {
         /// The values, in the order of the keys.
         values: &'a [Option<Arc<[u8]>>],
     },
+    /// Hello is done with a peer that was not connected.
+    PeerUp {
+        /// Which.
+        peer: AgentId,
+    },
+    /// No connection to a peer is left.
+    PeerDown {
+        /// Which.
+        peer: AgentId,
+    },
+    /// The time has come that [`Family::next_due_ms`] named.
+    Timer,
+    /// What [`Act::Take`] gave to be stored is stored, or could not be.
+    Taken {
+        /// The number that the family gave it.
+        token: u64,
+        /// Whether it is stored.
+        stored: bool,
+    },
+    /// What [`Act::Load`] asked for.
+    Loaded {
+        /// The number that the family gave it.
+        token: u64,
+        /// The values, in the order of the keys.
+        values: &'a [Option<Arc<[u8]>>],
+    },
+    /// A client has gone.
+    ClientGone {
+        /// Which.
+        client: ClientId,
+    },
+    /// The settings have changed.
+    Settings,
     /// A peer is out: what it said is not shown any more.
     PeerOut {
         /// Which.
@@ -409,6 +448,37 @@ pub enum Act {
         /// Their keys.
         keys: Vec<String>,
     },
+    /// Read items of the family's; they come as [`Input::Loaded`].
+    Load {
+        /// The family's name.
+        family: &'static str,
+        /// Names the end.
+        token: u64,
+        /// Their keys.
+        keys: Vec<String>,
+    },
+    /// Put messages of this daemon's own making into the inbox, and store these with them, all or nothing.
+    Take {
+        /// The family's name.
+        family: &'static str,
+        /// Names the end, [`Input::Taken`].
+        token: u64,
+        /// The messages.
+        notes: Vec<Note>,
+        /// Whether they are stored; else they are shown to whoever listens, and to nobody later.
+        kept: bool,
+        /// What is stored with them.
+        writes: Vec<Write>,
+    },
+    /// From now on a client is shown a kind, besides what it has subscribed to, or no longer.
+    Listen {
+        /// Which client.
+        client: ClientId,
+        /// The kind.
+        kind: &'static str,
+        /// Whether it is shown.
+        on: bool,
+    },
     /// Say a line to a client.
     Tell {
         /// Which client.
@@ -475,6 +545,21 @@ pub enum Act {
     },
 }
 
+/// A message of this daemon's own making, for its clients.
+#[derive(Debug, Clone)]
+pub struct Note {
+    /// Its id.
+    pub id: MsgId,
+    /// In whose name.
+    pub from: AgentId,
+    /// Its kind.
+    pub kind: &'static str,
+    /// When it was made by whom it is from, in Unix milliseconds.
+    pub ts_ms: u64,
+    /// Its payload.
+    pub payload: Box<RawValue>,
+}
+
 /// What a family may look at.
 pub trait View {
     /// Requests open here, by id.
@@ -508,6 +593,26 @@ pub trait View {
     fn name(&self) -> Option<&str>;
     /// Capabilities from the settings.
     fn configured_capabilities(&self) -> Option<&RawValue>;
+    /// How far a peer is trusted; none: it is no peer.
+    fn level(&self, agent: AgentId) -> Option<Level>;
+    /// What a peer is called.
+    fn called(&self, peer: AgentId) -> Option<&str>;
+    /// Whose cursor a client moves.
+    fn consumer(&self, client: ClientId) -> Arc<str>;
+    /// The number of the newest row of the inbox.
+    fn newest_seq(&self) -> u64;
+    /// Whether a message of this id was taken.
+    fn was_taken(&self, from: AgentId, id: MsgId) -> bool;
+    /// Whether one more change may wait for the disk.
+    fn disk_has_room(&self) -> bool;
+    /// Signs with this agent's key.
+    fn sign(&self, message: &[u8]) -> [u8; 64];
+    /// Whether a signature of the message is that of the key.
+    fn verify(&self, key: &PublicKey, message: &[u8], signature: &[u8; 64]) -> bool;
+    /// This agent's key.
+    fn key(&self) -> PublicKey;
+    /// `[topics]`.
+    fn topics(&self) -> &TopicSettings;
 }
 
 /// A family's hands: a view of the node, the time, and a list of what to do.
@@ -582,6 +687,19 @@ pub trait Family: Send {
     fn lasting_advert(&self, consumer: &str, capabilities: &RawValue) -> Result<Option<Write>, IpcError> {
         let _ = (consumer, capabilities);
         Ok(None)
+    }
+    /// When the family is to be given [`Input::Timer`], on the monotonic clock.
+    fn next_due_ms(&self) -> Option<u64> {
+        None
+    }
+    /// Whether a consumer, by this client, is shown a row of a kind of the family's, which the family made.
+    fn shows(&self, client: ClientId, consumer: &str, row: &Row) -> bool {
+        let _ = (client, consumer, row);
+        true
+    }
+    /// What the family adds to `status`: a field, and its JSON.
+    fn status(&self) -> Option<(&'static str, String)> {
+        None
     }
     /// Takes over an item of the store whose key begins with the family's name.
     fn restore(&mut self, key: &str, value: &[u8]) {

@@ -11,6 +11,8 @@ pub const PORT_DEFAULT: u16 = 7100;
 
 /// Encoded envelope, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 65_536;
+/// Largest number where one is read: every JSON reader holds it exactly (2^53 - 1).
+pub const JSON_NUMBER_MAX: u64 = 9_007_199_254_740_991;
 /// A client's command line without its newline, in bytes.
 pub const LINE_BYTES_MAX: usize = 65_536;
 /// How much longer than the envelope it carries a line from the daemon may be, in bytes.
@@ -290,3 +292,15 @@ pub const TOPIC_SUM_MS: u64 = 2_000;
 pub const TOPIC_SUM_AGAIN_MS: u64 = 10_000;
 /// How often they compare after a burst.
 pub const TOPIC_SUMS: u8 = 4;
+/// Messages that a family made and that wait to be shown behind others that are being stored.
+pub const NOTES_WAITING_MAX: usize = 8_192;
+/// Filters in one list of a `topic.join`.
+pub const TOPIC_FILTERS_MAX: usize = 256;
+/// Bytes of the filters of one list together, so that both lists fit a message.
+pub const TOPIC_FILTERS_BYTES_MAX: usize = 24_576;
+/// Batches in one `topic.gossip`: more than fit.
+pub const TOPIC_GOSSIP_BATCHES_MAX: usize = 256;
+/// Numbers in one list of a `topic.gossip`, `have` or `want`.
+pub const TOPIC_GOSSIP_SEQS_MAX: usize = 4_096;
+/// Sums in one `topic.gossip`: each is compared with what is here.
+pub const TOPIC_GOSSIP_SUMS_MAX: usize = 64;

@@ -167,6 +167,11 @@ impl Mailbox {
         seq
     }
 
+    /// How many rows have their number and are not visible yet.
+    pub fn waiting(&self) -> usize {
+        self.line.len()
+    }
+
     /// A row is written, or will never be; [`Self::next_shown`] gives what has become visible by that.
     pub fn decide(&mut self, seq: u64, row: Option<Shown>) {
         if let Ok(at) = self.line.binary_search_by_key(&seq, |waiting| waiting.seq)

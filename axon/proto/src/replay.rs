@@ -85,6 +85,12 @@ impl Replay {
                 .is_some_and(|ids| ids.iter().any(|(of, until_ms)| *of == id && *until_ms > wall_ms))
     }
 
+    /// Whether an id is among those that are remembered, be its time over or not.
+    pub fn has(&self, from: AgentId, id: MsgId) -> bool {
+        self.senders.get(&from).is_some_and(|ids| ids.get(id).is_some())
+            || self.long.get(&from).is_some_and(|ids| ids.iter().any(|(of, _)| *of == id))
+    }
+
     /// Remembers an id and gives what is to be stored with its message.
     pub fn remember(&mut self, from: AgentId, id: MsgId, until_ms: u64, wall_ms: u64) -> Seen {
         let seen = Seen { from, id, until_ms };

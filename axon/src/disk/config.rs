@@ -186,6 +186,7 @@ impl Config {
             outbox: self.outbox,
             agent: self.agent.clone(),
             policies: self.policies.clone(),
+            topics: axon_proto::kinds::topics::rules::TopicSettings::default(),
             knock: self.knock.clone(),
             ipc_token,
         }

@@ -142,6 +142,14 @@ impl Identity {
         pair.sign(message).as_ref().try_into().map_err(|_| broken())
     }
 
+    /// What signs with this identity's key for as long as the daemon runs.
+    pub fn signer(&self) -> Result<axon_proto::node::Sign, DiskError> {
+        let broken = || DiskError::Refused("the seed makes no Ed25519 key".to_owned());
+        let pair = Ed25519KeyPair::from_seed_unchecked(&self.seed).map_err(|_| broken())?;
+        // An Ed25519 signature has 64 bytes; one that had not would be taken by nobody.
+        Ok(Box::new(move |message| pair.sign(message).as_ref().try_into().unwrap_or([0; 64])))
+    }
+
     /// The content of the key file.
     pub(crate) fn key_text(&self) -> String {
         format!("{}\n", STANDARD.encode(self.seed))

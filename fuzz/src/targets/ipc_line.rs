@@ -121,6 +121,7 @@ fn node() -> Node {
         addrs: vec!["192.0.2.2:7100".into()],
         scopes: Vec::new(),
         old_keys: Vec::new(),
+        sign: Box::new(|_| [0; 64]),
         verify: |_, _, _| true,
         known_peers: Vec::new(),
         seen: Vec::new(),

@@ -183,6 +183,7 @@ impl Rig {
             contacts: ContactsFile::default(),
             scopes: Vec::new(),
             old_keys: Vec::new(),
+            sign: Box::new(|_| [0; 64]),
             verify: |_, _, _| true,
             known_peers: Vec::new(),
             seen: opened.seen,

@@ -32,6 +32,9 @@ impl Audience {
             Wants::All => drop(self.wanting_all.insert(id)),
             Wants::Nothing => {}
         }
+        for kind in &client.listens {
+            self.wanting.entry((*kind).into()).or_default().insert(id);
+        }
         if client.speaks != Speaks::V2 {
             self.wanting_all.insert(id);
         }
@@ -45,6 +48,7 @@ impl Audience {
         if let Wants::Kinds(kinds) = &client.wants {
             kinds.iter().for_each(|kind| take(&mut self.wanting, kind, id));
         }
+        client.listens.iter().for_each(|kind| take(&mut self.wanting, kind, id));
         self.wanting_all.remove(&id);
     }
 

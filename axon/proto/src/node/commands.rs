@@ -7,7 +7,6 @@ use std::sync::Arc;
 use foldhash::HashMap;
 
 use super::jobs::{End, Step};
-use super::storing::Reading;
 use super::{ClientId, Effect, Node, Now, Of, Path};
 use crate::agents::{Client, Speaks, Unread, Wants};
 use crate::error::{IpcCode, IpcError};
@@ -19,7 +18,6 @@ use crate::mailbox::SCOPED;
 use crate::peers::{Dial, Peer};
 use crate::scope::{Right, Scope};
 use crate::session::Phase;
-use crate::store::Read;
 use crate::wire::to_raw;
 
 type Answer = Result<Arc<str>, IpcError>;
@@ -65,6 +63,7 @@ impl Node {
         }
         for index in 0..self.families.len() {
             self.tell_family(now, index, FamilyInput::Advert { client, capabilities: None });
+            self.tell_family(now, index, FamilyInput::ClientGone { client });
         }
         self.client_detached(now, client);
         self.give_up_requests_of(now, client);
@@ -198,11 +197,7 @@ impl Node {
             "send" => self.send(now, client, command, speaks != Speaks::V2).map(|()| None),
             "peers" => self.peers_command(client, command).map(|()| None),
             "status" => {
-                let consumer = self.agents.clients.get(&client).map(|client| client.consumer.clone());
-                let acked = self.mailbox.acked(&consumer.unwrap_or_default());
-                self.begin_reading(client);
-                let req_id = command.req_id().to_owned();
-                self.read(Read::Count { after: acked }, Reading::Status { client, req_id, acked });
+                self.status_command(client, command.req_id());
                 Ok(None)
             }
             "whoami" => Ok(Some(self.whoami(now, command.req_id()))),
@@ -376,7 +371,7 @@ impl Node {
             self.sessions.iter().filter(|s| s.phase == Phase::Up).map(|session| session.peer).collect();
         up.sort_unstable();
         up.dedup();
-        Line::ok(req_id)
+        let line = Line::ok(req_id)
             .field("uptime_secs", &self.uptime_secs(now))
             .field("peers_connected", &up.len())
             .field("messages_sent", &self.sent)
@@ -394,8 +389,9 @@ impl Node {
             .field("knocks", &self.pairing.knocks.iter().count())
             .field("invites", &self.pairing.invites.iter().count())
             .field("strangers", &self.sessions.iter().filter(|session| session.is_stranger).count())
-            .field("dropped", &self.dropped)
-            .end()
+            .field("dropped", &self.dropped);
+        let added = self.families.iter().filter_map(|family| family.status());
+        added.fold(line, |line, (name, json)| line.raw(name, &json)).end()
     }
 
     pub(super) fn measured(&mut self, now: Now, client: ClientId, req_id: &str, rtts: &[Path]) {

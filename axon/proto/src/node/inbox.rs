@@ -84,6 +84,8 @@ pub(super) struct Counting {
     up_to: u64,
     rows_left: usize,
     bytes_left: usize,
+    /// For a `status` command, which has no rows of its own kind to leave out otherwise.
+    status: bool,
 }
 
 impl Node {
@@ -143,6 +145,8 @@ impl Node {
         }
         let mut line: Option<Arc<str>> = None;
         let v1_too = self.settings.allow_v1;
+        // Version 1 knows nothing of them.
+        let made_here = self.kinds.get(&row.kind).is_some_and(|(_, kind)| kind.made_here);
         let mut audience = std::mem::take(&mut self.audience);
         self.agents.may_be_shown(&row.kind, &mut audience);
         let mut clients = std::mem::take(&mut self.agents.clients);
@@ -150,15 +154,16 @@ impl Node {
             let Some(state) = clients.get_mut(&client) else { continue };
             match state.speaks() {
                 // A v1 client says no hello: one that only listens has said nothing at all.
-                Speaks::V1 | Speaks::Unknown if v1_too && state.trusted && state.scope.is_none() => {
+                Speaks::V1 | Speaks::Unknown if made_here || !v1_too => {}
+                Speaks::V1 | Speaks::Unknown if state.trusted && state.scope.is_none() => {
                     let line = v1_line(&row.raw);
                     self.out.push(Effect::Event { client, seq: row.seq, of: from, line });
                 }
                 Speaks::V2
-                    if state.wants().wants(&row.kind)
+                    if (state.wants().wants(&row.kind) || made_here && state.listens(&row.kind))
                         && !state.lagging
                         && except != Some(client)
-                        && self.sees_row(state, from, row) =>
+                        && self.sees_row(client, state, from, row) =>
                 {
                     let (scratch, sender) = (&mut self.scratch, sender_of(&self.peers, from));
                     let made = || inbound_line(scratch, row, sender, false);
@@ -186,7 +191,10 @@ impl Node {
     pub(super) fn seen(&self, client: ClientId, rows: Vec<Row>) -> Vec<(Row, AgentId)> {
         let Some(state) = self.agents.clients.get(&client) else { return Vec::new() };
         let from = |row: Row| sender(&row.raw).map(|from| (row, from));
-        rows.into_iter().filter_map(from).filter(|(row, from)| self.sees_row(state, *from, row)).collect()
+        rows.into_iter()
+            .filter_map(from)
+            .filter(|(row, from)| self.sees_row(client, state, *from, row))
+            .collect()
     }
 
     // --- subscribe ---
@@ -351,14 +359,14 @@ impl Node {
     }
 
     fn read_inbox(&mut self, inboxing: Inboxing) {
-        // What a scoped socket does not see must not stop it at another kind.
-        let scoped = self.scope_of(inboxing.client).is_some();
+        let hides = self.newest_note > inboxing.acked;
+        let scoped = hides || self.scope_of(inboxing.client).is_some();
         let read = Read::Rows {
             after: inboxing.passed,
             up_to: inboxing.up_to,
             kinds: inboxing.kinds.clone().filter(|_| !scoped),
             stop_at_other: true,
-            // What it does not see must not cost it a reading for each row.
+            // What this client does not see must neither stop it nor cost it a reading for each row.
             limit: if scoped { INBOX_LIMIT_MAX as usize } else { inboxing.limit },
             bytes_max: INBOX_REPLY_BYTES_MAX,
         };
@@ -445,8 +453,23 @@ impl Node {
         self.begin_reading(client);
         let unread = Unread { req_id, ..Unread::default() };
         let (rows_left, bytes_left) = (UNREAD_ROWS_MAX, UNREAD_BYTES_MAX);
-        self.count_unread(Counting { client, unread, at, up_to, rows_left, bytes_left });
+        self.count_unread(Counting { client, unread, at, up_to, rows_left, bytes_left, status: false });
         Ok(())
+    }
+
+    /// `status`; rows are counted one by one only where some may be for others.
+    pub(super) fn status_command(&mut self, client: ClientId, req_id: &str) {
+        let state = self.agents.clients.get(&client);
+        let acked = self.mailbox.acked(&state.map(|state| state.consumer.clone()).unwrap_or_default());
+        self.begin_reading(client);
+        let req_id = req_id.to_owned();
+        if self.newest_note <= acked || self.scope_of(client).is_some() {
+            return self.read(Read::Count { after: acked }, Reading::Status { client, req_id, acked });
+        }
+        let unread = Unread { req_id, ..Unread::default() };
+        let (rows_left, bytes_left) = (UNREAD_ROWS_MAX, UNREAD_BYTES_MAX);
+        let (at, up_to) = (acked, self.mailbox.visible());
+        self.count_unread(Counting { client, unread, at, up_to, rows_left, bytes_left, status: true });
     }
 
     fn measure(&mut self, client: ClientId, req_id: String) {
@@ -484,6 +507,11 @@ impl Node {
             counting.unread.more = true;
         }
         let req_id = counting.unread.req_id.clone();
+        if counting.status {
+            let line = self.status(now, counting.unread.of.values().sum(), &req_id);
+            self.answer_line(client, &req_id, Ok(line));
+            return self.resume(now, client);
+        }
         match self.agents.clients.get_mut(&client) {
             Some(state) => state.unread = Some(Box::new(counting.unread)),
             None => return self.resume(now, client),

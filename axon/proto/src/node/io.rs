@@ -537,6 +537,9 @@ pub struct OldKey {
     pub until_ms: u64,
 }
 
+/// Signs a message with this agent's Ed25519 key.
+pub type Sign = Box<dyn Fn(&[u8]) -> [u8; 64] + Send>;
+
 /// Checks an Ed25519 signature: key, message, signature.
 pub type Verify = fn(&PublicKey, &[u8], &[u8; 64]) -> bool;
 

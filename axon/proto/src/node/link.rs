@@ -248,6 +248,12 @@ impl Node {
         let at_ms = now.wall_ms;
         let message = Inbound { envelope: Arc::new(envelope), conn, stream, seq: None, at_ms };
         let one_way = known.is_none_or(|(_, kind)| kind.pattern == Pattern::OneWay);
+        if known.is_some_and(|(_, kind)| kind.idempotent) {
+            if let Some((index, kind)) = known {
+                self.tell_family(now, index, FamilyInput::Message { message: &message, kind });
+            }
+            return self.receipt(now, &message);
+        }
         if self.replay.knows(from, id, now.wall_ms) {
             if self.is_arriving(&message) {
                 self.dropped.replayed += 1;
@@ -516,6 +522,7 @@ impl Node {
         self.info(format!("connected to {peer} at {addr} ({who}{how})"));
         let pipe = self.features.contains(&"pipe") && newer.offers("pipe");
         self.out.push(Effect::Up { conn, pipe });
+        self.peer_up(now, peer);
         self.flush_pending(now, peer);
         self.outbox.hurry(peer);
         self.pump(now, peer);
@@ -592,6 +599,9 @@ impl Node {
         self.resend(now, conn);
         if session.is_stranger {
             return;
+        }
+        if session.phase == Phase::Up || session.phase == Phase::Draining {
+            self.peer_down(now, peer);
         }
         let lived_ms = now.mono_ms.saturating_sub(session.since_ms);
         self.lost_session(now, peer, (session.phase == Phase::Up).then_some(lived_ms));

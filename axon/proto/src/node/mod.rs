@@ -19,6 +19,7 @@ mod io;
 mod jobs;
 mod knocking;
 mod link;
+mod notes;
 mod outgoing;
 mod pairing;
 mod paused;
@@ -58,7 +59,7 @@ use crate::wire::{Envelope, Header, Scratch, TooLarge, encode_in};
 pub use glance::Glance;
 pub use io::{
     ClientId, CommitId, ConnId, DialId, Effect, Input, JobId, KEY_REFUSED, KnownPeer, LogLevel, Lost, Now,
-    Of, OldKey, Path, Pins, ReadId, Seen, Side, StreamId, TOO_MANY_STRANGERS, Token, Verify,
+    Of, OldKey, Path, Pins, ReadId, Seen, Side, Sign, StreamId, TOO_MANY_STRANGERS, Token, Verify,
 };
 use outgoing::Pending;
 use sessions::Sessions;
@@ -91,6 +92,8 @@ pub struct Birth {
     pub scopes: Vec<Scope>,
     /// Keys that this agent had before.
     pub old_keys: Vec<OldKey>,
+    /// How this agent signs.
+    pub sign: Sign,
     /// How signatures are checked.
     pub verify: Verify,
     /// The root directory, for `whoami`, when it is UTF-8.
@@ -162,9 +165,12 @@ pub struct Node {
     /// Peers whose rows are being taken out of the inbox, and how far.
     purges: BTreeMap<AgentId, u64>,
     set_aside: paused::SetAside,
+    /// The number of the newest row that a family made, and that some consumers are not shown.
+    newest_note: u64,
     /// Unread rows of unknown peers.
     low_rows: BTreeMap<u64, arrivals::LowRow>,
     heralds: rekey::Heralds,
+    sign: Sign,
     verify: Verify,
     addrs: Vec<String>,
     pending: BTreeMap<Token, Pending>,
@@ -221,6 +227,7 @@ impl Node {
         let Birth { key, version, pid, listen, root, known_peers, seen, next_seq, clean, entropy, .. } =
             birth;
         let (addrs, scopes, old_keys, verify) = (birth.addrs, birth.scopes, birth.old_keys, birth.verify);
+        let sign = birth.sign;
         let (contacts, mut entropy) = (birth.contacts, entropy);
         let me = key.agent_id();
         let families = crate::kinds::all();
@@ -232,6 +239,9 @@ impl Node {
         // Without a disk under it, nobody can promise that a message will be there tomorrow.
         if !settings.durable || settings.buffer_size == 0 {
             features.retain(|feature| *feature != "receipt");
+        }
+        if !settings.topics.enabled {
+            features.retain(|feature| *feature != "topics");
         }
         if settings.pipe {
             features.push("pipe");
@@ -287,8 +297,10 @@ impl Node {
             shut: HashMap::default(),
             purges: BTreeMap::new(),
             set_aside: paused::SetAside::default(),
+            newest_note: 0,
             low_rows: BTreeMap::new(),
             heralds: rekey::Heralds::new(old_keys),
+            sign,
             verify,
             addrs,
             pending: BTreeMap::new(),
@@ -395,6 +407,8 @@ impl Node {
 
     fn start(&mut self, now: Now) {
         self.started = Some(now);
+        // Which of the rows from before they are is not known without reading them.
+        self.newest_note = self.mailbox.visible();
         self.invites_due(now);
         self.contacts_due(now);
         self.purge_all();
@@ -477,6 +491,7 @@ impl Node {
                     self.save_peers();
                     self.timers.set(Key::SavePeers, now.mono_ms + SAVE_INTERVAL_MS);
                 }
+                Key::Family(index) => drop(self.tell_family(now, index, FamilyInput::Timer)),
                 Key::StopBy => self.stop_now(now),
             }
         }
@@ -670,13 +685,16 @@ impl Node {
     ) {
         // The families are taken out while one of them looks at the rest of the node.
         let mut families = std::mem::take(&mut self.families);
+        let mut due_ms = None;
         if let Some(family) = families.get_mut(index) {
             let uptime_ms = self.started.map_or(0, |started| now.mono_ms.saturating_sub(started.mono_ms));
             let view = view::NodeView { node: self, uptime_secs: uptime_ms / 1_000 };
             let cx = &mut Cx { now, me: self.me, view: &view, via: self.via.clone(), acts };
             work(&mut **family, &self.agents, cx);
+            due_ms = family.next_due_ms();
         }
         self.families = families;
+        self.family_due(now, index, due_ms);
     }
 
     /// Whether this kind may be the answer on the stream of a request of that kind.

@@ -195,6 +195,11 @@ impl Node {
                 self.begin_reading(client);
                 self.read(Read::Items { keys }, Reading::Fetch { family, client, req_id, note });
             }
+            Act::Load { family, token, keys } => self.load_for(family, token, keys),
+            Act::Take { family, token, notes, kept, writes } => {
+                self.take_notes(now, (family, token), notes, kept, writes);
+            }
+            Act::Listen { client, kind, on } => self.agents.set_listens(client, kind, on),
             Act::Tell { client, line } => {
                 if self.agents.clients.contains_key(&client) {
                     self.out.push(Effect::Line { client, line, of: Of::Several });

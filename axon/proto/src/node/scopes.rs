@@ -217,8 +217,14 @@ impl Node {
     }
 
     /// Whether a client sees this row.
-    pub(super) fn sees_row(&self, client: &Client, from: AgentId, row: &Row) -> bool {
+    pub(super) fn sees_row(&self, id: ClientId, client: &Client, from: AgentId, row: &Row) -> bool {
         if self.is_shut(from, row.seq) {
+            return false;
+        }
+        if let Some((index, kind)) = self.kinds.get(&row.kind)
+            && kind.made_here
+            && !self.families.get(index).is_some_and(|family| family.shows(id, &client.consumer, row))
+        {
             return false;
         }
         let Some(scope) = &client.scope else { return true };

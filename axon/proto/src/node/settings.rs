@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 
 use crate::id::{AgentId, PublicKey};
+use crate::kinds::topics::rules::TopicSettings;
 use crate::trust::Policies;
 
 /// A peer from `[[peers]]`.
@@ -100,6 +101,8 @@ pub struct Settings {
     pub policies: Policies,
     /// `[knock]`.
     pub knock: KnockSettings,
+    /// `[topics]`.
+    pub topics: TopicSettings,
     /// `ipc-token`: 64 hexadecimal digits, where a client must show it.
     pub ipc_token: Option<String>,
 }
@@ -124,6 +127,7 @@ impl Default for Settings {
             agent: None,
             policies: Policies::default(),
             knock: KnockSettings::default(),
+            topics: TopicSettings::default(),
             ipc_token: None,
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::arrivals::Arrival;
 use super::inbox::{Advertising, Counting, Inboxing, Replaying};
 use super::jobs::Chain;
+use super::notes::Noted;
 use super::{ClientId, CommitId, Effect, LogLevel, Node, Now, ReadId, StreamId, Token};
 use crate::error::{IpcCode, IpcError};
 use crate::family::{Ended, Inbound, Input as FamilyInput};
@@ -38,6 +39,8 @@ pub(super) enum After {
     Line { client: ClientId, req_id: String, line: Arc<str> },
     /// A consumer's cursor moves.
     Ack { client: ClientId, req_id: String, consumer: Arc<str>, acked: u64 },
+    /// Messages that a family made are stored.
+    Noted(Noted),
     /// The next step of a chain.
     Chain(Box<Chain>),
     /// A message is set aside.
@@ -65,6 +68,8 @@ pub(super) enum Reading {
     Unread(Box<Counting>),
     /// A family's items.
     Fetch { family: usize, client: ClientId, req_id: String, note: String },
+    /// Items for a family, which no client waits for.
+    Load { family: usize, token: u64 },
     /// The envelope of a held message.
     Body { n: u64 },
     /// Rows of a peer that is out.
@@ -217,6 +222,7 @@ impl Node {
                 let outcome = outcome.map(|()| String::new()).map_err(|error| disk_error(&error).message);
                 self.go_on(now, *chain, outcome);
             }
+            After::Noted(noted) => self.noted(now, noted, &outcome),
             After::ReadTold(message) => self.read_is_stored(now, &message, outcome),
             After::SetAside { n, message, again } => self.is_set_aside(now, n, &message, again, outcome),
             After::Advert(advert) => self.advertised(now, *advert, outcome),
@@ -381,7 +387,9 @@ impl Node {
             Reading::Replay(replaying) => Some((replaying.client, !matches!(out, ReadOut::Rows(_)))),
             Reading::Given { client, .. } => Some((*client, !matches!(out, ReadOut::Rows(_)))),
             Reading::Unread(counting) => Some((counting.client, !matches!(out, ReadOut::Rows(_)))),
-            Reading::Body { .. } | Reading::Purge { .. } | Reading::Aside { .. } => None,
+            Reading::Body { .. } | Reading::Purge { .. } | Reading::Aside { .. } | Reading::Load { .. } => {
+                None
+            }
         };
         match (reading, out) {
             (Reading::Inbox(inboxing), ReadOut::Rows(rows)) => self.inbox_read(now, inboxing, rows),
@@ -407,6 +415,9 @@ impl Node {
                 let fetched = FamilyInput::Fetched { client, req_id, note, values: &values };
                 self.tell_family(now, family, fetched);
             }
+            (Reading::Load { family, token }, ReadOut::Items(values)) => {
+                self.tell_family(now, family, FamilyInput::Loaded { token, values: &values });
+            }
             (Reading::Body { n }, ReadOut::Items(values)) => {
                 self.body_read(now, n, values.into_iter().next().flatten());
             }
@@ -430,6 +441,10 @@ impl Node {
             Reading::Replay(replaying) => (replaying.client, replaying.req_id.clone()),
             Reading::Unread(counting) => (counting.client, counting.unread.req_id),
             Reading::Body { n } => return self.body_failed(now, n, &why),
+            Reading::Load { family, token } => {
+                self.tell_family(now, family, FamilyInput::Loaded { token, values: &[] });
+                return;
+            }
             // They are tried again: by the sweep, or at the next start.
             Reading::Purge { .. } | Reading::Given { .. } => return,
             Reading::Aside { n } => return self.aside_came(now, n, false),

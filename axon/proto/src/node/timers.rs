@@ -46,6 +46,8 @@ pub enum Key {
     FlushReplay,
     /// Write the peer cache to disk.
     SavePeers,
+    /// A family has something to do, by its place among all.
+    Family(usize),
     /// Stop now, finished or not.
     StopBy,
 }

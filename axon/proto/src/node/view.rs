@@ -1,12 +1,16 @@
 //! What families may look at of the node.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
 use super::Node;
 use crate::error::IpcError;
 use crate::family::{Closed, Open, Unclaimed, View};
-use crate::id::{AgentId, MsgId};
+use crate::id::{AgentId, MsgId, PublicKey};
+use crate::kinds::topics::rules::TopicSettings;
 use crate::node::ClientId;
+use crate::trust::Level;
 
 pub(super) struct NodeView<'a> {
     pub node: &'a Node,
@@ -61,5 +65,35 @@ impl View for NodeView<'_> {
     }
     fn configured_capabilities(&self) -> Option<&RawValue> {
         self.node.settings.agent.as_deref()
+    }
+    fn level(&self, agent: AgentId) -> Option<Level> {
+        self.node.peers.level_now(agent)
+    }
+    fn called(&self, peer: AgentId) -> Option<&str> {
+        self.node.peers.get(peer)?.called().map(|(name, _)| name)
+    }
+    fn consumer(&self, client: ClientId) -> Arc<str> {
+        self.node.agents.clients.get(&client).map(|client| client.consumer.clone()).unwrap_or_default()
+    }
+    fn newest_seq(&self) -> u64 {
+        self.node.mailbox.next_seq() - 1
+    }
+    fn was_taken(&self, from: AgentId, id: MsgId) -> bool {
+        self.node.replay.has(from, id)
+    }
+    fn disk_has_room(&self) -> bool {
+        self.node.disk_has_room()
+    }
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        (self.node.sign)(message)
+    }
+    fn verify(&self, key: &PublicKey, message: &[u8], signature: &[u8; 64]) -> bool {
+        (self.node.verify)(key, message, signature)
+    }
+    fn key(&self) -> PublicKey {
+        self.node.key
+    }
+    fn topics(&self) -> &TopicSettings {
+        &self.node.settings.topics
     }
 }

@@ -257,15 +257,15 @@ impl Net {
     fn arrives(&mut self, from: usize, to: usize, n: usize) {
         let Some(gossip) = self.under_way.remove(&n) else { return };
         let from = agent(from);
-        for (batch, hops) in &gossip.batches {
-            let (batch, hops) = (batch.clone(), *hops);
+        for given in &gossip.batches {
+            let (given, hops) = (given.clone(), given.hops);
             let mut is_new = false;
             self.with(to, |mesh, now_ms| {
-                let (known, said) = mesh.look(from, &batch);
+                let (known, said) = mesh.look(from, &given.batch);
                 let mut out: Vec<Out> = said.into_iter().collect();
                 if known == Known::New {
                     is_new = true;
-                    out.extend(mesh.take(from, batch, hops, now_ms));
+                    out.extend(mesh.take(from, given, now_ms));
                 }
                 out
             });

@@ -39,6 +39,8 @@ const fn request(
         sendable: Sendable::Yes,
         needs: Level::Unknown,
         has_domain: false,
+        idempotent: false,
+        made_here: false,
         check,
     }
 }
@@ -55,6 +57,8 @@ const fn reply(
         sendable: Sendable::No,
         needs: Level::Unknown,
         has_domain: false,
+        idempotent: false,
+        made_here: false,
         check,
     }
 }
@@ -72,6 +76,8 @@ const fn one_way(
         sendable,
         needs: Level::Unknown,
         has_domain: false,
+        idempotent: false,
+        made_here: false,
         check,
     }
 }
@@ -88,6 +94,8 @@ pub static VOCABULARY: Vocabulary = Vocabulary {
             sendable: Sendable::No,
             needs: Level::Unknown,
             has_domain: false,
+            idempotent: false,
+            made_here: false,
             check: payload::check_any,
         },
         request("ping", None, &["pong", "error"], payload::check_any),
@@ -102,6 +110,8 @@ pub static VOCABULARY: Vocabulary = Vocabulary {
             sendable: Sendable::Yes,
             needs: Level::Known,
             has_domain: false,
+            idempotent: false,
+            made_here: false,
             check: payload::check_delegate,
         },
         reply("ack", Some("ack"), payload::check_ack),
@@ -123,6 +133,8 @@ pub static VOCABULARY: Vocabulary = Vocabulary {
             sendable: Sendable::No,
             needs: Level::Unknown,
             has_domain: false,
+            idempotent: false,
+            made_here: false,
             check: payload::check_receipt,
         },
     ],
@@ -192,6 +204,14 @@ impl Family for Core {
             Input::Successor { old, new } => self.ledger.succeed(old, new, cx),
             Input::Started => self.ledger.unanswered(cx),
             Input::Tick => self.ledger.expire(cx),
+            // What the core says goes through the outbox, or is asked for again by who waits.
+            Input::PeerUp { .. }
+            | Input::PeerDown { .. }
+            | Input::Timer
+            | Input::Taken { .. }
+            | Input::Loaded { .. }
+            | Input::ClientGone { .. }
+            | Input::Settings => {}
         }
     }
 

@@ -20,6 +20,8 @@ pub static VOCABULARY: Vocabulary = Vocabulary {
             sendable: Sendable::No,
             needs: Level::Unknown,
             has_domain: false,
+            idempotent: false,
+            made_here: false,
             check: payload::check_knock,
         },
         Kind {
@@ -30,6 +32,8 @@ pub static VOCABULARY: Vocabulary = Vocabulary {
             sendable: Sendable::No,
             needs: Level::Unknown,
             has_domain: false,
+            idempotent: false,
+            made_here: false,
             check: payload::check_admission,
         },
         Kind {
@@ -40,6 +44,8 @@ pub static VOCABULARY: Vocabulary = Vocabulary {
             sendable: Sendable::No,
             needs: Level::Known,
             has_domain: false,
+            idempotent: false,
+            made_here: false,
             check: payload::check_rekey,
         },
     ],

@@ -3,14 +3,16 @@
 //!
 //! Source: `spec/decisions/0017-topics.md`.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::name::Topic;
 use crate::id::{AgentId, PublicKey};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
-use crate::wire::plain;
+use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, JSON_NUMBER_MAX};
+use crate::wire::{plain, push_one_line, raw_json};
 
 /// What the signed bytes begin with, so that no signature made for something else fits.
 const DOMAIN: &[u8] = b"axon topic 1\n";
@@ -51,8 +53,10 @@ pub struct BatchId {
 #[derive(Serialize, Deserialize)]
 struct Signed<'a> {
     from: AgentId,
-    key: std::borrow::Cow<'a, str>,
-    topic: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    #[serde(borrow)]
+    topic: Cow<'a, str>,
     seq: u64,
     ts: u64,
     #[serde(borrow)]
@@ -68,14 +72,16 @@ impl Batch {
         ts_ms: u64,
         messages: &[&RawValue],
     ) -> Box<RawValue> {
-        crate::wire::to_raw(&Signed {
-            from: key.agent_id(),
-            key: key.to_string().into(),
-            topic: topic.as_str().into(),
-            seq,
-            ts: ts_ms,
-            messages: messages.to_vec(),
-        })
+        let (from, messages) = (key.agent_id(), messages.to_vec());
+        let (key, topic) = (key.to_string().into(), topic.as_str().into());
+        let signed = crate::wire::to_raw(&Signed { from, key, topic, seq, ts: ts_ms, messages });
+        if !has_line_breaks(&signed) {
+            return signed;
+        }
+        // An envelope is one line, and these bytes must be in it as they were signed.
+        let mut line = String::with_capacity(signed.get().len());
+        push_one_line(&mut line, signed.get());
+        raw_json(line)
     }
 
     /// The bytes that the signature is over.
@@ -95,6 +101,9 @@ impl Batch {
         if !text.starts_with('{') {
             return Err("`signed` must be an object".to_owned());
         }
+        if has_line_breaks(&signed) {
+            return Err("`signed` has a line break, which a message cannot carry".to_owned());
+        }
         let fields: Signed<'_> =
             serde_json::from_str(text).map_err(|error| format!("`signed`: {}", plain(&error)))?;
         let key: PublicKey = fields.key.parse().map_err(|error| format!("`signed.key`: {error}"))?;
@@ -110,9 +119,12 @@ impl Batch {
         if !(1..=BATCH_MESSAGES_MAX).contains(&count) {
             return Err(format!("`signed.messages` has {count} items, 1 to {BATCH_MESSAGES_MAX} may be"));
         }
+        if let Some(wrong) = fields.messages.iter().position(|message| !message.get().starts_with('{')) {
+            return Err(format!("`signed.messages[{wrong}]` must be an object"));
+        }
         let (from, seq, ts_ms) = (fields.from, fields.seq, fields.ts);
-        if seq.checked_add(count as u64).is_none() {
-            return Err("`signed.seq` is too large".to_owned());
+        if seq.saturating_add(count as u64) > JSON_NUMBER_MAX || ts_ms > JSON_NUMBER_MAX {
+            return Err(format!("`signed.seq` and `signed.ts` go up to {JSON_NUMBER_MAX}"));
         }
         let mark = Sha256::digest(text).iter().take(8).fold(0, |mark, byte| mark << 8 | u64::from(*byte));
         Ok(Self { from, key, topic, seq, ts_ms, count, mark, signed, sig })
@@ -136,10 +148,13 @@ impl Batch {
     }
 }
 
+fn has_line_breaks(signed: &RawValue) -> bool {
+    memchr::memchr2(b'\n', b'\r', signed.get().as_bytes()).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::raw_json;
 
     const KEY: PublicKey = PublicKey([7; 32]);
 
@@ -162,11 +177,19 @@ mod tests {
     }
 
     #[test]
+    fn line_breaks_between_tokens_are_spaces_before_it_is_signed() {
+        let topic = Topic::parse("t").unwrap();
+        let signed = Batch::to_sign(&KEY, &topic, 1, 2, &[&raw_json("{\"a\":\r\n\"\\n\"}".to_owned())]);
+        let batch = Batch::read(signed, [0; 64]).unwrap();
+        assert_eq!(batch.messages().first().map(|(_, message)| message.get()), Some(r#"{"a":  "\n"}"#));
+    }
+
+    #[test]
     fn a_message_costs_no_more_than_300_bytes_beside_itself() {
         let message = raw_json("{\"n\": 1.50}".to_owned());
         let batch = Batch::read(signed(1), [1; 64]).unwrap();
         let sig = 64usize.div_ceil(3) * 4;
-        let around = "{\"signed\":,\"sig\":\"\",\"hops\":12},".len() + sig;
+        let around = "{\"signed\":,\"sig\":\"\",\"hops\":12,\"age_ms\":120},".len() + sig;
         let overhead = batch.signed.get().len() + around - message.get().len();
         assert!(overhead <= 300, "{overhead}");
     }
@@ -180,7 +203,11 @@ mod tests {
             ("{}".to_owned(), "missing field"),
             (good.replace(&from, &AgentId([0; 16]).to_string()), "its key is that of"),
             (good.replace("build.main", "build.*"), "is a filter"),
-            (good.replace("\"seq\":40", "\"seq\":18446744073709551615"), "too large"),
+            (good.replace("\"seq\":40", "\"seq\":18446744073709551615"), "go up to"),
+            (good.replace("\"seq\":40", "\"seq\":9007199254740991"), "go up to"),
+            (good.replace("\"ts\":1795000000000", "\"ts\":9007199254740992"), "go up to"),
+            (good.replace("[{\"n\": 1.50}]", "[{}, [1]]"), "messages[1]"),
+            (good.replace("1.50", "\n1.50"), "line break"),
             (good.replace("\"seq\":40", "\"seq\":-1"), "`signed`"),
             (good.replace("[{\"n\": 1.50}]", "[]"), "0 items"),
             (good.replace("{\"n\"", &format!("{{\"{}\"", "n".repeat(BATCH_BYTES_MAX))), "bytes"),

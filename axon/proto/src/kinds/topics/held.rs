@@ -11,6 +11,7 @@ use foldhash::HashMap;
 
 use super::batch::{Batch, BatchId};
 use super::name::Topic;
+use super::tree::{Given, further};
 use crate::id::AgentId;
 use crate::limits::{
     BATCH_AGE_MS_MAX, TOPIC_CACHE_BYTES_MAX, TOPIC_CACHE_MS, TOPIC_PUBLISHERS_MAX,
@@ -81,10 +82,21 @@ pub struct Cached {
     pub batch: Arc<Batch>,
     /// How many hops it came.
     pub hops: u16,
+    /// How old it was when it came.
+    pub age_ms: u64,
     /// Who gave it; none: it is ours.
     pub via: Option<AgentId>,
     /// When it came.
     pub at_ms: u64,
+}
+
+impl Cached {
+    /// It, as it can be given now.
+    pub fn given(&self, mono_ms: u64) -> Given {
+        let held_ms = mono_ms.saturating_sub(self.at_ms);
+        let age_ms = self.age_ms.saturating_add(held_ms);
+        Given { batch: self.batch.clone(), hops: further(self.hops), age_ms }
+    }
 }
 
 /// The newest batches.
@@ -113,11 +125,12 @@ impl Cache {
     }
 
     /// Adds one; the oldest go for it.
-    pub fn add(&mut self, batch: Arc<Batch>, hops: u16, via: Option<AgentId>, mono_ms: u64) {
+    pub fn add(&mut self, given: Given, via: Option<AgentId>, mono_ms: u64) {
+        let Given { batch, hops, age_ms } = given;
         let id = batch.id();
         self.bytes += batch.bytes();
         self.order.push_back(id);
-        self.batches.insert(id, Cached { batch, hops, via, at_ms: mono_ms });
+        self.batches.insert(id, Cached { batch, hops, age_ms, via, at_ms: mono_ms });
         while self.bytes > TOPIC_CACHE_BYTES_MAX && self.order.len() > 1 {
             self.drop_oldest();
         }
@@ -146,11 +159,11 @@ mod tests {
     fn id(from: u8, seq: u64) -> BatchId {
         BatchId { from: AgentId([from; 16]), seq }
     }
-    fn batch(seq: u64, bytes: usize) -> Arc<Batch> {
-        let message = raw_json(format!("\"{}\"", "x".repeat(bytes)));
+    fn given(seq: u64, bytes: usize) -> Given {
+        let message = raw_json(format!("{{\"x\":\"{}\"}}", "x".repeat(bytes)));
         let topic = Topic::parse("t").unwrap();
         let signed = Batch::to_sign(&PublicKey([1; 32]), &topic, seq, 0, &[&*message]);
-        Arc::new(Batch::read(signed, [0; 64]).unwrap())
+        Given { batch: Arc::new(Batch::read(signed, [0; 64]).unwrap()), hops: 2, age_ms: 5 }
     }
 
     #[test]
@@ -183,10 +196,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_on_is_one_hop_further_and_older_by_how_long_it_was_held() {
+        let mut cache = Cache::default();
+        let batch = given(1, 9).batch.id();
+        cache.add(given(1, 9), None, 100);
+        let on = cache.get(batch).unwrap().given(130);
+        assert_eq!((on.hops, on.age_ms), (3, 35));
+    }
+
+    #[test]
     fn the_cache_holds_bytes_and_time() {
         let mut cache = Cache::default();
         let large = TOPIC_CACHE_BYTES_MAX / 32;
-        (0..64).for_each(|seq| cache.add(batch(seq, large), 0, None, seq));
+        (0..64).for_each(|seq| cache.add(given(seq, large), None, seq));
         assert!(cache.bytes <= TOPIC_CACHE_BYTES_MAX && cache.batches.len() > 16, "{}", cache.batches.len());
         assert!(cache.get(id(0, 0)).is_none());
         let held = cache.batches.len();

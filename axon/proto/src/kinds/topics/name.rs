@@ -4,16 +4,20 @@
 //! for one level and, at its end, `>` for all that follow.
 
 use std::fmt;
+use std::sync::Arc;
+
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 
 use crate::limits::{TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX};
 
 /// The name of a topic: `build.main.failed`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Topic(Box<str>);
+pub struct Topic(Arc<str>);
 
 /// What a subscription is for: `build.*.failed`, `build.>`, or a name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Filter(Box<str>);
+pub struct Filter(Arc<str>);
 
 impl Topic {
     /// A name.
@@ -97,6 +101,33 @@ impl fmt::Display for Topic {
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Topic {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Parsed(Self::parse))
+    }
+}
+
+impl<'de> Deserialize<'de> for Filter {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Parsed(Self::parse))
+    }
+}
+
+/// Parses a text where it lies.
+struct Parsed<T>(fn(&str) -> Result<T, String>);
+
+impl<T> Visitor<'_> for Parsed<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        self.0(text).map_err(E::custom)
     }
 }
 

@@ -25,8 +25,8 @@ use crate::limits::{
 /// What one neighbour says to another, some of it or all.
 #[derive(Debug, Clone, Default)]
 pub struct Gossip {
-    /// Batches, and how many hops they have come with this one.
-    pub batches: Vec<(Arc<Batch>, u16)>,
+    /// Batches.
+    pub batches: Vec<Given>,
     /// What could be had.
     pub have: Vec<Have>,
     /// What is to be given, and from now on at once.
@@ -37,6 +37,17 @@ pub struct Gossip {
     pub prune: Vec<Tree>,
     /// What all that could be had of a topic sums up to.
     pub sums: Vec<Sum>,
+}
+
+/// A batch as a neighbour gives it.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// It.
+    pub batch: Arc<Batch>,
+    /// How many hops it has come with this one.
+    pub hops: u16,
+    /// How long ago it was published, by the clocks of those who held it.
+    pub age_ms: u64,
 }
 
 /// The tree of one publisher on one topic.
@@ -57,6 +68,8 @@ pub struct Have {
     pub topic: Topic,
     /// How many hops it would have come with this one.
     pub hops: u16,
+    /// It is of what is kept, and not as it was published.
+    pub kept: bool,
 }
 
 /// What the batches of a time have in common with those of a neighbour.
@@ -68,10 +81,14 @@ pub struct Sum {
     pub from_ms: u64,
     /// Up to here.
     pub to_ms: u64,
+    /// How many they are.
+    pub count: u64,
     /// The sum of their marks.
     pub marks: u64,
     /// It answers another, and is not answered with one.
     pub answer: bool,
+    /// It is of what is kept.
+    pub kept: bool,
 }
 
 /// What comes of an input.
@@ -198,7 +215,7 @@ impl Mesh {
     pub fn publish(&mut self, batch: Arc<Batch>, mono_ms: u64) -> Vec<Out> {
         self.seen.take(batch.id(), mono_ms);
         let mut out = Outgoing::default();
-        self.spread(&batch, 0, None, mono_ms, &mut out);
+        self.spread(Given { batch, hops: 0, age_ms: 0 }, None, mono_ms, &mut out);
         out.end()
     }
 
@@ -214,7 +231,8 @@ impl Mesh {
     }
 
     /// Takes a new batch whose signature holds.
-    pub fn take(&mut self, from: AgentId, batch: Arc<Batch>, hops: u16, mono_ms: u64) -> Vec<Out> {
+    pub fn take(&mut self, from: AgentId, given: Given, mono_ms: u64) -> Vec<Out> {
+        let (batch, hops) = (given.batch.clone(), given.hops);
         self.seen.take(batch.id(), mono_ms);
         let mut out = Outgoing::default();
         self.make_eager(&tree(&batch), from);
@@ -230,7 +248,7 @@ impl Mesh {
                 out.to(from).prune.push(tree(&batch));
             }
         }
-        self.spread(&batch, hops, Some(from), mono_ms, &mut out);
+        self.spread(given, Some(from), mono_ms, &mut out);
         let mut all = vec![Out::Deliver { batch, via: from }];
         all.extend(out.end());
         all
@@ -257,14 +275,14 @@ impl Mesh {
                 // Who asks for what it has not subscribed gets nothing.
                 if self.neighbours(&cached.batch.topic).contains(&from) {
                     self.make_eager(&tree(&cached.batch), from);
-                    out.to(from).batches.push((cached.batch, further(cached.hops)));
+                    out.to(from).batches.push(cached.given(mono_ms));
                 }
             }
         }
         for sum in gossip.sums.iter().filter(|sum| ours(&sum.topic)) {
             let (from_ms, to_ms) = (sum.from_ms, sum.to_ms);
-            let marks = self.sum(&sum.topic, from_ms, to_ms);
-            if marks == sum.marks {
+            let (count, marks) = self.sum(&sum.topic, from_ms, to_ms);
+            if (count, marks) == (sum.count, sum.marks) {
                 continue;
             }
             let those = self.cache.of(&sum.topic).filter(|cached| within(cached, from_ms, to_ms));
@@ -272,7 +290,7 @@ impl Mesh {
             out.to(from).have.extend(those.map(|cached| have(&cached.batch, cached.hops)));
             // The other's come in return, once.
             if !sum.answer {
-                out.to(from).sums.push(Sum { marks, answer: true, ..sum.clone() });
+                out.to(from).sums.push(Sum { count, marks, answer: true, ..sum.clone() });
             }
         }
         out.end()
@@ -332,15 +350,11 @@ impl Mesh {
     // --- parts ---
 
     /// Gives a batch to eager neighbours, and has it announced to lazy ones.
-    fn spread(
-        &mut self,
-        batch: &Arc<Batch>,
-        hops: u16,
-        via: Option<AgentId>,
-        mono_ms: u64,
-        out: &mut Outgoing,
-    ) {
-        self.cache.add(batch.clone(), hops, via, mono_ms);
+    fn spread(&mut self, given: Given, via: Option<AgentId>, mono_ms: u64, out: &mut Outgoing) {
+        let hops = given.hops;
+        let given_on = Given { hops: further(hops), ..given.clone() };
+        let batch = &given_on.batch;
+        self.cache.add(given, via, mono_ms);
         self.sum_due(&batch.topic, mono_ms);
         let lazy = self.pruned.get(&tree(batch)).cloned().unwrap_or_default();
         for peer in self.neighbours(&batch.topic) {
@@ -348,7 +362,7 @@ impl Mesh {
                 continue;
             }
             if !lazy.contains(&peer) {
-                out.to(peer).batches.push((batch.clone(), further(hops)));
+                out.to(peer).batches.push(given_on.clone());
             } else if let Some(neighbour) = self.neighbours.get_mut(&peer) {
                 neighbour.announce(have(batch, hops));
                 self.announce_at_ms.get_or_insert(mono_ms + TOPIC_ANNOUNCE_MS);
@@ -419,9 +433,10 @@ impl Mesh {
         self.sums.insert(topic.clone(), SumDue { at_ms, by_ms, left: TOPIC_SUMS });
     }
 
-    fn sum(&self, topic: &Topic, from_ms: u64, to_ms: u64) -> u64 {
+    /// How many there are of a time, and the sum of their marks.
+    fn sum(&self, topic: &Topic, from_ms: u64, to_ms: u64) -> (u64, u64) {
         let those = self.cache.of(topic).filter(|cached| within(cached, from_ms, to_ms));
-        those.fold(0, |sum, cached| sum.wrapping_add(cached.batch.mark))
+        those.fold((0, 0), |(count, sum), cached| (count + 1, sum.wrapping_add(cached.batch.mark)))
     }
 
     fn say_sum(&mut self, topic: &Topic, mono_ms: u64, out: &mut Outgoing) {
@@ -440,9 +455,10 @@ impl Mesh {
         if to_ms < from_ms {
             return;
         }
-        let marks = self.sum(topic, from_ms, to_ms);
-        let sum = Sum { topic: topic.clone(), from_ms, to_ms, marks, answer: false };
-        for peer in self.neighbours(topic) {
+        let (count, marks) = self.sum(topic, from_ms, to_ms);
+        let topic = topic.clone();
+        let sum = Sum { topic, from_ms, to_ms, count, marks, answer: false, kept: false };
+        for peer in self.neighbours(&sum.topic) {
             out.to(peer).sums.push(sum.clone());
         }
     }
@@ -467,11 +483,11 @@ fn tree(batch: &Batch) -> Tree {
 
 /// What can be had of us that came so many hops.
 fn have(batch: &Batch, hops: u16) -> Have {
-    Have { id: batch.id(), topic: batch.topic.clone(), hops: further(hops) }
+    Have { id: batch.id(), topic: batch.topic.clone(), hops: further(hops), kept: false }
 }
 
 /// One hop more. How many there were is what a neighbour has said.
-fn further(hops: u16) -> u16 {
+pub(super) fn further(hops: u16) -> u16 {
     hops.saturating_add(1)
 }
 
@@ -480,205 +496,4 @@ fn within(cached: &Cached, from_ms: u64, to_ms: u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::PublicKey;
-    use crate::wire::raw_json;
-
-    const A: AgentId = AgentId([1; 16]);
-    const B: AgentId = AgentId([2; 16]);
-    const C: AgentId = AgentId([3; 16]);
-
-    fn batch(publisher: u8, topic: &str, seq: u64) -> Arc<Batch> {
-        let (message, topic) = (raw_json("1".to_owned()), Topic::parse(topic).unwrap());
-        let signed = Batch::to_sign(&PublicKey([publisher; 32]), &topic, seq, 1_000 + seq, &[&*message]);
-        Arc::new(Batch::read(signed, [0; 64]).unwrap())
-    }
-    /// One with these neighbours, who want everything below `t`.
-    fn mesh(neighbours: &[AgentId]) -> Mesh {
-        let mut mesh = Mesh::default();
-        for peer in neighbours {
-            mesh.wants(*peer, vec![Filter::parse("t.>").unwrap()], 0);
-        }
-        mesh
-    }
-    fn said(outs: &[Out], to: AgentId) -> Gossip {
-        let to_it = outs.iter().filter_map(|out| match out {
-            Out::Send { to: it, gossip } if *it == to => Some(gossip.clone()),
-            _ => None,
-        });
-        let mut all: Vec<Gossip> = to_it.collect();
-        assert!(all.len() <= 1, "{all:?}");
-        all.pop().unwrap_or_default()
-    }
-    fn news(batches: &[&Arc<Batch>]) -> Gossip {
-        Gossip { have: batches.iter().map(|batch| have(batch, 1)).collect(), ..Gossip::default() }
-    }
-
-    #[test]
-    fn a_batch_goes_to_those_who_want_its_topic_and_not_back() {
-        let mut mesh = mesh(&[A, B]);
-        mesh.wants(C, vec![Filter::parse("u.*").unwrap()], 0);
-        let outs = mesh.take(A, batch(9, "t.x", 1), 3, 0);
-        assert!(matches!(outs.first(), Some(Out::Deliver { via: A, .. })), "{outs:?}");
-        assert_eq!(said(&outs, B).batches.first().map(|(_, hops)| *hops), Some(4));
-        assert!(said(&outs, A).batches.is_empty() && said(&outs, C).batches.is_empty());
-    }
-
-    #[test]
-    fn whoever_gives_one_twice_is_lazy_for_that_publisher_and_topic() {
-        let mut mesh = mesh(&[A, B]);
-        mesh.take(A, batch(9, "t.x", 1), 1, 0);
-        let (known, out) = mesh.look(B, &batch(9, "t.x", 1));
-        assert_eq!(known, Known::Taken);
-        assert_eq!(said(&out.into_iter().collect::<Vec<_>>(), B).prune, [tree(&batch(9, "t.x", 1))]);
-        let outs = mesh.take(A, batch(9, "t.x", 2), 1, 0);
-        assert!(said(&outs, B).batches.is_empty());
-        assert_eq!(mesh.next_due_ms(), Some(TOPIC_ANNOUNCE_MS));
-        assert_eq!(said(&mesh.due(TOPIC_ANNOUNCE_MS), B).have.len(), 1);
-        // Others' batches, and those of other topics, still go at once.
-        assert_eq!(said(&mesh.take(A, batch(8, "t.x", 1), 1, 0), B).batches.len(), 1);
-        assert_eq!(said(&mesh.take(A, batch(9, "t.y", 3), 1, 0), B).batches.len(), 1);
-        // And these again, when it asks.
-        let want = Gossip { want: vec![batch(9, "t.x", 2).id()], ..Gossip::default() };
-        assert_eq!(said(&mesh.hear(B, &want, |_| true, 0), B).batches.len(), 1);
-        assert_eq!(said(&mesh.take(A, batch(9, "t.x", 4), 1, 0), B).batches.len(), 1);
-    }
-
-    #[test]
-    fn what_was_announced_and_does_not_come_is_asked_for_from_one_after_another() {
-        let mut mesh = mesh(&[A, B, C]);
-        let missing = batch(9, "t.x", 1);
-        mesh.hear(A, &news(&[&missing]), |_| true, 0);
-        mesh.hear(B, &news(&[&missing]), |_| true, 10);
-        assert!(mesh.due(TOPIC_WANT_MS - 1).is_empty());
-        assert_eq!(said(&mesh.due(TOPIC_WANT_MS), A).want, [missing.id()]);
-        let second_ms = TOPIC_WANT_MS + TOPIC_WANT_AGAIN_MS;
-        assert_eq!(said(&mesh.due(second_ms), B).want, [missing.id()]);
-        // Nobody else has it: it is forgotten, until somebody announces it again.
-        mesh.due(second_ms + TOPIC_WANT_AGAIN_MS);
-        assert_eq!((mesh.next_due_ms(), mesh.missing.len()), (None, 0));
-        assert!(mesh.neighbours.values().all(|neighbour| neighbour.missing == 0));
-        // What is not wanted here is not asked for.
-        mesh.hear(A, &news(&[&missing]), |_| false, 0);
-        assert_eq!(mesh.next_due_ms(), None);
-    }
-
-    #[test]
-    fn a_neighbour_that_announces_without_end_has_its_share_and_no_more() {
-        let mut mesh = mesh(&[A, B]);
-        let many: Vec<Have> = (0..3 * TOPIC_MISSING_PER_PEER_MAX as u64)
-            .map(|seq| Have { id: BatchId { from: C, seq }, ..have(&batch(9, "t.x", 1), 1) })
-            .collect();
-        mesh.hear(A, &Gossip { have: many, ..Gossip::default() }, |_| true, 0);
-        assert_eq!(mesh.missing.len(), TOPIC_MISSING_PER_PEER_MAX);
-        mesh.hear(B, &news(&[&batch(9, "t.x", 7)]), |_| true, 0);
-        assert_eq!(mesh.missing.len(), TOPIC_MISSING_PER_PEER_MAX + 1, "another's share is its own");
-        mesh.gone(A);
-        assert_eq!(mesh.missing.len(), 1);
-        // A share ends with what it is for, whoever had announced that last.
-        mesh.wants(A, vec![Filter::parse("t.>").unwrap()], 0);
-        mesh.hear(A, &news(&[&batch(9, "t.x", 11)]), |_| true, 0);
-        mesh.hear(B, &news(&[&batch(9, "t.x", 11)]), |_| true, 0);
-        mesh.due(TOPIC_WANT_MS);
-        mesh.gone(B);
-        assert_eq!((mesh.missing.len(), mesh.neighbours[&A].missing), (0, 0));
-        mesh.wants(B, vec![Filter::parse("t.>").unwrap()], 0);
-        mesh.hear(B, &news(&[&batch(9, "t.x", 12)]), |_| true, 0);
-        // One that is no neighbour has none.
-        mesh.hear(C, &news(&[&batch(9, "t.x", 8)]), |_| true, 0);
-        assert_eq!(mesh.missing.len(), 1);
-        mesh.make_lazy(&tree(&batch(9, "t.x", 1)), C);
-        assert!(mesh.pruned.is_empty());
-    }
-
-    #[test]
-    fn a_neighbour_much_closer_to_the_publisher_becomes_the_giver() {
-        let mut mesh = mesh(&[A, B]);
-        let far = batch(9, "t.x", 1);
-        mesh.make_lazy(&tree(&far), B);
-        mesh.hear(B, &news(&[&far]), |_| true, 0);
-        let outs = mesh.take(A, far.clone(), 2 + TOPIC_CLOSER_HOPS, 0);
-        assert_eq!((said(&outs, B).graft, said(&outs, A).prune), (vec![tree(&far)], vec![tree(&far)]));
-        assert!(said(&outs, B).want.is_empty(), "it is here already");
-        // The other end does as it is told.
-        let mut other = self::mesh(&[C]);
-        other.make_lazy(&tree(&far), C);
-        let graft = Gossip { graft: vec![tree(&far)], ..Gossip::default() };
-        other.hear(C, &graft, |_| true, 0);
-        assert_eq!(said(&other.take(A, batch(9, "t.x", 2), 1, 0), C).batches.len(), 1);
-    }
-
-    #[test]
-    fn hops_that_a_neighbour_makes_up_break_nothing() {
-        let mut mesh = mesh(&[A, B]);
-        let made_up = Have { hops: u16::MAX, ..have(&batch(9, "t.x", 1), 0) };
-        mesh.hear(B, &Gossip { have: vec![made_up], ..Gossip::default() }, |_| true, 0);
-        let outs = mesh.take(A, batch(9, "t.x", 1), u16::MAX, 0);
-        assert_eq!(said(&outs, B).batches.first().map(|(_, hops)| *hops), Some(u16::MAX));
-    }
-
-    #[test]
-    fn a_neighbour_that_wants_now_this_and_now_that_hears_no_more_than_may_wait() {
-        let mut mesh = mesh(&[A]);
-        (0..100).for_each(|seq| drop(mesh.take(A, batch(9, "t.x", seq), 1, 0)));
-        for _ in 0..TOPIC_NEWS_MAX {
-            mesh.wants(B, vec![Filter::parse("u.*").unwrap()], 0);
-            mesh.wants(B, vec![Filter::parse("t.>").unwrap()], 0);
-        }
-        assert_eq!(said(&mesh.due(TOPIC_ANNOUNCE_MS), B).have.len(), TOPIC_NEWS_MAX);
-    }
-
-    #[test]
-    fn trees_are_remembered_up_to_a_bound() {
-        let mut mesh = mesh(&[A]);
-        for n in 0..2 * TOPIC_TREES_MAX {
-            mesh.make_lazy(&tree(&batch(9, &format!("t.{n}"), 1)), A);
-        }
-        assert_eq!((mesh.pruned.len(), mesh.oldest.len()), (TOPIC_TREES_MAX, TOPIC_TREES_MAX));
-        assert!(!mesh.pruned.contains_key(&tree(&batch(9, "t.0", 1))));
-    }
-
-    #[test]
-    fn who_has_not_subscribed_gets_nothing_by_asking() {
-        let mut mesh = mesh(&[A]);
-        mesh.wants(C, vec![Filter::parse("u.*").unwrap()], 0);
-        mesh.take(A, batch(9, "t.x", 1), 1, 0);
-        let want = Gossip { want: vec![batch(9, "t.x", 1).id()], ..Gossip::default() };
-        assert!(mesh.hear(C, &want, |_| true, 0).is_empty());
-    }
-
-    #[test]
-    fn sums_that_differ_end_with_both_having_all() {
-        let (mut one, mut other) = (mesh(&[B]), mesh(&[A]));
-        for seq in 1..=5 {
-            one.take(C, batch(9, "t.x", seq), 1, 0);
-        }
-        for seq in 4..=9 {
-            other.take(C, batch(9, "t.x", seq), 1, 0);
-        }
-        // Each has said its sum; what that leads to comes to an end by itself.
-        let outs = one.due(TOPIC_SUM_MS);
-        let mut to_other = vec![said(&outs, B)];
-        assert_eq!(to_other[0].sums.len(), 1);
-        let mut rounds = 0;
-        while let Some(gossip) = to_other.pop() {
-            let outs = other.hear(A, &gossip, |_| true, TOPIC_SUM_MS);
-            let answer = said(&outs, A);
-            to_other.extend(outs_to(&one.hear(B, &answer, |_| true, TOPIC_SUM_MS), B));
-            rounds += 1;
-            assert!(rounds < 5, "it does not end");
-        }
-        // The first five are in the range of the sum; the others are told by the other's own.
-        let late_ms = TOPIC_SUM_MS + TOPIC_WANT_MS;
-        let wanted_by_other: Vec<u64> = said(&other.due(late_ms), A).want.iter().map(|id| id.seq).collect();
-        assert_eq!(wanted_by_other, [1, 2, 3]);
-    }
-
-    fn outs_to(outs: &[Out], to: AgentId) -> Option<Gossip> {
-        outs.iter().find_map(|out| match out {
-            Out::Send { to: it, gossip } if *it == to => Some(gossip.clone()),
-            _ => None,
-        })
-    }
-}
+mod tests;

@@ -1,0 +1,152 @@
+//! Messages that a family makes for this daemon's own clients: numbered and shown like those of peers, and
+//! stored where the family says so.
+//!
+//! Source: `spec/IPC.md`, "Topics". Nobody but the family knows what is in them, and whom they are for.
+
+use super::storing::{After, Reading};
+use super::{Key, Node, Now};
+use crate::agents::Speaks;
+use crate::family::{Input as FamilyInput, Note};
+use crate::id::{AgentId, MsgId};
+use crate::limits::{NOTES_WAITING_MAX, REPLAY_TTL_MS};
+use crate::mailbox::Shown;
+use crate::session::Phase;
+use crate::store::{CommitError, Read, Row, Write};
+use crate::wire::{Header, encode_in};
+
+/// Rows that are being stored.
+#[derive(Debug)]
+pub(super) struct Noted {
+    family: usize,
+    token: u64,
+    rows: Vec<(Row, AgentId, MsgId)>,
+}
+
+impl Node {
+    /// Puts messages of a family into the inbox, and stores `writes` with them.
+    pub(super) fn take_notes(
+        &mut self,
+        now: Now,
+        (family, token): (&'static str, u64),
+        notes: Vec<Note>,
+        kept: bool,
+        mut writes: Vec<Write>,
+    ) {
+        let Some(family) = self.family_named(family) else { return };
+        let kept = kept && self.settings.buffer_size > 0;
+        if !kept && !notes.is_empty() && self.mailbox.waiting() >= NOTES_WAITING_MAX {
+            self.all_lag(&notes);
+            self.tell_family(now, family, FamilyInput::Taken { token, stored: false });
+            return;
+        }
+        let mut rows = Vec::with_capacity(notes.len());
+        let mut stored = Vec::with_capacity(2 * notes.len());
+        for note in notes {
+            let Some(row) = self.row_of_note(now, &note) else { continue };
+            if kept {
+                stored.push(Write::Row { row: row.clone(), firm: false });
+                let until_ms = now.wall_ms.saturating_add(REPLAY_TTL_MS);
+                writes.push(Write::Seen(self.replay.remember(note.from, note.id, until_ms, now.wall_ms)));
+            }
+            rows.push((row, note.from, note.id));
+        }
+        if kept && let Some((row, ..)) = rows.last() {
+            self.newest_note = row.seq;
+        }
+        if !kept {
+            for (row, from, _) in std::mem::take(&mut rows) {
+                self.decide(row.seq, Some(Shown { row, from, except: None }));
+            }
+        }
+        // Rows first, because they decide whether there is room.
+        stored.append(&mut writes);
+        if stored.is_empty() {
+            self.tell_family(now, family, FamilyInput::Taken { token, stored: true });
+        } else {
+            self.commit(stored, After::Noted(Noted { family, token, rows }));
+        }
+    }
+
+    /// They are on disk, or are not.
+    pub(super) fn noted(&mut self, now: Now, noted: Noted, outcome: &Result<(), CommitError>) {
+        let Noted { family, token, rows } = noted;
+        for (row, from, id) in rows {
+            let shown = outcome.is_ok().then_some(row.clone());
+            if shown.is_none() {
+                self.replay.forget(from, id);
+            }
+            self.decide(row.seq, shown.map(|row| Shown { row, from, except: None }));
+        }
+        self.tell_family(now, family, FamilyInput::Taken { token, stored: outcome.is_ok() });
+    }
+
+    /// Reads items for a family.
+    pub(super) fn load_for(&mut self, family: &'static str, token: u64, keys: Vec<String>) {
+        if let Some(family) = self.family_named(family) {
+            self.read(Read::Items { keys }, Reading::Load { family, token });
+        }
+    }
+
+    /// Hello is done with a peer.
+    pub(super) fn peer_up(&mut self, now: Now, peer: AgentId) {
+        for index in 0..self.families.len() {
+            self.tell_family(now, index, FamilyInput::PeerUp { peer });
+        }
+    }
+
+    /// A connection to a peer has ended.
+    pub(super) fn peer_down(&mut self, now: Now, peer: AgentId) {
+        let up = |conn| self.sessions.get(conn).is_some_and(|session| session.phase == Phase::Up);
+        if self.conns_of(peer).into_iter().any(up) {
+            return;
+        }
+        for index in 0..self.families.len() {
+            self.tell_family(now, index, FamilyInput::PeerDown { peer });
+        }
+    }
+
+    /// When a family that has just done something wants to be called again.
+    pub(super) fn family_due(&mut self, now: Now, index: usize, due_ms: Option<u64>) {
+        if let Some(due_ms) = due_ms {
+            // Never at once: what is due now was done just now.
+            self.timers.set_if_sooner(Key::Family(index), due_ms.max(now.mono_ms + 1));
+        }
+    }
+
+    fn row_of_note(&mut self, now: Now, note: &Note) -> Option<Row> {
+        let header = Header {
+            id: note.id,
+            from: note.from,
+            to: self.me,
+            ts: note.ts_ms.max(1),
+            kind: note.kind,
+            reference: None,
+            resend_until: None,
+            read_receipt: false,
+        };
+        let Ok(envelope) = encode_in(&mut self.scratch, header, &note.payload) else {
+            // What a batch may hold is chosen so that this fits; a family that breaks it is at fault.
+            self.debug(format!("a {} of {} is too long for the inbox", note.kind, note.from));
+            return None;
+        };
+        let (seq, kind) = (self.mailbox.number(), self.kinds.row_name(note.kind));
+        Some(Row { seq, at_ms: now.wall_ms, kind, raw: envelope.raw().clone() })
+    }
+
+    /// Messages are not shown because too many wait: who listens is told that some are missing.
+    fn all_lag(&mut self, notes: &[Note]) {
+        let mut clients = std::mem::take(&mut self.audience);
+        notes.first().into_iter().for_each(|note| self.agents.may_be_shown(note.kind, &mut clients));
+        let seq = self.mailbox.next_seq();
+        for client in clients.drain(..) {
+            if self.agents.clients.get(&client).is_some_and(|state| state.speaks() == Speaks::V2) {
+                self.lagged(client, seq);
+            }
+        }
+        self.audience = clients;
+    }
+
+    fn family_named(&self, name: &str) -> Option<usize> {
+        self.families.iter().position(|family| family.vocabulary().family == name)
+    }
+}
