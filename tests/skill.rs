@@ -182,12 +182,16 @@ fn every_command_of_the_skill_does_what_it_says() {
                 let waiting = shell.begin(&line);
                 // Bob knows of it once his daemon has been told.
                 wait_for("the subscription", || {
-                    let neighbours = asker.ok(json!({"cmd":"topic_peers","topic":"build.main"}))["peers"].clone();
+                    let neighbours =
+                        asker.ok(json!({"cmd":"topic_peers","topic":"build.main"}))["peers"].clone();
                     (!neighbours.as_array().unwrap().is_empty()).then_some(())
                 });
                 asker.ok(json!({"cmd":"publish","topic":"build.main","payload":{"text":"It is red."}}));
                 let said = waiting.wait();
-                assert!(said.code == 0 && said.stdout.ends_with("build.main bob (known): It is red.\n"), "{said:?}");
+                assert!(
+                    said.code == 0 && said.stdout.ends_with("build.main bob (known): It is red.\n"),
+                    "{said:?}"
+                );
             }
             "axon --plain topic pub build.main \"It is green.\"" => {
                 asker.ok(json!({"cmd":"subscribe_topic","topic":"build.main"}));

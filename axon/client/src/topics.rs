@@ -33,9 +33,9 @@ words! {
 /// assert_eq!(serde_json::to_string(&builds).unwrap(), r#"{"topic":"build.>","kept":true}"#);
 /// ```
 #[derive(Debug, Clone, Serialize)]
-pub struct TopicSubscription<'a> {
+pub struct TopicSubscription {
     /// A name, or a filter: `*` stands for one level, `>` at the end for all that follow.
-    pub topic: &'a str,
+    pub topic: String,
     /// False: it ends with this connection, and what comes is shown and not stored. True: it belongs to the
     /// consumer until it is unsubscribed, and what comes waits in the inbox.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -49,10 +49,10 @@ pub struct TopicSubscription<'a> {
     pub history: bool,
 }
 
-impl<'a> TopicSubscription<'a> {
+impl TopicSubscription {
     /// To what peers publish from now on, for as long as this connection lasts.
-    pub fn to(topic: &'a str) -> Self {
-        Self { topic, kept: false, from: None, history: false }
+    pub fn to(topic: impl Into<String>) -> Self {
+        Self { topic: topic.into(), kept: false, from: None, history: false }
     }
 }
 
@@ -273,7 +273,7 @@ impl Client {
     /// ```
     pub async fn subscribe_topic(
         &self,
-        subscription: &TopicSubscription<'_>,
+        subscription: &TopicSubscription,
     ) -> Result<TopicSubscribed, ClientError> {
         self.quick("subscribe_topic", subscription).await
     }

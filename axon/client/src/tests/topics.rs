@@ -38,7 +38,12 @@ async fn topics_are_subscribed_published_and_left() {
         assert_eq!((&*subscribed.subscribed, subscribed.neighbours, subscribed.since_seq), ("build.>", 2, 7));
         let from = Some(Publishers::Any);
         client
-            .subscribe_topic(&TopicSubscription { topic: "a.*", kept: true, from, history: true })
+            .subscribe_topic(&TopicSubscription {
+                kept: true,
+                from,
+                history: true,
+                ..TopicSubscription::to("a.*")
+            })
             .await
             .unwrap();
         let Event::Inbound(inbound) = client.next_event().await.unwrap() else { panic!("a message") };

@@ -101,7 +101,7 @@ impl Subscriber<'_> {
         let Args { kept, history, .. } = *self.args;
         for topic in &self.args.filters {
             let from = self.args.from_any.then_some(Publishers::Any);
-            let wanted = TopicSubscription { topic, kept, from, history };
+            let wanted = TopicSubscription { topic: topic.clone(), kept, from, history };
             let done = self.client.subscribe_topic(&wanted).await.map_err(|error| self.cx.failure(error))?;
             self.cx.out.detail(|| {
                 let (n, some) = (done.neighbours, show::plural(done.neighbours));
