@@ -196,8 +196,7 @@ fn what_is_kept_comes_first() {
     let line = bob.run(&["topic", "keep", "build.>", "--off"]).ok();
     assert_eq!(line, json!({"ok":true,"topic":"build.>","kept":false}));
     assert_eq!(bob.run(&["topic", "list"]).ok()["keeps"], json!([]));
-    let off = bob.run(&["--plain", "topic", "keep", "build.>", "--off"]);
-    assert_eq!((off.code, &*off.stdout), (0, "build.> is not kept any more\n"));
+    bob.run(&["topic", "keep", "build.>", "--off"]).fails(2, "not_found");
 }
 
 #[test]
@@ -214,7 +213,7 @@ fn lists_tell_what_there_is() {
     let row = seen();
     assert_eq!((&row["topic"], &row["publishers"]), (&json!("a.b"), &json!(1)), "{row}");
     let text = bob.run(&["--plain", "topic", "list"]).stdout;
-    for part in ["a.> subscribed from any, by a client of default", "> relayed", "a.b seen: 1 message of 1"] {
+    for part in ["a.> subscribed from any, for ", "> relayed", "a.b seen: 1 message of 1"] {
         assert!(text.contains(part), "{part}: {text}");
     }
 
@@ -276,7 +275,7 @@ fn what_is_wrong_says_what_to_do() {
         (&["topic", "pub", "a.>", "{}"], "is a filter"),
         (&["topic", "pub", "a", "{\"n\""], "mend it"),
         (&["topic", "pub", "a"], "MESSAGE"),
-        (&["topic", "peers", ">.a"], "at the end"),
+        (&["topic", "peers", "a.>"], "is a filter"),
         (&["topic", "keep", "a", "--last", "0"], "0"),
         (&["topic", "keep", "a", "--hours", "8761"], "8761"),
         (&["topic", "keep", "a", "--off", "--last", "5"], "--last"),
@@ -310,8 +309,8 @@ fn topics_may_be_turned_off() {
     let hello = daemon.connect().hello();
     assert!(!hello["features"].as_array().unwrap().contains(&json!("topics")), "{hello}");
     for args in [&["topic", "pub", "a", "{}"][..], &["topic", "sub", "a"], &["topic", "list"]] {
-        let failed = daemon.run(args).fails(2, "invalid_command");
-        assert!(failed["message"].as_str().unwrap().contains("topics.enabled"), "{failed}");
+        let failed = daemon.run(args).fails(4, "not_offered");
+        assert!(failed["message"].as_str().unwrap().contains("[topics]"), "{failed}");
     }
 }
 

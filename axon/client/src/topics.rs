@@ -132,8 +132,9 @@ pub struct TopicRow {
     /// Whether it began with the history.
     #[serde(default)]
     pub history: bool,
-    /// Whose it is.
-    pub consumer: String,
+    /// Whose it is; none where it is a connection's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<String>,
     /// Since when it is there, in Unix milliseconds.
     #[serde(default)]
     pub since_ms: u64,

@@ -75,8 +75,8 @@ struct PubArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  axon topic peers build.main")]
 struct PeersArgs {
-    /// Only those that want this topic
-    #[arg(value_parser = filter)]
+    /// Only those that want this topic, by its name
+    #[arg(value_parser = name)]
     topic: Option<String>,
 }
 
@@ -136,22 +136,24 @@ async fn unsub(cx: &Context, args: UnsubArgs) -> CliResult {
     let client = cx.connect(link::CONSUMER).await?;
     let topics = client.topics().await.map_err(|error| cx.failure(error))?;
     let wanted = |row: &TopicRow| match &args.consumer {
-        Some(consumer) => row.consumer == *consumer,
-        None => row.consumer.split(':').next() == Some(CONSUMER),
+        Some(consumer) => row.consumer.as_ref() == Some(consumer),
+        None => row.consumer.as_ref().is_some_and(|name| name.split(':').next() == Some(CONSUMER)),
     };
     let rows = topics.subscriptions.into_iter().filter(|row| row.topic == *filter && row.kept);
     let (ours, others): (Vec<TopicRow>, Vec<TopicRow>) = rows.partition(wanted);
     if ours.is_empty() {
         let others = match others.first() {
-            Some(row) => format!("; one of the consumer {} is there: name it by --consumer", row.consumer),
-            None => "; one without --kept ends with its command".to_owned(),
+            Some(TopicRow { consumer: Some(name), .. }) => {
+                format!("; one of the consumer {name} is there: name it by --consumer")
+            }
+            _ => "; one without --kept ends with its command".to_owned(),
         };
         let text = format!(
             "no subscription to {filter} is kept here: `axon{flags} topic list` shows those there are{others}"
         );
         return Err(CliError::ipc(IpcCode::NotFound, text));
     }
-    let mut consumers: Vec<String> = ours.into_iter().map(|row| row.consumer).collect();
+    let mut consumers: Vec<String> = ours.into_iter().filter_map(|row| row.consumer).collect();
     consumers.sort();
     consumers.dedup();
     for consumer in &consumers {
@@ -244,9 +246,10 @@ fn text(cx: &Context, topics: &Topics, now_ms: u64) -> String {
         if row.from.as_str() == "any" {
             text.push_str(" from any");
         }
-        let whose = if row.kept { "kept for" } else { "by a client of" };
-        let since = between(row.since_ms, now_ms.max(row.since_ms));
-        text.push_str(&format!(", {whose} {}, for {since}", printable(&row.consumer)));
+        if let Some(name) = &row.consumer {
+            text.push_str(&format!(", kept for {}", printable(name)));
+        }
+        text.push_str(&format!(", for {}", between(row.since_ms, now_ms.max(row.since_ms))));
         lines.push(text);
     }
     for row in &topics.keeps {
@@ -321,7 +324,7 @@ mod tests {
         let all = text(
             r#"{"subscriptions":[
                   {"topic":"build.>","kept":true,"from":"any","consumer":"topic:build.>","since_ms":1000},
-                  {"topic":"a\u001b","from":"peers","consumer":"default","since_ms":1000}],
+                  {"topic":"a\u001b","from":"peers","since_ms":1000}],
                 "keeps":[{"topic":"build.>","last":1000,"hours":2,"messages":1,"bytes":70}],
                 "relay":[">"],
                 "seen":[{"topic":"build.main","messages":3,"publishers":1,"last_ms":56000}]}"#,
@@ -329,7 +332,7 @@ mod tests {
         assert_eq!(
             all,
             "build.> subscribed from any, kept for topic:build.>, for 1 min\n\
-             a\u{fffd} subscribed, by a client of default, for 1 min\n\
+             a\u{fffd} subscribed, for 1 min\n\
              build.> kept (last 1000, 2 h): 1 message, 70 bytes\n\
              > relayed\n\
              build.main seen: 3 messages of 1 publisher, 5 s ago"

@@ -90,7 +90,7 @@ class Topics(Case):
 
         await fake.say({"event": "slow_consumer", "resume_from_seq": 2})
         taking = asyncio.ensure_future(stream.__anext__())
-        await fake.ok(await fake.next("inbox"), messages=[], next_seq=None, has_more=False)
+        self.assertIs((await fake.subscribed())["replay"], False)
         await fake.say(said(9))
         self.assertEqual((await asyncio.wait_for(taking, PATIENCE)).message, {"n": 9})
         self.assertEqual(stream.missed, 1)

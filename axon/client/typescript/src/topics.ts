@@ -170,8 +170,8 @@ export class TopicStream implements AsyncIterableIterator<TopicMessage> {
     const event = read(line);
     if (event.event === "slow_consumer") {
       this.#miss();
-      // Once the inbox was asked, live ones go on.
-      void this.#link.live?.call("inbox", { limit: 1, kinds: [KIND] }).catch(() => undefined);
+      // What was missed is nowhere: this asks for what comes from now on.
+      void this.#link.live?.call("subscribe", { kinds: [KIND], replay: false }).catch(() => undefined);
     }
     const message = event.event === "inbound" ? topicMessage(event) : undefined;
     if (message === undefined || this.#closed) return;

@@ -299,7 +299,8 @@ export interface Topics {
     kept: boolean;
     from: "peers" | "any";
     history: boolean;
-    consumer: string;
+    /** Whose it is, where it is kept. */
+    consumer?: string;
     since_ms: number;
   }[];
   /** What is kept. */

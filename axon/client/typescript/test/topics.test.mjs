@@ -66,7 +66,7 @@ test("what was subscribed is subscribed again over a new connection", async (t) 
 test("a stream gives what was published, and goes on when the daemon is back", async (t) => {
   const { fake, client } = await stage(t, {
     subscribe_topic: subscribed,
-    inbox: (command, peer) => peer.reply(command, { messages: [], next_seq: null, has_more: false }),
+    subscribe: (command, peer) => peer.reply(command, { subscribed: true, replayed: 0, replay_to_seq: 0 }),
   });
   let missed = 0;
   const stream = client.listen(["build.>", "chat"], { any: true, onMissed: () => (missed += 1) });
@@ -80,7 +80,7 @@ test("a stream gives what was published, and goes on when the daemon is back", a
   // A note is none of its own.
   peer.line({ event: "inbound", replay: false, ...row(2) });
   peer.line({ event: "slow_consumer", resume_from_seq: 3 });
-  await fake.came("inbox");
+  assert.equal((await fake.came("subscribe")).command.replay, false);
   assert.equal(missed, 1);
   peer.socket.destroy();
   const waiting = stream.next();

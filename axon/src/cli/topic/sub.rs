@@ -108,13 +108,16 @@ impl Subscriber<'_> {
                 format!("subscribed to {topic}, with {n} neighbour{some}")
             });
         }
-        if kept {
-            // What has waited comes first.
-            let rows = Subscription { kinds: Some(vec![KIND.to_owned()]), ..Subscription::default() };
-            let subscribed = self.client.subscribe(&rows).await.map_err(|error| self.cx.failure(error))?;
-            if let Some(seq) = subscribed.lost_before_seq {
-                self.cx.out.note(|| show::lost(seq));
-            }
+        // What has waited comes first.
+        if kept { self.subscribe_rows(true).await } else { Ok(()) }
+    }
+
+    async fn subscribe_rows(&self, replay: bool) -> Result<(), CliError> {
+        let kinds = Some(vec![KIND.to_owned()]);
+        let rows = Subscription { kinds, replay: Some(replay), ..Subscription::default() };
+        let subscribed = self.client.subscribe(&rows).await.map_err(|error| self.cx.failure(error))?;
+        if let Some(seq) = subscribed.lost_before_seq {
+            self.cx.out.note(|| show::lost(seq));
         }
         Ok(())
     }
@@ -142,9 +145,8 @@ impl Subscriber<'_> {
             self.cx.out.note(|| {
                 "messages came faster than they were printed, and some are lost: --kept keeps them".to_owned()
             });
-            // Once the inbox was asked, live events go on.
-            let page = self.client.inbox(Some(1), Some(&[KIND.to_owned()])).await;
-            return page.map(drop).map_err(|error| self.cx.failure(error));
+            // What was missed is nowhere: this asks for what comes from now on.
+            return self.subscribe_rows(false).await;
         }
         loop {
             let page = self.client.inbox(Some(INBOX_LIMIT_MAX), None).await;

@@ -399,13 +399,13 @@ class Agent:
         return cast(Published, await self._call("publish", {"topic": topic, "payload": dict(message)}))
 
     def listen(self, *topics: str, from_any: bool = False, history: bool = False) -> TopicMessages:
-        """What is published on these topics from now on; with `history` also what was kept here before.
+        """What is published on these topics from now on; with `history` also what was kept before.
 
             async for said in agent.listen("build.>"):
                 print(said.topic, said.from_name, said.message)
 
-        A topic is a name or a filter: `*` is one level, `>` at its end all that follow. `from_any` is also for
-        what agents publish that are no peers here.
+        A topic is a name or a filter: `*` is one level, `>` at its end all that follow. `from_any` is also
+        for what agents publish that are no peers here.
         """
         if not topics:
             raise ValueError("name a topic, or a filter such as 'build.>'")

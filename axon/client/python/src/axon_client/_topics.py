@@ -32,11 +32,16 @@ class TopicSubscribed(TypedDict):
     since_seq: int
 
 
-#: A subscription of an agent at this daemon; `from` is `peers` or `any`.
-TopicRow = TypedDict(
-    "TopicRow",
-    {"topic": str, "kept": bool, "from": str, "history": bool, "consumer": str, "since_ms": int},
+_TopicRowAlways = TypedDict(
+    "_TopicRowAlways", {"topic": str, "kept": bool, "from": str, "history": bool, "since_ms": int}
 )
+
+
+class TopicRow(_TopicRowAlways, total=False):
+    """A subscription of an agent at this daemon; `from` is `peers` or `any`."""
+
+    #: Whose it is, where it is kept.
+    consumer: str
 
 
 class _TopicKeptAlways(TypedDict):
@@ -183,8 +188,8 @@ class TopicMessages(AsyncIterator[TopicMessage]):
                         return TopicMessage.read(message)
                 else:
                     self.missed += 1
-                    # Once the inbox was asked, live ones go on.
-                    await self._link.ask_until_told("inbox", {"limit": 1, "kinds": [TOPIC_KIND]})
+                    # What was missed is nowhere: this asks for what comes from now on.
+                    await self._link.ask_until_told("subscribe", {"kinds": [TOPIC_KIND], "replay": False})
         except AxonError:
             if self._shut:
                 raise StopAsyncIteration from None
