@@ -586,11 +586,22 @@ fn settings_are_those_of_the_specification() {
     let told: BTreeSet<String> = table(&page("spec/SPEC.md"), "## Settings")
         .iter()
         .flat_map(|row| words(&row[0]).into_iter().map(str::to_owned).collect::<Vec<_>>())
-        .filter(|key| !["[[peers]]", "agent.*"].contains(&key.as_str()))
+        .filter(|key| !["[[peers]]", "[[topics.rules]]", "agent.*"].contains(&key.as_str()))
         .collect();
     let settings = SETTINGS.iter().map(|row| row.key);
-    let ours = settings.chain(axon::disk::settings::PEER_KEYS.iter().copied()).map(str::to_owned).collect();
+    let of_tables = [axon::disk::settings::PEER_KEYS, axon::disk::settings::TOPIC_RULE_KEYS].concat();
+    let ours = settings.chain(of_tables).map(str::to_owned).collect();
     assert_eq!(told, ours);
+}
+
+#[test]
+fn keys_of_topic_rules_are_those_of_the_specification() {
+    let told: Vec<String> = table(&page("spec/SPEC.md"), "### Rules of topics")
+        .iter()
+        .skip(1)
+        .flat_map(|row| words(&row[0]).into_iter().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(told, axon::disk::settings::TOPIC_RULE_KEYS);
 }
 
 #[test]
@@ -608,6 +619,7 @@ fn ranges_and_presets_of_settings_are_those_of_the_specification() {
             Preset::None => None,
             Preset::Int(number) => Some(number.to_string()),
             Preset::Bool(flag) => Some(flag.to_string()),
+            Preset::Names(names) => Some(names.iter().map(|name| format!("`{name}`")).collect::<String>()),
         };
         let told = (numbers(&row[1]), row[2].replace(',', ""), row[4] == "yes");
         if told.0 != range || preset.is_some_and(|preset| told.1 != preset) || told.2 != setting.restart {

@@ -257,6 +257,11 @@ pub enum Input<'a> {
         /// Which.
         client: ClientId,
     },
+    /// A client has said hello: it reads for a consumer from now on.
+    ClientHello {
+        /// Which.
+        client: ClientId,
+    },
     /// The settings have changed.
     Settings,
     /// A peer is out: what it said is not shown any more.
@@ -470,6 +475,20 @@ pub enum Act {
         /// What is stored with them.
         writes: Vec<Write>,
     },
+    /// A client's command is answered later, by [`Act::Fulfil`]: the client does not go before.
+    Promise {
+        /// Which client.
+        client: ClientId,
+    },
+    /// Answer a command of which that was said.
+    Fulfil {
+        /// Which client.
+        client: ClientId,
+        /// The command's id.
+        req_id: String,
+        /// What to say.
+        result: Result<Arc<str>, IpcError>,
+    },
     /// From now on a client is shown a kind, besides what it has subscribed to, or no longer.
     Listen {
         /// Which client.
@@ -597,6 +616,8 @@ pub trait View {
     fn level(&self, agent: AgentId) -> Option<Level>;
     /// What a peer is called.
     fn called(&self, peer: AgentId) -> Option<&str>;
+    /// Peers with a connection that is up.
+    fn connected(&self) -> Vec<AgentId>;
     /// Whose cursor a client moves.
     fn consumer(&self, client: ClientId) -> Arc<str>;
     /// The number of the newest row of the inbox.

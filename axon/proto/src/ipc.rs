@@ -100,6 +100,13 @@ command! {
     messages_per_minute "messages_per_minute";
     name_given "name";
     unread "unread";
+    topic "topic";
+    from "from";
+    kept "kept";
+    history "history";
+    last "last";
+    hours "hours";
+    off "off";
 }
 
 impl<'a> Command<'a> {

@@ -237,6 +237,8 @@ pub const SOCKETS_MAX: usize = 32;
 pub const SCOPE_UNACKED_MAX: usize = 10_000;
 /// Names in one list of a scope or of a policy.
 pub const RULE_NAMES_MAX: usize = 64;
+/// `[[topics.rules]]`.
+pub const TOPIC_RULES_MAX: usize = 64;
 /// Rows of the audit log that are counted together by what they say.
 pub const AUDIT_KEYS_MAX: usize = 512;
 /// How long repeats are counted in one row of the audit log.
@@ -304,3 +306,53 @@ pub const TOPIC_GOSSIP_BATCHES_MAX: usize = 256;
 pub const TOPIC_GOSSIP_SEQS_MAX: usize = 4_096;
 /// Sums in one `topic.gossip`: each is compared with what is here.
 pub const TOPIC_GOSSIP_SUMS_MAX: usize = 64;
+/// Numbers of batches that are remembered, of all publishers together.
+pub const TOPIC_SEEN_MAX: usize = 131_072;
+/// Subscriptions of one client or consumer.
+pub const TOPIC_SUBS_PER_OWNER_MAX: usize = 256;
+/// Subscriptions of all together.
+pub const TOPIC_SUBS_MAX: usize = 1_024;
+/// Filters of topics whose history is kept.
+pub const TOPIC_KEEPS_MAX: usize = 64;
+/// Batches of history that are kept, of all topics together.
+pub const TOPIC_KEPT_BATCHES_MAX: usize = 16_384;
+/// Their bytes.
+pub const TOPIC_KEPT_BYTES_MAX: u64 = 67_108_864;
+/// Messages of one topic that may be kept.
+pub const TOPIC_KEEP_LAST_MAX: u64 = 100_000;
+/// Messages of one topic that are kept where nobody says how many.
+pub const TOPIC_KEEP_LAST_DEFAULT: u64 = 1_000;
+/// Hours that messages may be kept: a year.
+pub const TOPIC_KEEP_HOURS_MAX: u64 = 8_760;
+/// Messages of clients that wait to be signed.
+pub const TOPIC_PUBLISH_WAITING_MAX: usize = 1_024;
+/// How long a message may wait for others to be signed together with it.
+pub const TOPIC_PUBLISH_MS: u64 = 2;
+/// Gossip on its way to one neighbour; beyond it, batches are announced to it instead.
+pub const TOPIC_UNDER_WAY_MAX: usize = 64;
+/// How far a batch may be of the future by this daemon's clock.
+pub const BATCH_AHEAD_MS_MAX: u64 = 120_000;
+/// Topics with traffic that `topics` lists.
+pub const TOPIC_LISTED_MAX: usize = 256;
+/// How often a neighbour is told what is wanted of it, though nothing has changed.
+pub const TOPIC_JOIN_MS: u64 = 300_000;
+/// How long a batch that could not be stored waits before it is tried again.
+pub const TOPIC_AGAIN_MS: u64 = 1_000;
+/// Batches that wait for that.
+pub const TOPIC_AGAIN_MAX: usize = 256;
+/// How often it is tried.
+pub const TOPIC_AGAIN_TIMES: u32 = 60;
+/// Batches of history that are asked of one neighbour at once.
+pub const HISTORY_WANT_MAX: usize = 32;
+/// Batches of history that one neighbour is known to have and is not asked for yet.
+pub const HISTORY_QUEUE_MAX: usize = 4_096;
+/// Batches of history in a range that are listed instead of split.
+pub const HISTORY_LIST_MAX: u64 = 64;
+/// Parts into which a range is split.
+pub const HISTORY_PARTS: usize = 16;
+/// How long a neighbour may take to give a batch of history before it is left.
+pub const HISTORY_WAIT_MS: u64 = 5_000;
+/// Readers to whom history is being read.
+pub const TOPIC_REPLAYS_MAX: usize = 64;
+/// Batches of history that a reader is given, the newest.
+pub const TOPIC_REPLAY_BATCHES_MAX: usize = 1_024;

@@ -28,6 +28,7 @@ const ALL: &[&str] = &[
     "receipt",
     "knock",
     "rekey",
+    "topics",
     "pipe",
 ];
 

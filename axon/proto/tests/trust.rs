@@ -63,7 +63,7 @@ enum Then {
 
 use Then::{Answered, Offered, Shown, Taken, Unjudged, Unopened};
 
-/// Every kind of both families and one that nobody knows: the level that it needs, and what becomes of it.
+/// Every kind of all families and one that nobody knows: the level that it needs, and what becomes of it.
 const KINDS: &[(&str, Level, Then)] = &[
     ("hello", Level::Unknown, Unjudged("hello")),
     ("ping", Level::Unknown, Answered("pong")),
@@ -83,6 +83,10 @@ const KINDS: &[(&str, Level, Then)] = &[
     ("knock", Level::Unknown, Answered("admission")),
     ("admission", Level::Unknown, Unjudged("error")),
     ("rekey", Level::Known, Answered("ack")),
+    ("topic.join", Level::Known, Taken),
+    ("topic.leave", Level::Known, Taken),
+    ("topic.gossip", Level::Known, Taken),
+    ("topic.message", Level::Known, Unjudged("error")),
     ("future", Level::Known, Unopened),
 ];
 
@@ -218,6 +222,9 @@ impl Case {
             "response" => json!({"data":null,"summary":"a-word"}),
             "pong" => json!({"status":"idle","uptime_secs":1,"active_tasks":0}),
             "ack" => json!({"accepted":true}),
+            "topic.join" => json!({"n":1,"filters":["a-word"]}),
+            "topic.leave" => json!({"n":1}),
+            "topic.gossip" => json!({"graft":[{"topic":"a-word","from":self.solo.peer}]}),
             _ => json!({}),
         };
         let mut message = self.solo.envelope(kind, payload);

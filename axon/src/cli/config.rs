@@ -1,5 +1,6 @@
 //! `axon config`: shows and changes `config.toml`, one key at a time, with its comments kept.
 
+use axon_proto::kinds::topics::rules::{Publisher, Rule};
 use serde_json::{Value as Json, json};
 
 use super::output::{CliError, CliResult, EXIT_DONE, Out, Paint, printable};
@@ -10,7 +11,7 @@ use crate::disk::{Root, settings};
 /// What `axon config` takes.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ConfigArgs {
-    /// The key, with its table: port, ipc.buffer_size, agent.model; "peers" shows the static peers
+    /// The key, with its table: port, ipc.buffer_size, agent.model; "peers" and "topics.rules" show those
     pub key: Option<String>,
     /// The new value; without it the present one is shown
     #[arg(allow_hyphen_values = true, conflicts_with_all = ["list", "unset"])]
@@ -38,6 +39,14 @@ pub fn run(out: &Out, root: &Root, args: &ConfigArgs) -> CliResult {
                 return Err(CliError::usage(text));
             }
             peers(out, root)?;
+        }
+        (Some(settings::TOPIC_RULES), value) => {
+            if value.is_some() || args.unset {
+                let text =
+                    format!("rules are entries of their own: edit [[topics.rules]] in {}", path.display());
+                return Err(CliError::usage(text));
+            }
+            topic_rules(out, root)?;
         }
         (Some(key), _) if args.unset => {
             let removed = edit::unset(&path, key).map_err(edit_error)?;
@@ -105,6 +114,49 @@ fn peers(out: &Out, root: &Root) -> Result<(), CliError> {
         };
         let lines: Vec<String> = config.peers.iter().map(line).collect();
         if lines.is_empty() { "no static peers".to_owned() } else { lines.join("\n") }
+    })
+}
+
+fn topic_rules(out: &Out, root: &Root) -> Result<(), CliError> {
+    let config =
+        Config::load(&root.config()).map_err(|error| CliError::local("invalid_config", error.to_string()))?;
+    let publisher = |publisher: Publisher| match publisher {
+        Publisher::Stranger => "stranger",
+        Publisher::Peer(level) => level.as_str(),
+    };
+    let row = |rule: &Rule| {
+        json!({
+            "filter": rule.filter.as_str(), "publish": publisher(rule.publish),
+            "subscribe": rule.subscribe.as_str(), "relay": rule.relay.as_str(), "bytes_max": rule.bytes_max,
+            "messages_per_minute": rule.messages_per_minute,
+        })
+    };
+    let rows: Vec<Json> = config.topics.rules.iter().map(row).collect();
+    out.result(&json!({"ok": true, "key": settings::TOPIC_RULES, "value": rows}), || {
+        let line = |rule: &Rule| {
+            let mut line = format!(
+                "{}  publish {}, subscribe {}, relay {}",
+                rule.filter,
+                publisher(rule.publish),
+                rule.subscribe.as_str(),
+                rule.relay.as_str()
+            );
+            if rule.bytes_max > 0 {
+                line += &format!(", {} bytes", rule.bytes_max);
+            }
+            match rule.messages_per_minute {
+                Some(0) => line += ", at any rate",
+                Some(rate) => line += &format!(", {rate} messages per minute"),
+                None => {}
+            }
+            line
+        };
+        let lines: Vec<String> = config.topics.rules.iter().map(line).collect();
+        if lines.is_empty() {
+            "no rules: what holds without them is in spec/SPEC.md".to_owned()
+        } else {
+            lines.join("\n")
+        }
     })
 }
 

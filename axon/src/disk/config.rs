@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use axon_proto::id::AgentId;
+use axon_proto::kinds::topics::rules::TopicSettings;
 use axon_proto::limits;
 use axon_proto::node::{KnockSettings, OutboxSettings, Settings, StaticPeer};
 use axon_proto::trust::Policies;
@@ -21,6 +22,7 @@ use super::page::{Entry, Page};
 use super::policy;
 use super::root::Root;
 use super::settings::{self, Kind};
+use super::topics;
 
 /// The file, in bytes.
 pub const CONFIG_BYTES_MAX: u64 = 4_194_304;
@@ -80,6 +82,8 @@ pub struct Config {
     pub policies: Policies,
     /// `[knock]`.
     pub knock: KnockSettings,
+    /// `[topics]` and `[[topics.rules]]`.
+    pub topics: TopicSettings,
     /// `[[peers]]`.
     pub peers: Vec<StaticPeer>,
     pub(crate) file: PathBuf,
@@ -186,7 +190,7 @@ impl Config {
             outbox: self.outbox,
             agent: self.agent.clone(),
             policies: self.policies.clone(),
-            topics: axon_proto::kinds::topics::rules::TopicSettings::default(),
+            topics: self.topics.clone(),
             knock: self.knock.clone(),
             ipc_token,
         }
@@ -239,6 +243,7 @@ impl Config {
             ("outbox.hold_secs_max", Taken::Int(n)) => self.outbox.hold_secs_max = n,
             ("ipc.max_client_queue", Taken::Int(n)) => self.max_client_queue = size(n),
             ("ipc.token_path", Taken::Text(text)) => self.token_path = Some(text.into()),
+            (key, value) if key.starts_with("topics.") => topics::apply(&mut self.topics, key, value),
             // `[agent]` is taken as a whole.
             (_, value) => _ = policy::apply(&mut self.policies, &mut self.knock, key, value),
         }
@@ -274,6 +279,7 @@ impl Default for Config {
             agent: None,
             policies: node.policies,
             knock: node.knock,
+            topics: node.topics,
             peers: Vec::new(),
             file: PathBuf::new(),
             peer_spots: Vec::new(),
@@ -443,6 +449,10 @@ impl Reader<'_> {
             let full = format!("{name}.{key}");
             if settings::TABLES.contains(&full.as_str()) {
                 self.read_table(&full, span, item, config)?;
+                continue;
+            }
+            if full == settings::TOPIC_RULES {
+                config.topics.rules = topics::read_rules(&self.page, item)?;
                 continue;
             }
             // What the free table holds under quoted keys has no row, and is checked as a whole.
@@ -628,6 +638,9 @@ fn value_to_json(value: &Value) -> Option<Json> {
 #[cfg(test)]
 mod tests {
     use axon_proto::id::PublicKey;
+    use axon_proto::kinds::topics::name::Filter;
+    use axon_proto::kinds::topics::rules::{Publisher, Rule};
+    use axon_proto::trust::Level;
 
     use super::*;
 
@@ -666,6 +679,7 @@ mod tests {
                     (n.to_string(), if n < 65_535 { n + 1 } else { n - 1 }.to_string())
                 }
                 settings::Preset::Bool(yes) => (yes.to_string(), (!yes).to_string()),
+                settings::Preset::Names(names) => (format!("{names:?}"), "[]".to_owned()),
                 settings::Preset::None => continue,
             };
             let shown = |value: &str| {
@@ -737,6 +751,62 @@ mod tests {
             let expected = KnockSettings { open: true, allow, intents, ..KnockSettings::default() };
             assert_eq!(node.knock, expected);
         }
+    }
+
+    #[test]
+    fn topics_are_read_in_every_form_of_table() {
+        let headers = "[topics]\nenabled = false\nrelay = [\"a.>\", \"b\"]\n[[topics.rules]]\n\
+             filter = \"build.>\"\npublish = \"trusted\"\nsubscribe = \"unknown\"\nrelay = \"trusted\"\n\
+             bytes_max = 1000\nmessages_per_minute = 0\n[[topics.rules]]\nfilter = \">\"\n\
+             publish = \"stranger\"";
+        let inline = "topics = { enabled = false, relay = [\"a.>\", \"b\"], rules = [\
+             { filter = \"build.>\", publish = \"trusted\", subscribe = \"unknown\", relay = \"trusted\", \
+             bytes_max = 1000, messages_per_minute = 0 }, { filter = \">\" }] }";
+        let filter = |text: &str| Filter::parse(text).unwrap();
+        let build = Rule {
+            publish: Publisher::Peer(Level::Trusted),
+            subscribe: Level::Unknown,
+            relay: Level::Trusted,
+            bytes_max: 1_000,
+            messages_per_minute: Some(0),
+            ..Rule::default_for(filter("build.>"))
+        };
+        let rules = vec![build, Rule::default_for(filter(">"))];
+        let expected = TopicSettings { enabled: false, relay: vec![filter("a.>"), filter("b")], rules };
+        for text in [headers, inline] {
+            assert_eq!(parse(text).unwrap().node_settings(None).topics, expected, "{text}");
+        }
+        let dotted = parse("topics.relay = []").unwrap().node_settings(None).topics;
+        assert_eq!(dotted, TopicSettings { relay: Vec::new(), ..TopicSettings::default() });
+    }
+
+    #[test]
+    fn wrong_topics_are_told() {
+        refused("topics = 1", 1, 1, "topics", "write [topics]");
+        refused("topics.enabled = 1", 1, 18, "topics.enabled", "true or false");
+        refused("[topics]\nrelay = \">\"", 2, 9, "topics.relay", "a list of at most 64 topics");
+        refused("[topics]\nrelay = [\"a..b\"]", 2, 9, "topics.relay", "holds \"a..b\"");
+        refused("[topics]\nreley = []", 2, 1, "topics.reley", "\"topics.relay\"");
+        refused("[topics.rules]\nfilter = \">\"", 1, 1, "topics.rules", "write [[topics.rules]]");
+        refused("[topics]\nrules = 3", 2, 9, "topics.rules", "write [[topics.rules]]");
+        let rule = |more: &str| format!("[[topics.rules]]\nfilter = \"build.>\"\n{more}");
+        refused("[[topics.rules]]\npublish = \"known\"", 2, 1, "topics.rules.filter", "is missing");
+        refused("[[topics.rules]]\nfilter = 1", 2, 10, "topics.rules.filter", "text in quotes");
+        refused("[[topics.rules]]\nfilter = \">.a\"", 2, 10, "topics.rules.filter", "at the end");
+        refused(&rule("publsh = \"known\""), 3, 1, "topics.rules.publsh", "\"publish\"");
+        refused(&rule("x = 1"), 3, 1, "topics.rules.x", "a rule has filter, publish");
+        let publish = "stranger, unknown, known or trusted, and is \"blocked\"";
+        refused(&rule("publish = \"blocked\""), 3, 11, "topics.rules.publish", publish);
+        let level = "unknown, known or trusted, and is \"stranger\"";
+        refused(&rule("subscribe = \"stranger\""), 3, 13, "topics.rules.subscribe", level);
+        refused(&rule("relay = \"stranger\""), 3, 9, "topics.rules.relay", level);
+        refused(&rule("bytes_max = 65537"), 3, 13, "topics.rules.bytes_max", "from 0 to 65536");
+        let rate = "topics.rules.messages_per_minute";
+        refused(&rule("messages_per_minute = -1"), 3, 23, rate, "from 0 to 1000000");
+        let many = rule("").repeat(limits::TOPIC_RULES_MAX);
+        assert_eq!(parse(&many).unwrap().topics.rules.len(), limits::TOPIC_RULES_MAX);
+        let line = limits::TOPIC_RULES_MAX * 2 + 2;
+        refused(&(many + &rule("")), line, 1, "topics.rules.filter", "more than 64 rules");
     }
 
     #[test]

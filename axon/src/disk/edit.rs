@@ -204,6 +204,7 @@ fn entry(row: &Setting, key: &str, item: Option<&Item>, path: &Path, text: &str)
             Preset::None => Json::Null,
             Preset::Int(n) => n.into(),
             Preset::Bool(yes) => yes.into(),
+            Preset::Names(names) => names.into(),
         },
     };
     Ok(Entry { key: key.to_owned(), value, default: item.is_none(), unit: row.unit, doc: row.doc })

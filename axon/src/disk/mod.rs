@@ -37,6 +37,7 @@ pub mod sockets;
 pub mod state;
 pub mod store;
 pub mod token;
+mod topics;
 
 pub use config::{Config, ConfigError};
 pub use files::DiskError;

@@ -3,6 +3,7 @@
 //! Source: `spec/TRUST.md`, "Policy" and "Knocks".
 
 use axon_proto::id::AgentId;
+use axon_proto::kinds::topics::name::Filter;
 use axon_proto::limits::{DOMAIN_BYTES_MAX, KIND_BYTES_MAX, NAME_BYTES_MAX, RULE_NAMES_MAX};
 use axon_proto::node::KnockSettings;
 use axon_proto::trust::{Policies, Policy};
@@ -63,6 +64,7 @@ pub(super) fn expects(names: Names) -> String {
         Names::Domains => "domains, such as [\"family\", \"work.calendar\"]",
         Names::Intents => "intents, such as [\"work\", \"work/review\"]",
         Names::Agents => "agent ids, such as [\"ed25519.<32 hexadecimal digits>\"]",
+        Names::Topics => "topics or filters of topics, such as [\"build.main\", \"news.>\"]",
     };
     format!("a list of at most {RULE_NAMES_MAX} {what}")
 }
@@ -105,6 +107,10 @@ fn check_name(sort: Names, name: &str) -> Result<(), String> {
             Ok(_) => Ok(()),
             Err(error) => Err(format!("holds {}, and {error}", shown())),
         },
+        Names::Topics => match Filter::parse(name) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("holds {}, and {error}", shown())),
+        },
     }
 }
 
@@ -119,6 +125,7 @@ mod tests {
             (Names::Domains, &["family", "a b"], &["", "\t"]),
             (Names::Intents, &["work", "work/review"], &["", "/", "work/", "a/b/c", "/b"]),
             (Names::Agents, &["ed25519.66687aadf862bd776c8fc18b8e9f8e20"], &["", "bob", "ed25519.66"]),
+            (Names::Topics, &[">", "build.*.x"], &["", "a..b", "a b", "a*", ">.a"]),
         ] {
             assert_eq!(check_names(sort, good), Ok(()), "{sort:?}");
             for name in bad {

@@ -1,6 +1,6 @@
 //! Every key of `config.toml`, one row each: what `axon config` lists, what the reader accepts, what the
-//! specification says. `[[peers]]` stands apart, in [`super::config`]. What names in lists may be is told in
-//! `policy`.
+//! specification says. `[[peers]]` stands apart, in [`super::config`], and `[[topics.rules]]` in `topics`.
+//! What names in lists may be is told in `policy`.
 
 use axon_proto::limits;
 
@@ -44,6 +44,8 @@ pub enum Names {
     Intents,
     /// Agents, by their ids.
     Agents,
+    /// Filters of topics.
+    Topics,
 }
 
 /// What holds when a key is not set.
@@ -55,6 +57,8 @@ pub enum Preset {
     Int(u64),
     /// This.
     Bool(bool),
+    /// These names.
+    Names(&'static [&'static str]),
 }
 
 /// One row.
@@ -258,14 +262,44 @@ pub const SETTINGS: &[Setting] = &[
         false,
         "take on a known peer's new key, signed with its old one, without asking you",
     ),
+    row(
+        "topics.enabled",
+        Kind::Bool,
+        Preset::Bool(true),
+        true,
+        "publish and subscribe: offer the feature to peers and to clients",
+    ),
+    row(
+        "topics.relay",
+        Kind::Names(Names::Topics),
+        Preset::Names(&[">"]),
+        false,
+        "topics that are passed on though nobody here has subscribed",
+    ),
 ];
 
 /// The keys of one `[[peers]]` entry.
 pub const PEER_KEYS: &[&str] = &["agent_id", "addr", "pubkey", "name"];
 
-/// The tables that the file may have, apart from `[[peers]]`.
-pub const TABLES: &[&str] =
-    &["ipc", "outbox", "agent", "policy", "policy.unknown", "policy.known", "policy.trusted", "knock"];
+/// The keys of one `[[topics.rules]]` entry.
+pub const TOPIC_RULE_KEYS: &[&str] =
+    &["filter", "publish", "subscribe", "relay", "bytes_max", "messages_per_minute"];
+
+/// The list of those entries.
+pub const TOPIC_RULES: &str = "topics.rules";
+
+/// The tables that the file may have, apart from `[[peers]]` and `[[topics.rules]]`.
+pub const TABLES: &[&str] = &[
+    "ipc",
+    "outbox",
+    "agent",
+    "policy",
+    "policy.unknown",
+    "policy.known",
+    "policy.trusted",
+    "knock",
+    "topics",
+];
 
 /// The table whose unknown keys are told to peers as they are.
 pub const FREE_TABLE: &str = "agent";
@@ -297,7 +331,8 @@ pub fn find(key: &str) -> Option<&'static Setting> {
 pub fn nearest(unknown: &str) -> Option<&'static str> {
     let leaf = |key: &'static str| key.rsplit_once('.').map_or(key, |(_, leaf)| leaf);
     let unknown_leaf = unknown.rsplit_once('.').map_or(unknown, |(_, leaf)| leaf);
-    let known = || SETTINGS.iter().map(|row| row.key).chain(["peers"]).chain(TABLES.iter().copied());
+    let known =
+        || SETTINGS.iter().map(|row| row.key).chain(["peers", TOPIC_RULES]).chain(TABLES.iter().copied());
     let far = |key: &&'static str| distance(unknown, key);
     // A right key in the wrong table is the nearest of all.
     if let Some(key) = known().filter(|key| leaf(key) == unknown_leaf && *key != unknown).min_by_key(far) {
@@ -440,6 +475,8 @@ mod tests {
             ("policy.known.kind", Some("policy.known.kinds")),
             ("policy.knwon.kinds", Some("policy.known.kinds")),
             ("policy.trusted.in_flight", Some("policy.trusted.in_flight_max")),
+            ("topics.rule", Some("topics.rules")),
+            ("topic.relay", Some("topics.relay")),
             ("policy.friend", None),
             ("accept_rekey", Some("knock.accept_rekey")),
             ("x", None),

@@ -8,5 +8,5 @@ use crate::family::Family;
 
 /// Every family, in the order in which their kinds are listed.
 pub fn all() -> Vec<Box<dyn Family>> {
-    vec![Box::new(core::Core::default()), Box::new(pairing::Pairing)]
+    vec![Box::new(core::Core::default()), Box::new(pairing::Pairing), Box::new(topics::Topics::default())]
 }

@@ -168,7 +168,7 @@ impl Node {
         let (speaks, trusted) = (state.speaks(), state.trusted);
         match &*name {
             "auth" if self.scope_of(client).is_none() => return self.auth(client, command).map(Some),
-            "hello" => return self.client_hello(client, command).map(Some),
+            "hello" => return self.client_hello(now, client, command).map(Some),
             _ if !trusted => {
                 let message = "this system does not tell who you are: send `auth` with the token of <root>/ipc-token first";
                 return Err(IpcError::new(IpcCode::AuthRequired, message));
@@ -302,7 +302,7 @@ impl Node {
         Ok(Line::ok(command.req_id()).field("auth", "accepted").end())
     }
 
-    fn client_hello(&mut self, client: ClientId, command: &Command<'_>) -> Answer {
+    fn client_hello(&mut self, now: Now, client: ClientId, command: &Command<'_>) -> Answer {
         // A version that is higher than any is served all the same, by the highest there is.
         let version = command.version::<u64>()?.unwrap_or(0);
         let version = u32::try_from(version).unwrap_or(u32::MAX);
@@ -335,8 +335,12 @@ impl Node {
             state.shown = acked;
         }
         self.recall_given(client);
+        for index in 0..self.families.len() {
+            self.tell_family(now, index, FamilyInput::ClientHello { client });
+        }
         let durable = self.settings.durable.then_some(&"durable");
-        let features: Vec<&str> = IPC_FEATURES.iter().chain(durable).copied().collect();
+        let topics = self.settings.topics.enabled.then_some(&"topics");
+        let features: Vec<&str> = IPC_FEATURES.iter().chain(durable).chain(topics).copied().collect();
         Ok(Line::ok(command.req_id())
             .field("version", &version)
             .field("daemon_max_version", &IPC_VERSION)
@@ -474,8 +478,23 @@ impl Node {
 const V1_COMMANDS: &[&str] = &["send", "peers", "status"];
 
 /// Commands that need a hello of version 2.
-const V2_COMMANDS: &[&str] =
-    &["whoami", "reply", "subscribe", "inbox", "ack", "outbox", "delegations", "advertise", "auth", "hello"];
+const V2_COMMANDS: &[&str] = &[
+    "whoami",
+    "reply",
+    "subscribe",
+    "inbox",
+    "ack",
+    "outbox",
+    "delegations",
+    "advertise",
+    "auth",
+    "hello",
+    "subscribe_topic",
+    "unsubscribe_topic",
+    "publish",
+    "topics",
+    "topic_peers",
+];
 
 /// Commands about who may talk; they need a hello of version 2, on the main socket.
 const OWNER_COMMANDS: &[&str] = &[
@@ -498,6 +517,7 @@ const OWNER_COMMANDS: &[&str] = &[
     "socket_set",
     "socket_remove",
     "reload",
+    "topic_keep",
 ];
 
 /// What this socket can do beyond version 1.

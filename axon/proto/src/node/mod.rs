@@ -438,7 +438,11 @@ impl Node {
         if self.settings.policies != settings.policies || self.settings.knock != settings.knock {
             self.audit(now, crate::audit::Event::Policy, None, "settings");
         }
+        settings.topics.enabled = self.settings.topics.enabled;
         self.settings = Settings { durable, pipe, ..settings };
+        for index in 0..self.families.len() {
+            self.tell_family(now, index, FamilyInput::Settings);
+        }
         self.out.push(Effect::Evict(self.keep()));
         self.publish_pins();
         if !out.is_empty() {

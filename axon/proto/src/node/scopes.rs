@@ -75,8 +75,10 @@ enum Needs {
 fn needs(name: &str, command: &Command<'_>) -> Needs {
     match name {
         "hello" | "auth" | "whoami" | "status" | "peers" => Needs::Nothing,
-        "send" | "outbox" | "delegations" => Needs::Rights(&[Right::Send]),
-        "inbox" | "ack" => Needs::Rights(&[Right::Inbox]),
+        "send" | "outbox" | "delegations" | "publish" => Needs::Rights(&[Right::Send]),
+        "inbox" | "ack" | "subscribe_topic" | "unsubscribe_topic" | "topics" | "topic_peers" => {
+            Needs::Rights(&[Right::Inbox])
+        }
         "reply" => Needs::Rights(&[Right::Answer]),
         "subscribe" => match (command.has_answer(), command.has_kinds()) {
             (true, false) => Needs::Rights(&[Right::Answer]),

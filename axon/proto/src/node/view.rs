@@ -10,6 +10,7 @@ use crate::family::{Closed, Open, Unclaimed, View};
 use crate::id::{AgentId, MsgId, PublicKey};
 use crate::kinds::topics::rules::TopicSettings;
 use crate::node::ClientId;
+use crate::session::Phase;
 use crate::trust::Level;
 
 pub(super) struct NodeView<'a> {
@@ -71,6 +72,11 @@ impl View for NodeView<'_> {
     }
     fn called(&self, peer: AgentId) -> Option<&str> {
         self.node.peers.get(peer)?.called().map(|(name, _)| name)
+    }
+    fn connected(&self) -> Vec<AgentId> {
+        let up = self.node.sessions.iter().filter(|session| session.phase == Phase::Up);
+        let peers: std::collections::BTreeSet<AgentId> = up.map(|session| session.peer).collect();
+        peers.into_iter().collect()
     }
     fn consumer(&self, client: ClientId) -> Arc<str> {
         self.node.agents.clients.get(&client).map(|client| client.consumer.clone()).unwrap_or_default()

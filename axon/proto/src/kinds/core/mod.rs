@@ -211,6 +211,7 @@ impl Family for Core {
             | Input::Taken { .. }
             | Input::Loaded { .. }
             | Input::ClientGone { .. }
+            | Input::ClientHello { .. }
             | Input::Settings => {}
         }
     }

@@ -14,7 +14,7 @@ use super::name::Topic;
 use super::tree::{Given, further};
 use crate::id::AgentId;
 use crate::limits::{
-    BATCH_AGE_MS_MAX, TOPIC_CACHE_BYTES_MAX, TOPIC_CACHE_MS, TOPIC_PUBLISHERS_MAX,
+    BATCH_AGE_MS_MAX, TOPIC_CACHE_BYTES_MAX, TOPIC_CACHE_MS, TOPIC_PUBLISHERS_MAX, TOPIC_SEEN_MAX,
     TOPIC_SEEN_PER_PUBLISHER_MAX,
 };
 
@@ -40,10 +40,25 @@ struct Publisher {
     last_ms: u64,
 }
 
+impl Publisher {
+    /// Forgets the oldest numbers above so many; how many these were.
+    fn trim(&mut self, count_max: usize) -> usize {
+        let before = self.taken.len();
+        while self.taken.len() > count_max
+            && let Some(oldest) = self.taken.pop_first()
+        {
+            self.floor = self.floor.max(oldest);
+        }
+        before - self.taken.len()
+    }
+}
+
 /// Numbers that were seen, by publisher.
 #[derive(Debug, Default)]
 pub struct Seen {
     publishers: HashMap<AgentId, Publisher>,
+    /// All numbers together.
+    count: usize,
 }
 
 impl Seen {
@@ -61,17 +76,19 @@ impl Seen {
     pub fn take(&mut self, id: BatchId, mono_ms: u64) {
         let publisher = self.publishers.entry(id.from).or_default();
         publisher.last_ms = mono_ms;
-        publisher.taken.insert(id.seq);
-        while publisher.taken.len() > TOPIC_SEEN_PER_PUBLISHER_MAX
-            && let Some(oldest) = publisher.taken.pop_first()
-        {
-            publisher.floor = publisher.floor.max(oldest);
+        self.count += usize::from(publisher.taken.insert(id.seq));
+        self.count -= publisher.trim(TOPIC_SEEN_PER_PUBLISHER_MAX);
+        if self.count > TOPIC_SEEN_MAX {
+            // Each has its share; a little more goes at once, so that this is rare.
+            let share = TOPIC_SEEN_MAX / self.publishers.len().max(1) / 4 * 3;
+            self.count -= self.publishers.values_mut().map(|one| one.trim(share.max(1))).sum::<usize>();
         }
     }
 
     /// Forgets publishers of whom nothing can come again.
     pub fn forget(&mut self, mono_ms: u64) {
         self.publishers.retain(|_, publisher| publisher.last_ms + 2 * BATCH_AGE_MS_MAX > mono_ms);
+        self.count = self.publishers.values().map(|publisher| publisher.taken.len()).sum();
     }
 }
 
@@ -193,6 +210,18 @@ mod tests {
         seen.forget(2 * BATCH_AGE_MS_MAX);
         assert_eq!(seen.publishers.len(), 1);
         assert_eq!(seen.look(id(255, 1)), Known::New);
+    }
+
+    #[test]
+    fn all_numbers_together_are_bounded_and_what_is_forgotten_is_old() {
+        let mut seen = Seen::default();
+        for seq in 1..=2_000 {
+            (0..=255).for_each(|from| seen.take(id(from, seq), 0));
+        }
+        assert!(seen.count <= TOPIC_SEEN_MAX && seen.count > TOPIC_SEEN_MAX / 2, "{}", seen.count);
+        assert_eq!(seen.count, seen.publishers.values().map(|one| one.taken.len()).sum::<usize>());
+        assert_eq!((seen.look(id(7, 1)), seen.look(id(7, 2_000))), (Known::Old, Known::Taken));
+        assert_eq!(seen.look(id(7, 2_001)), Known::New);
     }
 
     #[test]

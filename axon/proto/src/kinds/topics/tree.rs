@@ -161,6 +161,8 @@ pub struct Mesh {
     seen: Seen,
     cache: Cache,
     missing: BTreeMap<BatchId, Missing>,
+    /// When to look at what is due, at the latest.
+    look_at_ms: Option<u64>,
     /// When neighbours hear their news.
     announce_at_ms: Option<u64>,
     sums: BTreeMap<Topic, SumDue>,
@@ -178,7 +180,8 @@ impl Mesh {
             if new(&topic) && neighbour.filters.iter().any(|filter| filter.matches(&topic)) {
                 let others = self.cache.of(&topic).filter(|cached| cached.via != Some(peer));
                 others.for_each(|cached| neighbour.announce(have(&cached.batch, cached.hops)));
-                self.announce_at_ms.get_or_insert(mono_ms + TOPIC_ANNOUNCE_MS);
+                let at_ms = *self.announce_at_ms.get_or_insert(mono_ms + TOPIC_ANNOUNCE_MS);
+                sooner(&mut self.look_at_ms, at_ms);
             }
         }
     }
@@ -217,6 +220,37 @@ impl Mesh {
         let mut out = Outgoing::default();
         self.spread(Given { batch, hops: 0, age_ms: 0 }, None, mono_ms, &mut out);
         out.end()
+    }
+
+    /// Announces a batch to a neighbour that cannot be given it now.
+    pub fn put_off(&mut self, peer: AgentId, given: &Given, mono_ms: u64) {
+        let Given { batch, hops, .. } = given;
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        neighbour.announce(Have { hops: *hops, ..have(batch, 0) });
+        let at_ms = *self.announce_at_ms.get_or_insert(mono_ms + TOPIC_ANNOUNCE_MS);
+        sooner(&mut self.look_at_ms, at_ms);
+    }
+
+    /// How many neighbours there are.
+    pub fn neighbour_count(&self) -> usize {
+        self.neighbours.len()
+    }
+
+    /// What a neighbour wants, and in how many trees it is lazy; none: it is no neighbour.
+    pub fn neighbour(&self, peer: AgentId) -> Option<(&[Filter], usize)> {
+        let neighbour = self.neighbours.get(&peer)?;
+        let lazy = self.pruned.values().filter(|lazy| lazy.contains(&peer)).count();
+        Some((&neighbour.filters, lazy))
+    }
+
+    /// Whether a batch was taken.
+    pub fn was_taken(&self, id: BatchId) -> bool {
+        self.seen.look(id) == Known::Taken
+    }
+
+    /// A batch that can be given.
+    pub fn cached(&self, id: BatchId) -> Option<&Cached> {
+        self.cache.get(id)
     }
 
     /// What is known of a batch before its signature is looked at. One that was taken makes its giver lazy.
@@ -296,14 +330,16 @@ impl Mesh {
         out.end()
     }
 
-    /// When something is due next.
+    /// When to call [`Self::due`], at the latest: something may be due then.
     pub fn next_due_ms(&self) -> Option<u64> {
-        let missing = self.missing.values().map(|missing| missing.due_ms);
-        missing.chain(self.announce_at_ms).chain(self.sums.values().map(|sum| sum.at_ms)).min()
+        self.look_at_ms
     }
 
     /// Does what is due.
     pub fn due(&mut self, mono_ms: u64) -> Vec<Out> {
+        if self.look_at_ms.is_none_or(|at_ms| at_ms > mono_ms) {
+            return Vec::new();
+        }
         let mut out = Outgoing::default();
         if self.announce_at_ms.is_some_and(|at| at <= mono_ms) {
             self.announce_at_ms = None;
@@ -336,6 +372,10 @@ impl Mesh {
         for topic in due {
             self.say_sum(&topic, mono_ms, &mut out);
         }
+        // It is looked at all that waits only here, and not with each batch.
+        let missing = self.missing.values().map(|missing| missing.due_ms);
+        let sums = self.sums.values().map(|sum| sum.at_ms);
+        self.look_at_ms = missing.chain(self.announce_at_ms).chain(sums).min();
         out.end()
     }
 
@@ -365,7 +405,8 @@ impl Mesh {
                 out.to(peer).batches.push(given_on.clone());
             } else if let Some(neighbour) = self.neighbours.get_mut(&peer) {
                 neighbour.announce(have(batch, hops));
-                self.announce_at_ms.get_or_insert(mono_ms + TOPIC_ANNOUNCE_MS);
+                let at_ms = *self.announce_at_ms.get_or_insert(mono_ms + TOPIC_ANNOUNCE_MS);
+                sooner(&mut self.look_at_ms, at_ms);
             }
         }
     }
@@ -387,6 +428,7 @@ impl Mesh {
             neighbour.missing += 1;
             let announcers = VecDeque::from([(from, have.hops)]);
             let due_ms = mono_ms + TOPIC_WANT_MS;
+            sooner(&mut self.look_at_ms, due_ms);
             let missing = Missing { topic: have.topic.clone(), first: from, announcers, due_ms };
             self.missing.insert(have.id, missing);
         }
@@ -430,6 +472,7 @@ impl Mesh {
         let unsaid = self.sums.get(topic).filter(|due| due.left == TOPIC_SUMS);
         let by_ms = unsaid.map_or(mono_ms + TOPIC_SUM_AGAIN_MS, |due| due.by_ms);
         let at_ms = by_ms.min(mono_ms + TOPIC_SUM_MS);
+        sooner(&mut self.look_at_ms, at_ms);
         self.sums.insert(topic.clone(), SumDue { at_ms, by_ms, left: TOPIC_SUMS });
     }
 
@@ -484,6 +527,10 @@ fn tree(batch: &Batch) -> Tree {
 /// What can be had of us that came so many hops.
 fn have(batch: &Batch, hops: u16) -> Have {
     Have { id: batch.id(), topic: batch.topic.clone(), hops: further(hops), kept: false }
+}
+
+fn sooner(at_ms: &mut Option<u64>, other_ms: u64) {
+    *at_ms = Some(at_ms.map_or(other_ms, |at_ms| at_ms.min(other_ms)));
 }
 
 /// One hop more. How many there were is what a neighbour has said.

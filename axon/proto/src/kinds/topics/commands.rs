@@ -1,0 +1,330 @@
+//! The commands of clients: subscribe, publish, keep, and what there is to know.
+//!
+//! Source: `spec/IPC.md`, "Topics".
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::kept::Keep;
+use super::name::{Filter, Topic};
+use super::neighbours::Said;
+use super::publish::{Publishing, Waiting};
+use super::replay::Replay;
+use super::subs::{Owner, Sub};
+use super::{Awaited, Topics, heard};
+use crate::error::{IpcCode, IpcError};
+use crate::family::{Act, Cx};
+use crate::id::AgentId;
+use crate::ipc::{Command, Line};
+use crate::limits::{TOPIC_KEEP_HOURS_MAX, TOPIC_KEEP_LAST_MAX, TOPIC_REPLAYS_MAX};
+use crate::mailbox::SCOPED;
+use crate::node::ClientId;
+use crate::store::Write;
+
+/// Its commands.
+pub const COMMANDS: [&str; 6] =
+    ["subscribe_topic", "unsubscribe_topic", "publish", "topics", "topic_peers", "topic_keep"];
+
+impl Topics {
+    /// A command, if it is one of these.
+    pub(super) fn serve(
+        &mut self,
+        client: ClientId,
+        name: &str,
+        command: &Command<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Option<Result<(), IpcError>> {
+        if !COMMANDS.contains(&name) {
+            return None;
+        }
+        if !cx.view.topics().enabled {
+            let message = "topics are off: set enabled = true under [topics] in config.toml and start the \
+                           daemon again";
+            return Some(Err(IpcError::new(IpcCode::NotOffered, message)));
+        }
+        Some(match name {
+            "subscribe_topic" => self.subscribe(client, command, cx),
+            "unsubscribe_topic" => self.unsubscribe(client, command, cx),
+            "publish" => self.publish(client, command, cx),
+            "topic_keep" => self.keep(client, command, cx),
+            "topic_peers" => self.peers(client, command, cx),
+            _ => {
+                let line = self.list(client, command.req_id(), cx);
+                cx.act(Act::Tell { client, line });
+                Ok(())
+            }
+        })
+    }
+
+    fn subscribe(
+        &mut self,
+        client: ClientId,
+        command: &Command<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), IpcError> {
+        let filter = filter(command)?;
+        let from = command.from::<String>()?;
+        let from_any = match from.as_deref() {
+            None | Some("peers") => false,
+            Some("any") => true,
+            Some(_) => return Err(IpcError::invalid("the field `from` is \"peers\" or \"any\"")),
+        };
+        let history = command.history::<bool>()?.unwrap_or(false);
+        let kept = command.kept::<bool>()?.unwrap_or(false);
+        if history && !self.kept.keeps().iter().any(|keep| keep.topic.meets(&filter)) {
+            return Err(IpcError::invalid(format!(
+                "no history of \"{filter}\" is kept here: run `axon topic keep '{filter}'` first"
+            )));
+        }
+        if history && self.replays.len() >= TOPIC_REPLAYS_MAX {
+            let message = "too much history is being read: subscribe again in a moment";
+            return Err(IpcError::new(IpcCode::Overloaded, message));
+        }
+        let consumer = cx.view.consumer(client);
+        let owner = if kept { Owner::Consumer((*consumer).into()) } else { Owner::Client(client) };
+        let (since_ms, since_seq) = (cx.now.wall_ms, cx.view.newest_seq());
+        let sub = Sub { filter: filter.clone(), from_any, history, owner, since_ms, since_seq };
+        let writes = self.subs.add(sub.clone())?;
+        cx.act(Act::Listen { client, kind: heard::MESSAGE, on: true });
+        self.say_joins(cx);
+        let neighbours = self.neighbours.values().filter(|one| one.up).count();
+        let line = Line::ok(command.req_id())
+            .text("subscribed", filter.as_str())
+            .field("neighbours", &neighbours)
+            .number("since_seq", since_seq);
+        self.answer_when_stored(client, command.req_id(), writes, line.end(), cx);
+        if history {
+            let reader = heard::reader_name((!kept).then_some(client), &consumer);
+            let queue = self.kept_ids(&filter);
+            self.replays.push(Replay::new(sub, reader, queue));
+            self.replay_on(cx);
+        }
+        Ok(())
+    }
+
+    fn unsubscribe(
+        &mut self,
+        client: ClientId,
+        command: &Command<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), IpcError> {
+        let filter = filter(command)?;
+        let consumer = cx.view.consumer(client);
+        let (writes, was) = self.subs.remove(client, &consumer, &filter);
+        self.replays.retain(|replay| !replay.is_of(client, &consumer, &filter));
+        if !self.subs.listens(client, &consumer) {
+            cx.act(Act::Listen { client, kind: heard::MESSAGE, on: false });
+        }
+        self.say_joins(cx);
+        let line = Line::ok(command.req_id()).flag("unsubscribed", was).end();
+        self.answer_when_stored(client, command.req_id(), writes, line, cx);
+        Ok(())
+    }
+
+    fn publish(&mut self, client: ClientId, command: &Command<'_>, cx: &mut Cx<'_>) -> Result<(), IpcError> {
+        let topic = command.topic::<String>()?;
+        let topic =
+            topic.ok_or_else(|| IpcError::invalid("the field `topic` is missing: give a topic's name"))?;
+        let topic =
+            Topic::parse(&topic).map_err(|why| IpcError::invalid(format!("the field `topic`: {why}")))?;
+        let message: Box<RawValue> = command.payload()?.into_owned();
+        Publishing::check(&topic, &message)?;
+        let waiting = Waiting { client, req_id: command.req_id().to_owned(), message };
+        self.publishing.push(topic.clone(), waiting, cx.now)?;
+        cx.act(Act::Promise { client });
+        if self.publishing.is_due(&topic, cx.now.mono_ms) {
+            let mut said = Said::default();
+            self.flush(cx, &mut said);
+            self.say(said, cx);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, client: ClientId, command: &Command<'_>, cx: &mut Cx<'_>) -> Result<(), IpcError> {
+        let topic = filter(command)?;
+        let last = command.last::<u64>()?;
+        let hours = command.hours::<u64>()?;
+        let off = command.off::<bool>()?.unwrap_or(false);
+        for (name, value, max) in
+            [("last", last, TOPIC_KEEP_LAST_MAX), ("hours", hours, TOPIC_KEEP_HOURS_MAX)]
+        {
+            if value.is_some_and(|value| !(1..=max).contains(&value)) {
+                return Err(IpcError::invalid(format!("the field `{name}` is a number from 1 to {max}")));
+            }
+        }
+        let text = topic.to_string();
+        let writes = if off {
+            let (writes, was) = self.kept.keep_no_more(&topic);
+            if !was {
+                return Err(IpcError::new(
+                    IpcCode::NotFound,
+                    format!("no history of \"{text}\" is kept: see `axon topic list`"),
+                ));
+            }
+            writes
+        } else {
+            self.kept.keep(Keep { topic, last, hours })?
+        };
+        let writes = writes.into_iter().chain(self.kept.expire(cx.now.wall_ms)).collect();
+        self.say_joins(cx);
+        let line = Line::ok(command.req_id());
+        let line = if off { line.raw("kept", "null") } else { line.text("kept", &text) };
+        self.answer_when_stored(client, command.req_id(), writes, line.end(), cx);
+        Ok(())
+    }
+
+    fn peers(&self, client: ClientId, command: &Command<'_>, cx: &mut Cx<'_>) -> Result<(), IpcError> {
+        #[derive(Serialize)]
+        struct Row<'a> {
+            id: AgentId,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            name: Option<&'a str>,
+            filters: Vec<&'a str>,
+            keeps: Vec<&'a str>,
+            lazy: usize,
+        }
+        let topic = command.topic::<String>()?.map(|topic| Topic::parse(&topic)).transpose();
+        let topic = topic.map_err(|why| IpcError::invalid(format!("the field `topic`: {why}")))?;
+        let up = self.neighbours.iter().filter(|(peer, one)| one.up && cx.view.sees(client, **peer));
+        let rows = up.filter_map(|(peer, one)| {
+            let (filters, lazy) = self.mesh.neighbour(*peer).unwrap_or_default();
+            if topic.as_ref().is_some_and(|topic| !filters.iter().any(|filter| filter.matches(topic))) {
+                return None;
+            }
+            let texts = |list: &'_ [Filter]| -> Vec<String> { list.iter().map(Filter::to_string).collect() };
+            let (filters, keeps) = (texts(filters), texts(&one.keeps));
+            let (filters, keeps) =
+                (filters.iter().map(String::as_str).collect(), keeps.iter().map(String::as_str).collect());
+            let row = Row { id: *peer, name: cx.view.called(*peer), filters, keeps, lazy };
+            serde_json::to_string(&row).ok()
+        });
+        let rows: Vec<String> = rows.collect();
+        let line = Line::ok(command.req_id()).raw("peers", &format!("[{}]", rows.join(","))).end();
+        cx.act(Act::Tell { client, line });
+        Ok(())
+    }
+
+    /// `topics`: subscriptions, what is kept, what is passed on, and where something was published.
+    fn list(&self, client: ClientId, req_id: &str, cx: &Cx<'_>) -> Arc<str> {
+        #[derive(Serialize)]
+        struct SubRow<'a> {
+            topic: &'a str,
+            kept: bool,
+            from: &'static str,
+            history: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            consumer: Option<&'a str>,
+            since_ms: u64,
+        }
+        #[derive(Serialize)]
+        struct KeepRow<'a> {
+            topic: &'a str,
+            last: Option<u64>,
+            hours: Option<u64>,
+            messages: u64,
+            bytes: u64,
+        }
+        #[derive(Serialize)]
+        struct SeenRow<'a> {
+            topic: &'a str,
+            messages: u64,
+            publishers: usize,
+            last_ms: u64,
+        }
+        // A scoped socket sees its own.
+        let own = cx.view.consumer(client);
+        let scoped = own.starts_with(SCOPED);
+        let subscriptions: Vec<SubRow<'_>> = self
+            .subs
+            .iter()
+            .filter(|sub| match &sub.owner {
+                Owner::Client(owner) => !scoped || *owner == client,
+                Owner::Consumer(owner) => !scoped || **owner == *own,
+            })
+            .map(|sub| SubRow {
+                topic: sub.filter.as_str(),
+                kept: sub.is_kept(),
+                from: if sub.from_any { "any" } else { "peers" },
+                history: sub.history,
+                consumer: match &sub.owner {
+                    Owner::Consumer(consumer) => Some(consumer.trim_start_matches(SCOPED)),
+                    Owner::Client(_) => None,
+                },
+                since_ms: sub.since_ms,
+            })
+            .collect();
+        let line = Line::ok(req_id).field("subscriptions", &subscriptions);
+        if scoped {
+            return line.end();
+        }
+        let keeps = self.kept.keeps().iter().map(|keep| {
+            let (messages, bytes) = self.kept.held(&keep.topic);
+            KeepRow { topic: keep.topic.as_str(), last: keep.last, hours: keep.hours, messages, bytes }
+        });
+        let relay: Vec<&str> = cx.view.topics().relay.iter().map(Filter::as_str).collect();
+        let seen = self.traffic.iter().map(|(topic, of)| SeenRow {
+            topic: topic.as_str(),
+            messages: of.messages,
+            publishers: of.publishers.len(),
+            last_ms: of.last_ms,
+        });
+        line.field("keeps", &keeps.collect::<Vec<_>>())
+            .field("relay", &relay)
+            .field("seen", &seen.collect::<Vec<_>>())
+            .end()
+    }
+
+    /// Answers a client once this is on disk.
+    fn answer_when_stored(
+        &mut self,
+        client: ClientId,
+        req_id: &str,
+        writes: Vec<Write>,
+        line: Arc<str>,
+        cx: &mut Cx<'_>,
+    ) {
+        cx.act(Act::Promise { client });
+        let token = self.token(Awaited::Answer { client, req_id: req_id.to_owned(), line });
+        cx.act(Act::Take { family: "topics", token, notes: Vec::new(), kept: true, writes });
+    }
+
+    /// Signs what waits, and sends it on its way.
+    pub(super) fn flush(&mut self, cx: &mut Cx<'_>, said: &mut Said) {
+        let (signed, claim) = self.publishing.flush(cx.view, cx.now);
+        heard::put(claim.into_iter().collect(), cx);
+        for one in signed {
+            let batch = one.batch;
+            self.published += batch.count as u64;
+            said.add(self.mesh.publish(batch.clone(), cx.now.mono_ms));
+            self.note_traffic(&batch, cx.now.wall_ms);
+            let neighbours = self.mesh.neighbours(&batch.topic).len();
+            let subscribers = self.subs.iter().filter(|sub| sub.filter.matches(&batch.topic)).count();
+            let answers = one.waiting.into_iter().zip(batch.seq..).map(|(waiting, seq)| {
+                let line = Line::ok(&waiting.req_id).number("seq", seq).field("neighbours", &neighbours);
+                let line = line.field("subscribers", &subscribers).end();
+                (waiting.client, waiting.req_id, line)
+            });
+            let answers: Vec<(ClientId, String, Arc<str>)> = answers.collect();
+            let given = super::tree::Given { batch, hops: 0, age_ms: 0 };
+            let delivery = heard::Delivery { given, via: None, history: false, shown: false, tries: 0 };
+            let id = delivery.given.batch.id();
+            if self.deliver(delivery, cx) {
+                self.answers.insert(id, answers);
+            } else {
+                answers.into_iter().for_each(|(client, req_id, line)| {
+                    cx.act(Act::Fulfil { client, req_id, result: Ok(line) });
+                });
+            }
+        }
+    }
+}
+
+fn filter(command: &Command<'_>) -> Result<Filter, IpcError> {
+    let topic = command.topic::<String>()?;
+    let missing =
+        || IpcError::invalid("the field `topic` is missing: give a topic, or a filter with * and >");
+    Filter::parse(&topic.ok_or_else(missing)?)
+        .map_err(|why| IpcError::invalid(format!("the field `topic`: {why}")))
+}

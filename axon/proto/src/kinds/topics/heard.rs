@@ -1,0 +1,385 @@
+//! What neighbours give: each batch is looked at from the cheapest question to the dearest, and then taken,
+//! kept, shown and passed on, or counted and dropped.
+//!
+//! Source: `spec/kinds/topics.md`, "Taking a batch".
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use super::batch::{Batch, BatchId};
+use super::held::Known;
+use super::kept::{Kept, key_of_body};
+use super::name::Topic;
+use super::neighbours::Said;
+use super::rules::{NotTaken, Publisher};
+use super::subs::About;
+use super::tree::{Given, Gossip, Sum};
+use super::{Awaited, Topics, history};
+use crate::family::{Act, Cx, Note};
+use crate::id::{AgentId, MsgId};
+use crate::limits::{
+    BATCH_AGE_MS_MAX, BATCH_AHEAD_MS_MAX, HISTORY_WANT_MAX, TOPIC_AGAIN_MAX, TOPIC_AGAIN_MS,
+    TOPIC_AGAIN_TIMES, TOPIC_LISTED_MAX,
+};
+use crate::store::Row;
+use crate::trust::Level;
+
+/// The kind of what clients are shown.
+pub const MESSAGE: &str = "topic.message";
+
+/// A batch on its way to clients and to the disk.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// It.
+    pub given: Given,
+    /// Who gave it; none: it is ours.
+    pub via: Option<AgentId>,
+    /// It comes from what was kept.
+    pub history: bool,
+    /// It was shown before, and is to be kept only.
+    pub shown: bool,
+    /// How often it was tried.
+    pub tries: u32,
+}
+
+/// The payload of `topic.message`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MessagePayload<'a> {
+    /// On which topic.
+    pub topic: std::borrow::Cow<'a, str>,
+    /// Its number among those of its publisher.
+    pub seq: u64,
+    /// The neighbour that gave it; none: it was published here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<AgentId>,
+    /// How far that neighbour is trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via_trust: Option<Level>,
+    /// How many hops it came.
+    pub hops: u16,
+    /// How long ago it was published.
+    pub age_ms: u64,
+    /// Its publisher is no peer here.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stranger: bool,
+    /// It comes from what was kept.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub history: bool,
+    /// The reader that a replay of history is for.
+    #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
+    pub reader: Option<String>,
+    /// What was published.
+    #[serde(borrow)]
+    pub message: &'a RawValue,
+}
+
+impl Topics {
+    /// A neighbour has said something.
+    pub(super) fn heard_gossip(&mut self, from: AgentId, payload: &str, cx: &mut Cx<'_>, said: &mut Said) {
+        // It was checked before it came here.
+        let Ok(read) = Gossip::parse(payload) else { return };
+        for _ in 0..read.malformed {
+            self.dropped.count(NotTaken::Malformed);
+        }
+        let mut gossip = read.gossip;
+        for given in std::mem::take(&mut gossip.batches) {
+            self.heard_batch(from, given, cx, said);
+        }
+        let (kept_have, have) = std::mem::take(&mut gossip.have).into_iter().partition(|have| have.kept);
+        let (kept_sums, sums) = std::mem::take(&mut gossip.sums).into_iter().partition(|sum| sum.kept);
+        (gossip.have, gossip.sums) = (have, sums);
+        self.heard_want(from, &mut gossip, cx);
+        let (subs, kept, settings) = (&self.subs, &self.kept, cx.view.topics());
+        let ours = |topic: &Topic| subs.wants(topic) || kept.wants(topic) || settings.relays(topic);
+        let outs = self.mesh.hear(from, &gossip, ours, cx.now.mono_ms);
+        said.add(outs);
+        let kept_have: Vec<super::tree::Have> = kept_have;
+        for have in kept_have.iter().filter(|have| self.kept.wants(&have.topic)) {
+            if !self.kept.has(have.id) && !self.storing.contains(&have.id) {
+                self.history.announced(from, have.id);
+            }
+        }
+        let kept_sums: Vec<Sum> = kept_sums;
+        for sum in kept_sums.iter().filter(|sum| self.kept.wants(&sum.topic)) {
+            said.join(from, history::answer(&self.kept, sum, cx.now.wall_ms));
+        }
+        self.ask_history(from, cx, said);
+    }
+
+    /// Asks a neighbour for more of its history, or compares again when nothing is left to ask for.
+    pub(super) fn ask_history(&mut self, from: AgentId, cx: &mut Cx<'_>, said: &mut Said) {
+        let (kept, storing) = (&self.kept, &self.storing);
+        let has = |id: BatchId| kept.has(id) || storing.contains(&id);
+        let want = self.history.next_wants(from, has, cx.now.mono_ms);
+        said.to(from).want.extend(want);
+        let again = self.history.done(from);
+        let sums = again.iter().map(|topic| history::whole(&self.kept, topic, cx.now.wall_ms));
+        said.to(from).sums.extend(sums);
+    }
+
+    /// What is asked for and lies on disk is read there.
+    fn heard_want(&mut self, from: AgentId, gossip: &mut Gossip, cx: &mut Cx<'_>) {
+        let Some(neighbour) = self.neighbours.get(&from).filter(|one| one.up && !one.is_full()) else {
+            return;
+        };
+        let keeps = &neighbour.keeps;
+        let on_disk = |id: &BatchId| {
+            let topic = self.mesh.cached(*id).is_none().then(|| self.kept.topic_of(*id)).flatten();
+            topic.is_some_and(|topic| keeps.iter().any(|keep| keep.matches(topic)))
+        };
+        let (ids, rest): (Vec<BatchId>, Vec<BatchId>) = gossip.want.iter().partition(|id| on_disk(id));
+        gossip.want = rest;
+        let keys: Vec<String> = ids.into_iter().take(HISTORY_WANT_MAX).map(key_of_body).collect();
+        if !keys.is_empty() {
+            let token = self.token(Awaited::History { to: from });
+            cx.act(Act::Load { family: "topics", token, keys });
+        }
+    }
+
+    /// A neighbour gives a batch.
+    fn heard_batch(&mut self, from: AgentId, given: Given, cx: &mut Cx<'_>, said: &mut Said) {
+        let batch = given.batch.clone();
+        // What comes back to who published it says nothing new.
+        if batch.from == cx.me {
+            return;
+        }
+        let id = batch.id();
+        let asked = self.history.is_asked(id);
+        let outcome = self.judge(from, &batch, asked, cx, said);
+        if asked {
+            // It may come by another way before it is stored.
+            self.history.came(id, &batch.topic, outcome.is_ok(), cx.now.mono_ms);
+        }
+        let history = match outcome {
+            Ok(Some(history)) => history,
+            Ok(None) => return,
+            Err(why) => return self.dropped.count(why),
+        };
+        let shown = history && self.mesh.was_taken(id);
+        if !history {
+            said.add(self.mesh.take(from, given.clone(), cx.now.mono_ms));
+        }
+        self.note_traffic(&batch, cx.now.wall_ms);
+        self.deliver(Delivery { given, via: Some(from), history, shown, tries: 0 }, cx);
+    }
+
+    /// Whether a batch is taken, as history or as it is published; none: it is here already, or comes later.
+    fn judge(
+        &mut self,
+        from: AgentId,
+        batch: &Batch,
+        asked: bool,
+        cx: &Cx<'_>,
+        said: &mut Said,
+    ) -> Result<Option<bool>, NotTaken> {
+        let (settings, topic, wall_ms) = (cx.view.topics(), &batch.topic, cx.now.wall_ms);
+        let publisher = Publisher::of(cx.view.level(batch.from)).ok_or(NotTaken::Blocked)?;
+        let near = cx.view.level(from).unwrap_or(Level::Blocked);
+        if !settings.hears(topic, publisher) || !settings.takes_from(topic, near) {
+            return Err(NotTaken::NotAuthorized);
+        }
+        if self.kept.has(batch.id()) || self.storing.contains(&batch.id()) {
+            return Ok(None);
+        }
+        let (keeps, old) = (self.kept.wants(topic), batch.ts_ms.saturating_add(BATCH_AGE_MS_MAX) < wall_ms);
+        let history = asked && keeps && (old || self.mesh.was_taken(batch.id()));
+        if !history {
+            let (known, out) = self.mesh.look(from, batch);
+            said.add(out);
+            match known {
+                Known::New => {}
+                Known::Taken => return Ok(None),
+                Known::Old | Known::TooMany => return Err(NotTaken::Old),
+            }
+        }
+        if (old && !history) || batch.ts_ms > wall_ms.saturating_add(BATCH_AHEAD_MS_MAX) {
+            return Err(NotTaken::Old);
+        }
+        let subscribed = self.subs.wants(topic);
+        if !keeps && !subscribed && !settings.relays(topic) {
+            return Err(NotTaken::Unwanted);
+        }
+        let longest = || batch.messages().iter().map(|(_, message)| message.get().len()).max().unwrap_or(0);
+        if settings.bytes_max(topic).is_some_and(|max| longest() as u64 > max) {
+            return Err(NotTaken::Limited);
+        }
+        if (keeps || subscribed) && !cx.view.disk_has_room() {
+            // It is not noted as seen, so that it comes again.
+            return Err(NotTaken::Limited);
+        }
+        if let Some(per_minute) = settings.per_minute(topic, publisher)
+            && !history
+            && !self.rates.spend(batch.from, batch.count as u64, per_minute, cx.now.mono_ms)
+        {
+            return Err(NotTaken::Limited);
+        }
+        if !cx.view.verify(&batch.key, &Batch::signed_bytes(&batch.signed), &batch.sig) {
+            return Err(NotTaken::Forged);
+        }
+        Ok(Some(history))
+    }
+
+    /// Gives a batch to whoever has subscribed here, and keeps it where that was asked for.
+    pub(super) fn deliver(&mut self, delivery: Delivery, cx: &mut Cx<'_>) -> bool {
+        let given = &delivery.given;
+        let batch = &given.batch;
+        let stranger = batch.from != cx.me && cx.view.level(batch.from).is_none();
+        let age_ms = if delivery.history { cx.now.wall_ms.saturating_sub(batch.ts_ms) } else { given.age_ms };
+        let published_ms = cx.now.wall_ms.saturating_sub(age_ms);
+        let about = About { topic: &batch.topic, stranger, history: delivery.history, published_ms };
+        let takers = self.subs.takers(about).filter(|_| !delivery.shown);
+        let kept = takers == Some(true);
+        let mut notes = Vec::new();
+        if takers.is_some() {
+            for (seq, message) in batch.messages() {
+                let id = message_id(batch.from, seq, None);
+                if kept && cx.view.was_taken(batch.from, id) {
+                    continue;
+                }
+                notes.push(note(&delivery, (id, seq), message, (age_ms, stranger), None, cx));
+            }
+        }
+        self.delivered += notes.len() as u64;
+        let keeps = self.kept.wants(&batch.topic);
+        let writes = if keeps { Kept::writes(given) } else { Vec::new() };
+        if notes.is_empty() && writes.is_empty() {
+            return false;
+        }
+        let waits = kept || keeps;
+        if keeps {
+            self.storing.insert(batch.id());
+        }
+        let token = if waits { self.token(Awaited::Delivery(Box::new(delivery))) } else { 0 };
+        cx.act(Act::Take { family: "topics", token, notes, kept, writes });
+        waits
+    }
+
+    /// A batch is stored, or could not be.
+    pub(super) fn delivered(&mut self, delivery: Delivery, stored: bool, cx: &mut Cx<'_>) {
+        let batch = &delivery.given.batch;
+        let was_storing = self.storing.remove(&batch.id());
+        if stored {
+            if was_storing {
+                let writes = self.kept.add(batch, cx.now.wall_ms);
+                put(writes, cx);
+            }
+        } else if delivery.tries < TOPIC_AGAIN_TIMES && self.again.len() < TOPIC_AGAIN_MAX {
+            let again = Delivery { tries: delivery.tries + 1, ..delivery };
+            self.again.push_back((cx.now.mono_ms + TOPIC_AGAIN_MS, again));
+        } else {
+            self.dropped.count(NotTaken::NotKept);
+        }
+    }
+
+    /// Tries again to store what could not be.
+    pub(super) fn deliver_again(&mut self, cx: &mut Cx<'_>) {
+        while let Some((at_ms, _)) = self.again.front()
+            && *at_ms <= cx.now.mono_ms
+            && let Some((_, delivery)) = self.again.pop_front()
+        {
+            self.deliver(delivery, cx);
+        }
+    }
+
+    /// Notes that something was published on a topic.
+    pub(super) fn note_traffic(&mut self, batch: &Arc<Batch>, wall_ms: u64) {
+        if !self.traffic.contains_key(&batch.topic) && self.traffic.len() >= TOPIC_LISTED_MAX {
+            let quietest = self.traffic.iter().min_by_key(|(_, of)| of.last_ms);
+            let quietest = quietest.map(|(topic, _)| topic.clone());
+            quietest.into_iter().for_each(|topic| drop(self.traffic.remove(&topic)));
+        }
+        let of = self.traffic.entry(batch.topic.clone()).or_default();
+        of.messages += batch.count as u64;
+        of.last_ms = wall_ms;
+        if of.publishers.len() < TOPIC_LISTED_MAX {
+            of.publishers.insert(batch.from);
+        }
+    }
+
+    /// Whether a client is shown a row that was made here.
+    pub(super) fn shows_row(&self, client: crate::node::ClientId, consumer: &str, row: &Row) -> bool {
+        let Some(payload) = payload_of(&row.raw) else { return false };
+        let Ok(topic) = Topic::parse(&payload.topic) else { return false };
+        if let Some(reader) = &payload.reader
+            && *reader != reader_name(None, consumer)
+            && *reader != reader_name(Some(client), consumer)
+        {
+            return false;
+        }
+        let published_ms = row.at_ms.saturating_sub(payload.age_ms);
+        let (stranger, history) = (payload.stranger, payload.history);
+        self.subs.shows(client, consumer, row.seq, About { topic: &topic, stranger, history, published_ms })
+    }
+}
+
+/// A message as clients are shown it.
+pub(super) fn note(
+    delivery: &Delivery,
+    (id, seq): (MsgId, u64),
+    message: &RawValue,
+    (age_ms, stranger): (u64, bool),
+    reader: Option<String>,
+    cx: &Cx<'_>,
+) -> Note {
+    let batch = &delivery.given.batch;
+    let payload = MessagePayload {
+        topic: batch.topic.as_str().into(),
+        seq,
+        via: delivery.via,
+        via_trust: delivery.via.and_then(|via| cx.view.level(via)),
+        hops: delivery.given.hops,
+        age_ms,
+        stranger,
+        history: delivery.history,
+        reader,
+        message,
+    };
+    let payload = crate::wire::to_raw(&payload);
+    Note { id, from: batch.from, kind: MESSAGE, ts_ms: batch.ts_ms, payload }
+}
+
+/// The id of a message, the same wherever it is delivered; a replay of history for one reader has its own.
+pub(super) fn message_id(publisher: AgentId, seq: u64, reader: Option<&str>) -> MsgId {
+    let mut hash = Sha256::new();
+    hash.update(b"axon topic message\n");
+    hash.update(publisher.0);
+    hash.update(seq.to_be_bytes());
+    hash.update(reader.unwrap_or_default());
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(hash.finalize()).for_each(|(byte, hashed)| *byte = hashed);
+    MsgId::from_random(bytes)
+}
+
+/// How a replay of history names whom it is for.
+pub(super) fn reader_name(client: Option<crate::node::ClientId>, consumer: &str) -> String {
+    client.map_or_else(|| consumer.to_owned(), |client| format!("#{}", client.0))
+}
+
+/// Stores what nobody waits for.
+pub(super) fn put(writes: Vec<crate::store::Write>, cx: &mut Cx<'_>) {
+    for write in writes {
+        match write {
+            crate::store::Write::Put { key, value } => cx.act(Act::Put { key, value }),
+            crate::store::Write::Delete { key } => cx.act(Act::Delete { key }),
+            // A family has items, and no rows of its own.
+            _ => {}
+        }
+    }
+}
+
+/// The payload in the text of an envelope that was made here.
+fn payload_of(raw: &str) -> Option<MessagePayload<'_>> {
+    #[derive(Deserialize)]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        payload: MessagePayload<'a>,
+    }
+    serde_json::from_str::<Envelope<'_>>(raw).ok().map(|envelope| envelope.payload)
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}

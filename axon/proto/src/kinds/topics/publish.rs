@@ -1,0 +1,152 @@
+//! What this daemon's own agents publish: messages wait a moment for others of their topic, and are signed
+//! together.
+//!
+//! Source: `spec/kinds/topics.md`, "Batches". The first after a pause does not wait at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::batch::Batch;
+use super::name::Topic;
+use crate::error::{IpcCode, IpcError};
+use crate::family::View;
+use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX};
+use crate::node::{ClientId, Now};
+use crate::store::Write;
+
+/// The key of the number that no batch has been signed with, nor any above it.
+pub const SEQ: &str = "topics/seq";
+/// So many numbers are claimed at once.
+const SEQ_CLAIM: u64 = 1_000_000;
+/// All that is signed beside the topic and the messages.
+const AROUND_BYTES: usize = 256;
+
+/// A message that waits to be signed.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Who publishes it.
+    pub client: ClientId,
+    /// The command's id.
+    pub req_id: String,
+    /// The message.
+    pub message: Box<RawValue>,
+}
+
+/// A batch that is signed, and whose messages are in it, in order.
+#[derive(Debug)]
+pub struct Signed {
+    /// It.
+    pub batch: Arc<Batch>,
+    /// Who waits to hear that it is on its way.
+    pub waiting: Vec<Waiting>,
+}
+
+/// Messages that wait.
+#[derive(Debug, Default)]
+pub struct Publishing {
+    topics: BTreeMap<Topic, Vec<Waiting>>,
+    count: usize,
+    bytes: BTreeMap<Topic, usize>,
+    flush_at_ms: Option<u64>,
+    flushed_ms: Option<u64>,
+    next_seq: u64,
+    claimed: u64,
+}
+
+impl Publishing {
+    /// Takes over an item of the store.
+    pub fn restore(&mut self, value: &[u8]) {
+        let claimed = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+        self.next_seq = self.next_seq.max(claimed.unwrap_or(0));
+    }
+
+    /// Whether one more message fits a batch, alone.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub fn check(topic: &Topic, message: &RawValue) -> Result<(), IpcError> {
+        let max = BATCH_BYTES_MAX - AROUND_BYTES - topic.as_str().len();
+        let bytes = message.get().len();
+        if bytes > max {
+            let message = format!(
+                "`payload` has {bytes} bytes, and on this topic {max} at most may be: shorten it, or send a \
+                 reference to it"
+            );
+            return Err(IpcError::new(IpcCode::MessageTooLarge, message));
+        }
+        Ok(())
+    }
+
+    /// Takes a message.
+    ///
+    /// # Errors
+    /// When too many wait.
+    pub fn push(&mut self, topic: Topic, waiting: Waiting, now: Now) -> Result<(), IpcError> {
+        if self.count >= TOPIC_PUBLISH_WAITING_MAX {
+            let message = "too many messages wait to be signed: wait for the replies, then publish again";
+            return Err(IpcError::new(IpcCode::Overloaded, message));
+        }
+        self.count += 1;
+        *self.bytes.entry(topic.clone()).or_default() += waiting.message.get().len() + 1;
+        self.topics.entry(topic).or_default().push(waiting);
+        let soonest_ms = self.flushed_ms.map_or(0, |at_ms| at_ms + TOPIC_PUBLISH_MS);
+        self.flush_at_ms.get_or_insert(soonest_ms.max(now.mono_ms));
+        Ok(())
+    }
+
+    /// When to call [`Self::flush`].
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.flush_at_ms
+    }
+
+    /// Whether some of what waits is to be signed now.
+    pub fn is_due(&self, topic: &Topic, mono_ms: u64) -> bool {
+        let full = self.topics.get(topic).is_some_and(|waiting| waiting.len() >= BATCH_MESSAGES_MAX);
+        let bytes = self.bytes.get(topic).copied().unwrap_or(0);
+        full || bytes > BATCH_BYTES_MAX / 2 || self.flush_at_ms.is_some_and(|at_ms| at_ms <= mono_ms)
+    }
+
+    /// Signs all that waits; gives also what is to be stored.
+    pub fn flush(&mut self, view: &dyn View, now: Now) -> (Vec<Signed>, Option<Write>) {
+        let mut signed = Vec::new();
+        (self.flush_at_ms, self.flushed_ms, self.count) = (None, Some(now.mono_ms), 0);
+        self.bytes.clear();
+        for (topic, waiting) in std::mem::take(&mut self.topics) {
+            let room = BATCH_BYTES_MAX - AROUND_BYTES - topic.as_str().len();
+            let mut batch: Vec<Waiting> = Vec::new();
+            let mut bytes = 0;
+            for one in waiting {
+                let more = one.message.get().len() + 1;
+                if batch.len() >= BATCH_MESSAGES_MAX || (bytes + more > room && !batch.is_empty()) {
+                    signed.extend(self.sign(&topic, std::mem::take(&mut batch), view, now));
+                    bytes = 0;
+                }
+                bytes += more;
+                batch.push(one);
+            }
+            signed.extend(self.sign(&topic, batch, view, now));
+        }
+        let claim = (self.next_seq > self.claimed).then(|| {
+            self.claimed = self.next_seq + SEQ_CLAIM;
+            Write::put(SEQ, self.claimed.to_string())
+        });
+        (signed, claim)
+    }
+
+    fn sign(&mut self, topic: &Topic, waiting: Vec<Waiting>, view: &dyn View, now: Now) -> Option<Signed> {
+        if waiting.is_empty() {
+            return None;
+        }
+        // Above all that was used, also where the store was lost: nobody publishes a thousand in a millisecond
+        // for long.
+        let seq = self.next_seq.max(now.wall_ms.saturating_mul(1_000));
+        let messages: Vec<&RawValue> = waiting.iter().map(|one| &*one.message).collect();
+        let signed = Batch::to_sign(&view.key(), topic, seq, now.wall_ms, &messages);
+        let sig = view.sign(&Batch::signed_bytes(&signed));
+        self.next_seq = seq + waiting.len() as u64;
+        // It was made of what `Batch::read` asks for.
+        Batch::read(signed, sig).ok().map(|batch| Signed { batch: Arc::new(batch), waiting })
+    }
+}

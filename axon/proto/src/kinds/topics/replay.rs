@@ -1,0 +1,117 @@
+//! History for a reader that has just subscribed: some batches at a time, the oldest first, and the next once
+//! these are with it.
+//!
+//! Source: `spec/IPC.md`, "Topics".
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::batch::BatchId;
+use super::heard::{Delivery, message_id, note};
+use super::kept::key_of_body;
+use super::name::Filter;
+use super::subs::{About, Owner, Sub};
+use super::tree::Gossip;
+use super::{Awaited, Topics};
+use crate::family::{Act, Cx};
+use crate::limits::{HISTORY_WANT_MAX, TOPIC_REPLAY_BATCHES_MAX};
+use crate::node::ClientId;
+
+/// One.
+#[derive(Debug)]
+pub struct Replay {
+    n: u64,
+    sub: Sub,
+    reader: String,
+    queue: VecDeque<BatchId>,
+    /// Some of it is being read, or stored.
+    under_way: bool,
+}
+
+impl Replay {
+    /// One of these batches.
+    pub fn new(sub: Sub, reader: String, queue: VecDeque<BatchId>) -> Self {
+        Self { n: 0, sub, reader, queue, under_way: false }
+    }
+
+    /// Whether it is for such a subscription.
+    pub fn is_of(&self, client: ClientId, consumer: &str, filter: &Filter) -> bool {
+        let its = match &self.sub.owner {
+            Owner::Client(owner) => *owner == client,
+            Owner::Consumer(owner) => &**owner == consumer,
+        };
+        its && self.sub.filter == *filter
+    }
+
+    /// Whether it is for this client alone.
+    pub fn is_for(&self, client: ClientId) -> bool {
+        self.sub.owner == Owner::Client(client)
+    }
+}
+
+impl Topics {
+    /// Batches that are kept, or about to be, on topics that a filter matches: the newest, the oldest first.
+    pub(super) fn kept_ids(&self, filter: &Filter) -> VecDeque<BatchId> {
+        let mut ids: Vec<(u64, BatchId)> = Vec::new();
+        for topic in self.kept.topics().filter(|topic| filter.matches(topic)) {
+            ids.extend(self.kept.whole(topic).into_iter().flat_map(|range| self.kept.dated(topic, range)));
+        }
+        ids.sort_unstable();
+        let skip = ids.len().saturating_sub(TOPIC_REPLAY_BATCHES_MAX);
+        let stored = ids.into_iter().skip(skip).map(|(_, id)| id);
+        // Those that are being stored are read after that.
+        stored.chain(self.storing.iter().copied()).collect()
+    }
+
+    /// Reads on for every reader that has what was read before.
+    pub(super) fn replay_on(&mut self, cx: &mut Cx<'_>) {
+        self.replays.retain(|replay| replay.under_way || !replay.queue.is_empty());
+        for at in 0..self.replays.len() {
+            let Some(replay) = self.replays.get_mut(at).filter(|replay| !replay.under_way) else { continue };
+            let count = replay.queue.len().min(HISTORY_WANT_MAX);
+            let keys: Vec<String> = replay.queue.drain(..count).map(key_of_body).collect();
+            replay.under_way = true;
+            self.next_replay += 1;
+            replay.n = self.next_replay;
+            let token = self.token(Awaited::Replay { n: self.next_replay });
+            cx.act(Act::Load { family: "topics", token, keys });
+        }
+    }
+
+    /// Batches were read.
+    pub(super) fn replay_read(&mut self, n: u64, values: &[Option<Arc<[u8]>>], cx: &mut Cx<'_>) {
+        let Some(replay) = self.replays.iter().find(|replay| replay.n == n) else { return };
+        let (sub, reader) = (replay.sub.clone(), replay.reader.clone());
+        let mut notes = Vec::new();
+        let texts = values.iter().flatten().filter_map(|value| std::str::from_utf8(value).ok());
+        for given in texts.filter_map(|text| Gossip::parse(text).ok()).flat_map(|read| read.gossip.batches) {
+            let batch = given.batch.clone();
+            let stranger = batch.from != cx.me && cx.view.level(batch.from).is_none();
+            let about = About { topic: &batch.topic, stranger, history: true, published_ms: batch.ts_ms };
+            if !sub.takes(about) {
+                continue;
+            }
+            let age_ms = cx.now.wall_ms.saturating_sub(batch.ts_ms);
+            let delivery = Delivery { given, via: None, history: true, shown: false, tries: 0 };
+            for (seq, message) in batch.messages() {
+                let id = message_id(batch.from, seq, Some(&reader));
+                let about = (age_ms, stranger);
+                notes.push(note(&delivery, (id, seq), message, about, Some(reader.clone()), cx));
+            }
+        }
+        self.delivered += notes.len() as u64;
+        let token = self.token(Awaited::ReplayShown { n });
+        cx.act(Act::Take { family: "topics", token, notes, kept: sub.is_kept(), writes: Vec::new() });
+    }
+
+    /// They are with the reader, or could not be stored: what is left is not tried without room.
+    pub(super) fn replay_shown(&mut self, n: u64, stored: bool, cx: &mut Cx<'_>) {
+        for replay in self.replays.iter_mut().filter(|replay| replay.n == n) {
+            replay.under_way = false;
+            if !stored {
+                replay.queue.clear();
+            }
+        }
+        self.replay_on(cx);
+    }
+}
