@@ -182,7 +182,7 @@ fn blocks(page: &Path, language: &str) -> Vec<String> {
 fn python_examples_of_the_readme() {
     let Some(_) = python("python_examples_of_the_readme", &[]) else { return };
     let blocks = blocks(&repository().join("axon/client/python/README.md"), "python");
-    let [ask, ask_plainly, answer, delegate, notify, read, fail] = &blocks[..] else {
+    let [ask, ask_plainly, answer, delegate, notify, read, topics, fail] = &blocks[..] else {
         panic!("{} examples", blocks.len());
     };
     let (alice, bob) = support::pair();
@@ -206,6 +206,7 @@ fn python_examples_of_the_readme() {
     assert!(given.ends_with(" accepted"), "{given}");
     assert_eq!(ended, "completed Done.");
     assert_eq!(said(fail), "peer_not_found\n");
+    assert_eq!(said(topics), "build.main 0 {'state': 'failed'}\n");
 
     // What one example tells, the other reads, and the first hears of it.
     let mut reader = spawn(program(&bob, read));

@@ -178,6 +178,31 @@ fn every_command_of_the_skill_does_what_it_says() {
                 shell.ok(&line.replace("SEQ", &seq));
                 assert_eq!(shell.ok("axon --plain inbox"), "nothing new\n");
             }
+            "axon --plain topic sub 'build.>' --kept --count 1 --for 300" => {
+                let waiting = shell.begin(&line);
+                // Bob knows of it once his daemon has been told.
+                wait_for("the subscription", || {
+                    let neighbours =
+                        asker.ok(json!({"cmd":"topic_peers","topic":"build.main"}))["peers"].clone();
+                    (!neighbours.as_array().unwrap().is_empty()).then_some(())
+                });
+                asker.ok(json!({"cmd":"publish","topic":"build.main","payload":{"text":"It is red."}}));
+                let said = waiting.wait();
+                assert!(
+                    said.code == 0 && said.stdout.ends_with("build.main bob (known): It is red.\n"),
+                    "{said:?}"
+                );
+            }
+            "axon --plain topic pub build.main \"It is green.\"" => {
+                asker.ok(json!({"cmd":"subscribe_topic","topic":"build.main"}));
+                wait_for("the subscription", || {
+                    let own = shell.alice.client().ok(json!({"cmd":"topic_peers","topic":"build.main"}));
+                    (!own["peers"].as_array().unwrap().is_empty()).then_some(())
+                });
+                shell.ok(&line);
+                let payload = asker.event()["envelope"]["payload"].clone();
+                assert_eq!(payload["message"], json!({"text":"It is green."}));
+            }
             TAKE => {
                 let question = json!({"question":"And lunch?"});
                 (id, asked) = shell.taken(&line, &mut asker, "query", question);
@@ -223,7 +248,7 @@ fn every_command_of_the_skill_does_what_it_says() {
             other => panic!("no test runs this: {other}"),
         }
     }
-    assert_eq!(run.len(), 16, "{run:?}");
+    assert_eq!(run.len(), 18, "{run:?}");
 }
 
 #[test]

@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use axon_client::{
     Agent, Answer, Client, ClientError, Delegate, DelegationFilter, DelegationState, Direction, End, Event,
-    Hello, Kept, Link, Messages, OutboxFilter, Query, Request, SendOptions, SendState, Subscription,
+    Hello, Kept, Link, Messages, OutboxFilter, Publishers, Query, Request, SendOptions, SendState,
+    Subscription, TopicKeep, TopicSubscription,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::{Mutex, Notify, oneshot, watch};
@@ -375,6 +376,16 @@ async fn do_step(stage: Arc<Stage>, step: Value) -> Done {
             let said = stage.link(&step)?.subscribe(&subscription).await?;
             Ok(json!({"subscribed": true, "replayed": said.replayed, "replay_to_seq": said.replay_to_seq}))
         }
+        "subscribe_topic" => {
+            let subscription = TopicSubscription {
+                kept: step["kept"] == true,
+                from: (step["from_any"] == true).then_some(Publishers::Any),
+                history: step["history"] == true,
+                ..TopicSubscription::to(text(&step, "topic"))
+            };
+            Ok(serde_json::to_value(stage.link(&step)?.subscribe_topic(&subscription).await?)?)
+        }
+        "unsubscribe_topic" => Ok(stage.link(&step)?.unsubscribe_topic(text(&step, "topic")).await?.into()),
         "watch" => {
             stage.link(&step)?.watch().await?;
             Ok(Value::Null)
@@ -486,6 +497,25 @@ async fn of_client(client: Client, verb: &str, step: &Value) -> Done {
             let said = client.reply(text(step, "ref"), text(step, "kind"), &step["payload"]).await?;
             json!({"msg_id": said})
         }
+        "publish" => {
+            let published = client.publish(text(step, "topic"), &step["message"]).await?;
+            serde_json::to_value(published)?
+        }
+        "topics" => serde_json::to_value(client.topics().await?)?,
+        "topic_peers" => serde_json::to_value(client.topic_peers(step["topic"].as_str()).await?)?,
+        "topic_keep" => {
+            let keep = TopicKeep { last: step["last"].as_u64(), hours: step["hours"].as_u64() };
+            client.topic_keep(text(step, "topic"), (step["off"] != true).then_some(keep)).await?;
+            Value::Null
+        }
+        "wanted" => loop {
+            let peers = client.topic_peers(step["topic"].as_str()).await?;
+            if !peers.is_empty() {
+                break serde_json::to_value(peers)?;
+            }
+            // The peer tells when it likes to: nothing tells here that it has.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        },
         "command" => client.command(text(step, "cmd"), &fields(&step["fields"])).await?,
         other => return Err(Fault::Runner(format!("the verb {other} is not known here"))),
     })

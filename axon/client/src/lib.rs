@@ -8,6 +8,9 @@
 //! What must not get lost is kept by the daemon: [`SendOptions::hold`] keeps a message for a peer that cannot
 //! be reached, [`Client::outbox`] tells how far each has come, [`Client::delegations`] what became of work.
 //!
+//! What is published on a topic goes over several hops to whoever has subscribed: [`Client::publish`],
+//! [`Client::subscribe_topic`].
+//!
 //! Who may talk is the owner's word: [`Client::invite`] and [`Client::pair`] pair two agents,
 //! [`Client::trust`] says how far each is trusted, and every message tells it with its [`Sender`]. The path
 //! of a scoped socket serves as well as the main one; what it may not do is `not_authorized`.
@@ -36,6 +39,7 @@ mod owner;
 mod raw;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod trust;
 mod types;
 mod words;
@@ -51,6 +55,10 @@ pub use held::{
 pub use link::Link;
 pub use messages::Messages;
 pub use raw::Raw;
+pub use topics::{
+    Published, Publishers, TopicCounts, TopicKeep, TopicKept, TopicMessage, TopicPeer, TopicRow, TopicSeen,
+    TopicSubscribed, TopicSubscription, Topics,
+};
 pub use trust::{
     Approved, Connect, Connected, Constraints, Contact, Contacts, Decision, Intent, Invite, InviteOptions,
     Invited, Knock, PairState, Paused, PolicyCheck, Rekeyed, Right, Ruling, Scope, SetTrust, Socket, Trust,

@@ -11,13 +11,13 @@ use tokio::time::timeout;
 use crate::agent::reconnect;
 use crate::client::PATIENCE;
 use crate::types::{Event, Hello, Subscription};
-use crate::{Client, ClientError, DelegationFilter};
+use crate::{Client, ClientError, DelegationFilter, TopicSubscription};
 
 /// A connection that is made again when the daemon was away. Clones share it.
 ///
 /// A command that was under way when the connection ended fails, since nobody can tell whether it was carried
 /// out; the next [`client`](Self::client) is a new connection. What was [subscribed](Self::subscribe),
-/// [watched](Self::watch) and [advertised](Self::advertise) by the link holds there as well.
+/// [watched](Self::watch) and [advertised](Self::advertise) by the link holds there as well, topics among it.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), axon_client::ClientError> {
@@ -42,6 +42,8 @@ struct State {
     client: Client,
     watch: bool,
     subscription: Option<Subscription>,
+    /// What belongs to the connection, and not to the consumer.
+    topics: Vec<TopicSubscription>,
     advert: Option<Value>,
     /// Whether events may have been lost with a connection, and nobody has been told.
     missed: bool,
@@ -51,7 +53,8 @@ impl Link {
     /// Connects to the socket and says hello. A daemon that is not there is an error at once.
     pub async fn open(path: impl AsRef<Path>, hello: Hello) -> Result<Self, ClientError> {
         let client = Client::connect(path.as_ref(), hello).await?;
-        let state = State { client, watch: false, subscription: None, advert: None, missed: false };
+        let (subscription, topics, advert) = (None, Vec::new(), None);
+        let state = State { client, watch: false, subscription, topics, advert, missed: false };
         let path = Arc::new(path.as_ref().to_owned());
         Ok(Self {
             path,
@@ -93,6 +96,27 @@ impl Link {
         let subscribed = self.client().await?.subscribe(subscription).await?;
         self.state.lock().await.subscription = Some(subscription.clone());
         Ok(subscribed)
+    }
+
+    /// Subscribes to a topic, on this connection and those that follow: see [`Client::subscribe_topic`].
+    pub async fn subscribe_topic(
+        &self,
+        subscription: &TopicSubscription,
+    ) -> Result<crate::TopicSubscribed, ClientError> {
+        let subscribed = self.client().await?.subscribe_topic(subscription).await?;
+        if !subscription.kept {
+            let mut state = self.state.lock().await;
+            state.topics.retain(|other| other.topic != subscription.topic);
+            // What was kept before is not told again over a new connection.
+            state.topics.push(TopicSubscription { history: false, ..subscription.clone() });
+        }
+        Ok(subscribed)
+    }
+
+    /// Ends a subscription of this link or of its consumer; gives whether there was one.
+    pub async fn unsubscribe_topic(&self, topic: &str) -> Result<bool, ClientError> {
+        self.state.lock().await.topics.retain(|other| other.topic != topic);
+        self.client().await?.unsubscribe_topic(topic).await
     }
 
     /// Asks for an event at each change of any delegation, on this connection and those that follow.
@@ -159,6 +183,9 @@ impl State {
         }
         if let Some(subscription) = &self.subscription {
             client.subscribe(subscription).await?;
+        }
+        for topic in &self.topics {
+            client.subscribe_topic(topic).await?;
         }
         if self.watch {
             watch_delegations(client).await?;

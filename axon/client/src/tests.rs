@@ -18,6 +18,7 @@ use crate::{
 mod lasting;
 mod owner;
 mod raw;
+mod topics;
 
 const ME: &str = "ed25519.00000000000000000000000000000001";
 const BOB: &str = "ed25519.00000000000000000000000000000002";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{ClientError, Delegation, DelegationState, Given, Knock, SendState, Trust};
+use crate::{ClientError, Delegation, DelegationState, Given, Knock, SendState, TopicCounts, Trust};
 
 /// How a client introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +112,9 @@ pub struct Status {
     pub invites: u64,
     /// Connections of strangers, who may only knock.
     pub strangers: u64,
+    /// What it has to do with topics, where it offers them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topics: Option<TopicCounts>,
 }
 
 /// Messages that the daemon turned away, by reason.

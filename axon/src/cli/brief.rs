@@ -54,6 +54,7 @@ fn command(verb: &str) -> Option<Command> {
         "inbox": inbox::Args,
         "ack": inbox::AckArgs,
         "listen": listen::Args,
+        "topic": topic::Args,
         "reply": reply::Args,
         "result": reply::ResultArgs,
         "answer": answer::Args,
@@ -119,6 +120,7 @@ mod tests {
             "axon -vv notify bob topic text",
             "axon policy check bob query",
             "axon socket list --socket /s",
+            "axon topic sub build.> --count 1",
         ] {
             let alone = parse(&words(line)).unwrap_or_else(|| panic!("{line}"));
             let whole = Cli::try_parse_from(words(line)).unwrap_or_else(|error| panic!("{error}"));

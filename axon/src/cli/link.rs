@@ -7,7 +7,7 @@ use std::time::Duration;
 use axon_client::{Client, ClientError, Hello, Message, Sent, Status};
 use axon_proto::error::IpcCode;
 use axon_proto::id::MsgId;
-use axon_proto::limits::LINE_BYTES_MAX;
+use axon_proto::limits::{CONSUMER_BYTES_MAX, LINE_BYTES_MAX};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -155,6 +155,19 @@ impl Context {
 /// of its peers are connected, and whether inbound work is paused; the owner's socket counts also who asks.
 pub fn tells_all(status: &Status) -> bool {
     status.clients > 0
+}
+
+/// What a verb calls a consumer that it has for itself, or a name made of that where it is too long.
+pub fn consumer(verb: &str, of: &str) -> String {
+    let name = format!("{verb}:{of}");
+    if name.len() <= CONSUMER_BYTES_MAX {
+        return name;
+    }
+    // FNV-1a: the name must be the same each time and need not resist anybody.
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{verb}:{hash:016x}")
 }
 
 /// A time above 0: seconds, such as `2.5`, or with a unit, such as `90s`, `15m`, `1h` or `2d`.

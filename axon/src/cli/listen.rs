@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axon_client::{Client, ClientError, Event, Inbound, Inbox, Knock, Message, Sender, Subscription, Trust};
-use axon_proto::limits::{CAPACITY_MAX, CONSUMER_BYTES_MAX, INBOX_LIMIT_MAX};
+use axon_proto::limits::{CAPACITY_MAX, INBOX_LIMIT_MAX};
 use serde::Serialize;
 
 use super::output::{CliError, CliResult, EXIT_DONE};
@@ -398,28 +398,18 @@ fn consumer_of(kinds: &[String]) -> String {
     let mut kinds = kinds.to_vec();
     kinds.sort();
     kinds.dedup();
-    named(format!("listen:{}", kinds.join(",")))
+    link::consumer("listen", &kinds.join(","))
 }
 
 /// A consumer beside another one, for what was printed past messages that were not.
 fn aside_of(consumer: &str, level: &Trust) -> String {
-    named(format!("listen:{level}:{consumer}"))
-}
-
-/// The name, or one made of it where it is too long.
-fn named(name: String) -> String {
-    if name.len() <= CONSUMER_BYTES_MAX {
-        return name;
-    }
-    // FNV-1a: the name must be the same each time and need not resist anybody.
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    format!("listen:{hash:016x}")
+    link::consumer("listen", &format!("{level}:{consumer}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use axon_proto::limits::CONSUMER_BYTES_MAX;
+
     use super::*;
 
     fn kinds(names: &[&str]) -> Vec<String> {

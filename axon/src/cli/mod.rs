@@ -65,6 +65,7 @@ mod socket;
 mod stage;
 mod status;
 mod top;
+mod topic;
 mod trust;
 mod wait;
 mod when;
@@ -195,6 +196,7 @@ enum Verb {
     Inbox(inbox::Args),
     Ack(inbox::AckArgs),
     Listen(listen::Args),
+    Topic(topic::Args),
     Reply(reply::Args),
     Result(reply::ResultArgs),
     Answer(answer::Args),
@@ -278,6 +280,7 @@ impl Cli {
             Verb::Inbox(args) => drive(inbox::run(cx, args)),
             Verb::Ack(args) => drive(inbox::ack(cx, args)),
             Verb::Listen(args) => drive(listen::run(cx, args)),
+            Verb::Topic(args) => drive(topic::run(cx, args)),
             Verb::Reply(args) => drive(reply::run(cx, args)),
             Verb::Result(args) => drive(reply::result(cx, args)),
             Verb::Answer(args) => drive(answer::run(cx, args)),

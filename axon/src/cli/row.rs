@@ -60,7 +60,12 @@ impl<'a> Row<'a> {
 
     /// A message that has waited for its reader, who wants to know how old it is.
     pub fn kept(kept: &'a Kept) -> Self {
-        Self { ts: Some(kept.envelope.ts), ..Self::new(kept.seq, &kept.envelope, &kept.sender, None) }
+        Self::dated(kept.seq, &kept.envelope, &kept.sender)
+    }
+
+    /// A message of which it matters when it was made.
+    pub fn dated(seq: u64, message: &'a Message, sender: &'a Sender) -> Self {
+        Self { ts: Some(message.ts), ..Self::new(seq, message, sender, None) }
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::output::{Out, Paint, printable};
 
 /// Kinds that tell something and that nobody answers.
-const TOLD: [&str; 4] = ["notify", "result", "progress", "error"];
+const TOLD: [&str; 5] = ["notify", "result", "progress", "error", "topic.message"];
 
 /// An agent id as a person tells it from another: its first 8 hexadecimal digits.
 pub fn short(agent: &str) -> &str {
@@ -172,6 +172,10 @@ pub fn said(out: &Out, kind: &str, payload: &RawValue) -> String {
             (format!("{}: {data}", text(&fields, "topic")), &[])
         }
         "error" => (format!("{}: {}", text(&fields, "code"), text(&fields, "message")), &[]),
+        "topic.message" => {
+            let message = fields.get("message").map(|message| published(&message.to_string()));
+            (format!("{}: {}", text(&fields, "topic"), message.unwrap_or_default()), &["stranger"])
+        }
         "progress" => (text(&fields, "state"), &["percent", "note", "eta_ms"]),
         _ => {
             let lines: Vec<String> = fields.iter().map(|(name, value)| line(name, value)).collect();
@@ -187,6 +191,14 @@ pub fn said(out: &Out, kind: &str, payload: &RawValue) -> String {
         lines.push(out.paint(Paint::Warn, "(cut short)"));
     }
     lines.join("\n")
+}
+
+/// What was published on a topic, which is JSON, in one line: its text where it has nothing else.
+pub fn published(json: &str) -> String {
+    let fields: Map<String, Value> = serde_json::from_str(json).unwrap_or_default();
+    let only = fields.get("text").filter(|_| fields.len() == 1).and_then(Value::as_str);
+    let line = only.filter(|text| !text.contains(['\n', '\r'])).unwrap_or(json);
+    printable(line).into_owned()
 }
 
 /// The plural's `s`, where there is one.

@@ -346,6 +346,14 @@ class Case:
             if matches(fields["where"], event.fields):
                 return event.fields
 
+    async def wanted(self, step, fields):
+        while True:
+            peers = await call(self.things[step["on"]].topic_peers, fields["topic"])
+            if peers:
+                return peers
+            # The peer tells when it likes to: nothing tells here that it has.
+            await asyncio.sleep(0.02)
+
     async def drain(self, step, fields):
         agent, rows = self.things[step["on"]], 0
         while True:

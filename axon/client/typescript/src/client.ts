@@ -9,6 +9,7 @@ import { EventStream, read } from "./events.js";
 import { Link, type Address } from "./link.js";
 import { MessageStream, type MessagesOptions } from "./messages.js";
 import { address, type ConnectOptions } from "./options.js";
+import { type ListenOptions, TopicStream } from "./topics.js";
 import type {
   Cancelled,
   Capabilities,
@@ -20,12 +21,17 @@ import type {
   Outbox,
   Peer,
   Pong,
+  Published,
   ResponsePayload,
   Sent,
   SendState,
   Status,
   Subscribed,
   Subscription,
+  TopicPeer,
+  Topics,
+  TopicSubscribed,
+  TopicSubscription,
   Welcome,
   Whoami,
 } from "./types.js";
@@ -138,12 +144,13 @@ export class Client {
   readonly #address: Address;
   readonly #link: Link;
   readonly #streams = new Set<EventStream>();
-  readonly #messages = new Set<MessageStream>();
+  readonly #messages = new Set<MessageStream | TopicStream>();
   readonly #waits = new Map<string, { bell: Bell; count: number }>();
   #welcome: Welcome | undefined;
   /** What a new connection is told again. */
   #advert: Capabilities | undefined;
   #subscription: Subscription | undefined;
+  readonly #topics = new Map<string, TopicSubscription>();
   #watching = false;
 
   private constructor(options: ConnectOptions) {
@@ -335,6 +342,66 @@ export class Client {
     return (await this.#quick<{ acked_seq: number }>("ack", { up_to_seq }, options)).acked_seq;
   }
 
+  /** Publishes a message to whoever has subscribed to the topic. Who gets it is not told. */
+  async publish(topic: string, message: object, options: CallOptions = {}): Promise<Published> {
+    return this.#quick<Published>("publish", { topic, payload: message }, options);
+  }
+
+  /**
+   * What is published on these topics from now on. A topic is a name or a filter: `*` is one level, `>` at
+   * its end all that follow. The stream has a connection of its own.
+   */
+  listen(topics: string | string[], options: ListenOptions = {}): TopicStream {
+    const gone = (): unknown => this.#messages.delete(stream);
+    const all = typeof topics === "string" ? [topics] : topics;
+    const stream: TopicStream = new TopicStream(this.#address, all, options, gone);
+    if (this.isClosed) stream.close();
+    else this.#messages.add(stream);
+    return stream;
+  }
+
+  /**
+   * Subscribes: what is published comes as an {@link InboundEvent}, see {@link topicMessage}. With `kept` the
+   * subscription is the consumer's until {@link Client.unsubscribeTopic}, and what comes waits for
+   * {@link Client.messages}.
+   */
+  async subscribeTopic(
+    topic: string,
+    subscription: TopicSubscription = {},
+    options: CallOptions = {},
+  ): Promise<TopicSubscribed> {
+    const reply = await this.#quick<TopicSubscribed>("subscribe_topic", { topic, ...subscription }, options);
+    // What was kept before is not told again over a new connection.
+    if (subscription.kept !== true) this.#topics.set(topic, { ...subscription, history: false });
+    return reply;
+  }
+
+  /** Ends a subscription of this client or of its consumer; gives whether there was one. */
+  async unsubscribeTopic(topic: string, options: CallOptions = {}): Promise<boolean> {
+    this.#topics.delete(topic);
+    const reply = await this.#quick<{ unsubscribed: boolean }>("unsubscribe_topic", { topic }, options);
+    return reply.unsubscribed;
+  }
+
+  /** Subscriptions, what is kept and relayed, and topics that were seen. */
+  async topics(options: CallOptions = {}): Promise<Topics> {
+    return this.#quick<Topics>("topics", {}, options);
+  }
+
+  /** Connected peers that offer topics, or those that want this one. */
+  async topicPeers(topic?: string, options: CallOptions = {}): Promise<TopicPeer[]> {
+    return (await this.#quick<{ peers: TopicPeer[] }>("topic_peers", { topic }, options)).peers;
+  }
+
+  /** Has the daemon keep what comes of these topics, or with `off` no longer. The owner's word. */
+  async topicKeep(
+    topic: string,
+    keep: { last?: number; hours?: number; off?: boolean } = {},
+    options: CallOptions = {},
+  ): Promise<void> {
+    await this.#quick("topic_keep", { topic, ...keep }, options);
+  }
+
   /** Messages that are held or were, and those whose reading was asked for. */
   async outbox(filter: OutboxFilter = {}, options: CallOptions = {}): Promise<Outbox> {
     return this.#quick<Outbox>("outbox", filter, options);
@@ -465,6 +532,7 @@ export class Client {
     if (this.#advert !== undefined) await connection.call("advertise", { capabilities: this.#advert });
     if (this.#watching) await connection.call("delegations", { limit: 1, watch: true });
     if (this.#subscription !== undefined) await connection.call("subscribe", this.#subscription);
+    for (const [topic, how] of this.#topics) await connection.call("subscribe_topic", { topic, ...how });
     for (const { bell } of this.#waits.values()) bell.ring();
   }
 
@@ -479,8 +547,8 @@ export class Client {
   }
 
   #wanted(): boolean {
-    const told = this.#advert !== undefined || this.#subscription !== undefined || this.#watching;
-    return told || this.#streams.size > 0 || this.#waits.size > 0;
+    const told = this.#advert !== undefined || this.#subscription !== undefined || this.#topics.size > 0;
+    return told || this.#watching || this.#streams.size > 0 || this.#waits.size > 0;
   }
 
   #finish(error?: unknown): void {

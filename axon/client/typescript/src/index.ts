@@ -29,4 +29,6 @@ export type { EventStream } from "./events.js";
 export type { InboxMessage, MessagesOptions, MessageStream } from "./messages.js";
 export type { ConnectOptions } from "./options.js";
 export type { EndReason, Request } from "./request.js";
+export { topicMessage } from "./topics.js";
+export type { ListenOptions, TopicMessage, TopicStream } from "./topics.js";
 export type * from "./types.js";

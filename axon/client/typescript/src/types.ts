@@ -264,6 +264,65 @@ export interface Delegations {
   has_more: boolean;
 }
 
+/** How a topic is subscribed to. */
+export interface TopicSubscription {
+  /** True: it is the consumer's, and what comes waits in the inbox; else it ends with the connection. */
+  kept?: boolean;
+  /** Whose messages: of this agent and its peers, or of anybody; `peers` when left out. */
+  from?: "peers" | "any";
+  /** True: begin with what was kept here before. */
+  history?: boolean;
+}
+
+/** The daemon's reply to `subscribe_topic`. */
+export interface TopicSubscribed {
+  subscribed: string;
+  /** Connected peers that offer topics. */
+  neighbours: number;
+  /** Its messages have this number or higher ones. */
+  since_seq: number;
+}
+
+/** What came of `publish`. */
+export interface Published {
+  /** The message's number among all that this agent has published. */
+  seq: number;
+  neighbours: number;
+  subscribers: number;
+}
+
+/** What the daemon has to do with topics. */
+export interface Topics {
+  /** Of all agents here. Times are Unix milliseconds. */
+  subscriptions: {
+    topic: string;
+    kept: boolean;
+    from: "peers" | "any";
+    history: boolean;
+    /** Whose it is, where it is kept. */
+    consumer?: string;
+    since_ms: number;
+  }[];
+  /** What is kept. */
+  keeps: { topic: string; last?: number | null; hours?: number | null; messages: number; bytes: number }[];
+  /** What is passed on though nobody here has subscribed. */
+  relay: string[];
+  /** Topics of which messages came or went since the daemon started. */
+  seen: { topic: string; messages: number; publishers: number; last_ms: number }[];
+}
+
+/** A connected peer that offers topics. */
+export interface TopicPeer {
+  id: string;
+  name?: string;
+  /** What it wants. */
+  filters: string[];
+  /** Of what it keeps the history. */
+  keeps: string[];
+  /** Trees in which it is told of messages, and given them when it asks. */
+  lazy: number;
+}
+
 /** A knock that waits for the owner. */
 export interface Knock {
   id: string;

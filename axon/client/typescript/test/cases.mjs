@@ -191,6 +191,23 @@ const VERBS = {
       if (mismatch(where, value) === undefined) return value;
     }
   },
+  publish: (_, { topic, message }, { client }) => client.publish(topic, message),
+  subscribe_topic: (_, step, { client }) => {
+    const from = step.from_any ? { from: "any" } : {};
+    return client.subscribeTopic(step.topic, { ...picked(step, "kept", "history"), ...from });
+  },
+  unsubscribe_topic: (_, { topic }, { client }) => client.unsubscribeTopic(topic),
+  topics: (_, __, { client }) => client.topics(),
+  topic_peers: (_, { topic }, { client }) => client.topicPeers(topic),
+  topic_keep: (_, step, { client }) => client.topicKeep(step.topic, picked(step, "last", "hours", "off")),
+  async wanted(_, { topic }, { client }) {
+    for (;;) {
+      const peers = await client.topicPeers(topic);
+      if (peers.length > 0) return peers;
+      // The peer tells when it likes to: nothing tells here that it has.
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  },
   reply: (_, { ref, kind, payload }, { client }) => client.reply(ref, kind, payload ?? {}),
   command: (_, { cmd, fields }, { client }) => client.command(cmd, fields),
   async messages(stage, step) {

@@ -20,6 +20,17 @@ from ._answer import Answer, Outcome, Refuse
 from ._errors import AxonError
 from ._messages import Messages
 from ._request import Request, SyncRequest
+from ._topics import (
+    Published,
+    TopicKept,
+    TopicMessage,
+    TopicMessages,
+    TopicPeer,
+    TopicRow,
+    Topics,
+    TopicSeen,
+    TopicSubscribed,
+)
 from ._types import (
     ENDS,
     Cancelled,
@@ -57,6 +68,7 @@ __all__ = [
     "OutboxRow",
     "Page",
     "Peer",
+    "Published",
     "Refuse",
     "Reply",
     "Request",
@@ -64,6 +76,14 @@ __all__ = [
     "Status",
     "Subscribed",
     "SyncRequest",
+    "TopicKept",
+    "TopicMessage",
+    "TopicMessages",
+    "TopicPeer",
+    "TopicRow",
+    "TopicSeen",
+    "TopicSubscribed",
+    "Topics",
     "Whoami",
     "__version__",
     "connect",

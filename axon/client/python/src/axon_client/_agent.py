@@ -18,6 +18,7 @@ from ._link import Link
 from ._messages import Messages, subscribed
 from ._request import Request, SyncRequest
 from ._serve import AsyncHandler, Handler, Serving, SyncHandler
+from ._topics import Published, TopicMessages, TopicPeer, Topics, TopicSubscribed
 from ._types import (
     ENDS, Cancelled, Capabilities, DelegationRow, Envelope, Event, OutboxRow, Page, Peer, Reply, Sent, Status,
     Subscribed, Whoami, read_page,
@@ -98,6 +99,7 @@ class Agent:
         self._serve_task: Optional[asyncio.Task[None]] = None
         self._advert: Optional[Json] = None
         self._subscription: Optional[Json] = None
+        self._topics: Dict[str, Json] = {}
         self._watch = False
         self._waiting: Dict[str, Set[asyncio.Future[None]]] = {}
         self._attached: List[Callable[[], None]] = []
@@ -150,6 +152,8 @@ class Agent:
             await wire.call("advertise", {"capabilities": self._advert}, PATIENCE_SECS)
         if self._subscription is not None:
             await wire.call("subscribe", self._subscription, PATIENCE_SECS)
+        for fields in self._topics.values():
+            await wire.call("subscribe_topic", fields, PATIENCE_SECS)
         if self._watch:
             await wire.call("delegations", {"limit": 1, "watch": True}, PATIENCE_SECS)
         if again and self._link is not None:
@@ -387,6 +391,63 @@ class Agent:
     async def ack(self, seq: int) -> int:
         """Says that all rows up to this one are done with. Gives where the cursor stands."""
         return int((await self._call("ack", {"up_to_seq": seq}))["acked_seq"])
+
+    # ---- Topics ------------------------------------------------------------------------------------------
+
+    async def publish(self, topic: str, message: Mapping[str, Any]) -> Published:
+        """Publishes a message, a JSON object, to whoever has subscribed. Who gets it is not told."""
+        return cast(Published, await self._call("publish", {"topic": topic, "payload": dict(message)}))
+
+    def listen(self, *topics: str, from_any: bool = False, history: bool = False) -> TopicMessages:
+        """What is published on these topics from now on; with `history` also what was kept before.
+
+            async for said in agent.listen("build.>"):
+                print(said.topic, said.from_name, said.message)
+
+        A topic is a name or a filter: `*` is one level, `>` at its end all that follow. `from_any` is also
+        for what agents publish that are no peers here.
+        """
+        if not topics:
+            raise ValueError("name a topic, or a filter such as 'build.>'")
+        fields = {"from": "any" if from_any else None, "history": history or None}
+        return TopicMessages(self.path, self.consumer, self._token, topics, fields, self._reconnect_secs)
+
+    async def subscribe_topic(
+        self, topic: str, *, kept: bool = False, from_any: bool = False, history: bool = False
+    ) -> TopicSubscribed:
+        """Subscribes: what is published comes as an `inbound` event, of kind `topic.message`.
+
+        With `kept` the subscription is the consumer's until `unsubscribe_topic`, and what comes waits in the
+        inbox: read it by `inbox(["topic.message"])` and `TopicMessage.read`.
+        """
+        said = {
+            "topic": topic, "kept": kept or None, "from": "any" if from_any else None,
+            "history": history or None,
+        }
+        reply = await self._call("subscribe_topic", said)
+        if not kept:
+            # What was kept before is not told again over a new connection.
+            self._topics[topic] = {**said, "history": None}
+        return cast(TopicSubscribed, reply)
+
+    async def unsubscribe_topic(self, topic: str) -> bool:
+        """Ends a subscription of this agent or of its consumer; gives whether there was one."""
+        self._topics.pop(topic, None)
+        return (await self._call("unsubscribe_topic", {"topic": topic})).get("unsubscribed") is True
+
+    async def topics(self) -> Topics:
+        """Subscriptions, what is kept and relayed, and topics that were seen."""
+        return cast(Topics, await self._call("topics", {}))
+
+    async def topic_peers(self, topic: Optional[str] = None) -> List[TopicPeer]:
+        """Connected peers that offer topics, or those that want this one."""
+        return cast(List[TopicPeer], (await self._call("topic_peers", {"topic": topic}))["peers"])
+
+    async def topic_keep(
+        self, topic: str, *, last: Optional[int] = None, hours: Optional[int] = None, off: bool = False
+    ) -> None:
+        """Has the daemon keep what comes of these topics, or with `off` no longer. The owner's word."""
+        await self._call("topic_keep", {"topic": topic, "last": last, "hours": hours, "off": off or None})
 
     # ---- Events ------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import AsyncIterator, Callable, Deque, Optional, Sequence
 from ._errors import AxonError, closed
 from ._events import Events, Json
 from ._link import Link
-from ._types import Message, Subscribed
+from ._types import Message, Subscribed, is_message
 from ._wire import PATIENCE_SECS, Wire
 
 # Rows that are read at once to catch up, which is as many as the daemon gives.
@@ -61,7 +61,7 @@ class Messages(AsyncIterator[Message]):
         if self._shut:
             raise closed("this stream was closed: open a new one")
         if self._link is None:
-            self._link = Link(*self._where, Events(_is_message), self._greet, self._patience)
+            self._link = Link(*self._where, Events(is_message), self._greet, self._patience)
             try:
                 await self._link.live()
             except BaseException:
@@ -151,10 +151,6 @@ class Messages(AsyncIterator[Message]):
         self._shut = True
         if self._link is not None:
             await self._link.close()
-
-
-def _is_message(event: Json) -> bool:
-    return event.get("event") in ("inbound", "slow_consumer")
 
 
 def subscribed(reply: Json) -> Subscribed:

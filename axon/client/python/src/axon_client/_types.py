@@ -288,6 +288,11 @@ class Event:
         return Message.read(self.fields) if self.name == "inbound" else None
 
 
+def is_message(event: Json) -> bool:
+    """Whether a stream of messages is told of this."""
+    return event.get("event") in ("inbound", "slow_consumer")
+
+
 def read_page(reply: Json, acks: Optional[Callable[[int], Awaitable[int]]]) -> Page:
     """A reply to `inbox`."""
     return Page(

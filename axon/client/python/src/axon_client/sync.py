@@ -14,7 +14,9 @@ import asyncio
 import concurrent.futures
 import inspect
 import threading
-from typing import Any, Callable, Coroutine, Iterator, List, Mapping, Optional, Sequence, TypeVar, Union
+from typing import (
+    Any, AsyncIterator, Callable, Coroutine, Iterator, List, Mapping, Optional, Sequence, TypeVar, Union,
+)
 
 from . import _agent
 from ._answer import Answer, Outcome, Refuse
@@ -22,6 +24,8 @@ from ._errors import AxonError, closed
 from ._events import Json
 from ._messages import Messages as AsyncMessages
 from ._request import SyncRequest as Request
+from ._topics import Published, TopicMessage, TopicPeer, Topics, TopicSubscribed
+from ._topics import TopicMessages as AsyncTopicMessages
 from ._types import (
     Cancelled,
     Capabilities,
@@ -49,6 +53,8 @@ __all__ = [
     "Page",
     "Refuse",
     "Request",
+    "TopicMessage",
+    "TopicMessages",
     "connect",
 ]
 
@@ -232,11 +238,55 @@ class _Over(Exception):
     """A stream has ended. A StopAsyncIteration does not come out of a coroutine as itself."""
 
 
-async def _next(stream: AsyncMessages) -> AsyncMessage:
+class TopicMessages(Iterator[TopicMessage]):
+    """What `Agent.listen` gives: see `axon_client.TopicMessages`."""
+
+    def __init__(self, loop: _Loop, stream: AsyncTopicMessages, timeout: Optional[float]) -> None:
+        self._loop = loop
+        self._stream = stream
+        self._timeout = timeout
+
+    @property
+    def missed(self) -> int:
+        """How often messages came faster than they were taken."""
+        return self._stream.missed
+
+    def open(self) -> TopicMessages:
+        """Subscribes now; without it the first message does."""
+        self._loop.wait(self._stream.open())
+        return self
+
+    def __enter__(self) -> TopicMessages:
+        return self.open()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __iter__(self) -> TopicMessages:
+        return self
+
+    def __next__(self) -> TopicMessage:
+        try:
+            return self._loop.wait(_next(self._stream), self._timeout)
+        except (_Over, asyncio.TimeoutError):
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """Ends the stream, and its subscriptions."""
+        self._loop.wait(self._stream.aclose())
+
+
+async def _next(stream: AsyncIterator[T]) -> T:
     try:
         return await stream.__anext__()
     except StopAsyncIteration:
         raise _Over from None
+
+
+async def _made(
+    agent: _agent.Agent, topics: Sequence[str], from_any: bool, history: bool
+) -> AsyncTopicMessages:
+    return agent.listen(*topics, from_any=from_any, history=history)
 
 
 class Delegation:
@@ -469,6 +519,51 @@ class Agent:
     ) -> None:
         """Says what this agent can do, for peers that ask `discover`."""
         self._loop.wait(self._agent.advertise(capabilities, persist=persist))
+
+    # ---- Topics ------------------------------------------------------------------------------------------
+
+    def publish(self, topic: str, message: Mapping[str, Any]) -> Published:
+        """Publishes a message, a JSON object, to whoever has subscribed."""
+        return self._loop.wait(self._agent.publish(topic, message))
+
+    def listen(
+        self, *topics: str, from_any: bool = False, history: bool = False, timeout: Optional[float] = None
+    ) -> TopicMessages:
+        """What is published on these topics from now on; with `history` also what was kept here before.
+
+            for said in agent.listen("build.>"):
+                print(said.topic, said.from_name, said.message)
+
+        With `timeout` the loop ends when nothing has come for so many seconds.
+        """
+        # The connection belongs to the thread of the loop.
+        stream = self._loop.wait(_made(self._agent, topics, from_any, history))
+        return TopicMessages(self._loop, stream, timeout)
+
+    def subscribe_topic(
+        self, topic: str, *, kept: bool = False, from_any: bool = False, history: bool = False
+    ) -> TopicSubscribed:
+        """Subscribes: what is published comes as an event or, with `kept`, waits in the inbox."""
+        asking = self._agent.subscribe_topic(topic, kept=kept, from_any=from_any, history=history)
+        return self._loop.wait(asking)
+
+    def unsubscribe_topic(self, topic: str) -> bool:
+        """Ends a subscription of this agent or of its consumer; gives whether there was one."""
+        return self._loop.wait(self._agent.unsubscribe_topic(topic))
+
+    def topics(self) -> Topics:
+        """Subscriptions, what is kept and relayed, and topics that were seen."""
+        return self._loop.wait(self._agent.topics())
+
+    def topic_peers(self, topic: Optional[str] = None) -> List[TopicPeer]:
+        """Connected peers that offer topics, or those that want this one."""
+        return self._loop.wait(self._agent.topic_peers(topic))
+
+    def topic_keep(
+        self, topic: str, *, last: Optional[int] = None, hours: Optional[int] = None, off: bool = False
+    ) -> None:
+        """Has the daemon keep what comes of these topics, or with `off` no longer. The owner's word."""
+        self._loop.wait(self._agent.topic_keep(topic, last=last, hours=hours, off=off))
 
     # ---- The inbox and events ----------------------------------------------------------------------------
 
