@@ -116,7 +116,7 @@ fn a_kept_subscription_waits_and_is_read_once() {
     publish(&alice, "door.front", "{\"n\":1}");
     assert_eq!(said(&listening.line()).1, &json!({"n":1}));
     assert_eq!(listening.wait().code, 0);
-    // Nobody listens, and then not even the daemon runs. shows: IPC-TOP-4
+    // Nobody listens, and then not even the daemon runs. shows: IPC-TOP-4, IPC-TOP-7
     publish(&alice, "door.front", "{\"n\":2}");
     publish(&alice, "door.back", "{\"n\":3}");
     let row = subscriptions(&bob, "door.>").remove(0);
@@ -317,6 +317,41 @@ fn topics_may_be_turned_off() {
     }
 }
 
+// shows: IPC-TOP-9
+#[test]
+fn subscriptions_are_bounded() {
+    let daemon = Daemon::start("");
+    let mut client = daemon.client();
+    let subscribe = |topic: String| json!({"cmd":"subscribe_topic","topic":topic});
+    let asked: Vec<String> = (0..256).map(|n| client.begin(subscribe(format!("a.{n}")))).collect();
+    for req_id in asked {
+        assert_eq!(client.finish(&req_id)["ok"], true);
+    }
+    // The same again is none more.
+    client.ok(subscribe("a.7".to_owned()));
+    client.fails(subscribe("a.256".to_owned()), "overloaded");
+    client.ok(json!({"cmd":"unsubscribe_topic","topic":"a.7"}));
+    client.ok(subscribe("a.256".to_owned()));
+    // Another has room.
+    daemon.client().ok(subscribe("a.256".to_owned()));
+}
+
+// shows: IPC-TOP-10
+#[test]
+fn numbers_rise_over_restarts() {
+    let mut daemon = Daemon::start("");
+    let mut last = 0;
+    for _ in 0..3 {
+        for _ in 0..3 {
+            let seq = publish(&daemon, "a", "{}")["seq"].as_u64().unwrap();
+            assert!(seq > last, "{seq} after {last}");
+            last = seq;
+        }
+        daemon.kill9();
+        daemon.up();
+    }
+}
+
 #[test]
 fn a_scoped_socket_publishes_and_listens_with_the_rights_for_it() {
     let bob = Daemon::start("");
@@ -336,4 +371,18 @@ fn a_scoped_socket_publishes_and_listens_with_the_rights_for_it() {
     run("mouth", &["topic", "list"]).fails(4, "not_authorized");
     run("mouth", &["topic", "sub", "a"]).fails(4, "not_authorized");
     run("ears", &["topic", "keep", "a"]).fails(4, "not_authorized");
+
+    // shows: IPC-SCO-16
+    let alice = Daemon::start("");
+    support::introduce(&alice, &bob);
+    let only = bob.run(&["socket", "add", "narrow", "--allow", "inbox", "--to", "alice"]).ok();
+    let path = only["path"].as_str().unwrap();
+    let home = Home::default();
+    let narrow = support::cli::spawn(home.command(&["topic", "sub", "a", "--count", "1", "--socket", path]));
+    subscribed(&bob, "a", 1);
+    let rows = home.run(&["topic", "list", "--socket", path]).ok();
+    assert_eq!(rows["subscriptions"], json!([]), "{rows}");
+    publish(&bob, "a", "{\"n\":1}");
+    publish(&alice, "a", "{\"n\":2}");
+    assert_eq!(said(&narrow.wait().lines()[0]).1, &json!({"n":2}));
 }
