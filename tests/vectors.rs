@@ -41,7 +41,8 @@ fn no_id_stands_twice_and_no_flag_is_unused() {
 
 /// The ids of requirements that the pages have.
 fn requirements() -> BTreeSet<String> {
-    let pages = ["WIRE_FORMAT", "MESSAGE_TYPES", "IPC", "TRUST", "kinds/core", "kinds/pairing"];
+    let pages =
+        ["WIRE_FORMAT", "MESSAGE_TYPES", "IPC", "TRUST", "kinds/core", "kinds/pairing", "kinds/topics"];
     let mut found = BTreeSet::new();
     for page in pages {
         let text = fs::read_to_string(spec(&format!("{page}.md"))).unwrap();
@@ -74,6 +75,7 @@ fn every_error_is_a_code_or_a_count() {
         "refused",
         "limited",
         "reject",
+        "forged",
     ];
     let known = |code: &str| {
         PeerCode::parse(code).is_some() || IpcCode::parse(code).is_some() || others.contains(&code)

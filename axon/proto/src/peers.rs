@@ -402,6 +402,11 @@ impl Peers {
         self.table.get(&id)
     }
 
+    /// This agent.
+    pub fn me(&self) -> AgentId {
+        self.me
+    }
+
     /// One peer, to change.
     pub fn get_mut(&mut self, id: AgentId) -> Option<&mut Peer> {
         self.table.get_mut(&id)

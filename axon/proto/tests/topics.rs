@@ -21,6 +21,7 @@ fn whole(options: Options) -> Report {
     report
 }
 
+// shows: TOP-TAKE-2
 #[test]
 fn everybody_gets_each_batch_once() {
     for seed in 0..5 {
@@ -30,6 +31,7 @@ fn everybody_gets_each_batch_once() {
     }
 }
 
+// shows: TOP-TREE-3, TOP-SUM-1
 #[test]
 fn whoever_lives_and_is_connected_gets_each_batch_once_although_others_end_and_messages_are_lost() {
     for seed in 0..5 {
@@ -37,6 +39,7 @@ fn whoever_lives_and_is_connected_gets_each_batch_once_although_others_end_and_m
     }
 }
 
+// shows: TOP-TREE-7
 #[test]
 fn two_halves_that_come_together_again_have_what_the_other_had() {
     for seed in 0..5 {

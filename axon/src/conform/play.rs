@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axon_proto::contacts::{Contact, ContactChange, ContactsFile};
 use axon_proto::id::{AgentId, MsgId, PublicKey};
+use axon_proto::kinds::topics::name::Filter;
+use axon_proto::kinds::topics::rules::{Publisher, Rule};
 use axon_proto::limits::MESSAGE_BYTES_MAX;
 use axon_proto::node::{
     Birth, ClientId, ConnId, Effect, Entropy, Input, Node, Now, Settings, Side, StreamId,
@@ -472,10 +474,34 @@ fn set(settings: &mut Settings, name: &str, value: &Value) -> Result<(), String>
         "knock.allow" => {
             settings.knock.allow = serde_json::from_value(value.clone()).map_err(|_| wrong())?;
         }
+        "topics.enabled" => settings.topics.enabled = flag()?,
+        "topics.relay" => settings.topics.relay = filters(value).ok_or_else(wrong)?,
+        "topics.rules" => {
+            let rules = value.as_array().ok_or_else(wrong)?;
+            settings.topics.rules = rules.iter().map(rule).collect::<Option<_>>().ok_or_else(wrong)?;
+        }
         "policy.known.payload_bytes_max" => settings.policies.known.payload_bytes_max = number()?,
         "policy.known.messages_per_minute" => settings.policies.known.messages_per_minute = number()?,
         "ipc.token" => settings.ipc_token = Some(value.as_str().ok_or_else(wrong)?.to_owned()),
         _ => return Err(wrong()),
     }
     Ok(())
+}
+
+fn filters(value: &Value) -> Option<Vec<Filter>> {
+    value.as_array()?.iter().map(|filter| Filter::parse(filter.as_str()?).ok()).collect()
+}
+
+/// One of `topics.rules`: what it does not name is as without a rule.
+fn rule(value: &Value) -> Option<Rule> {
+    let mut rule = Rule::default_for(Filter::parse(value["filter"].as_str()?).ok()?);
+    let level = |name: &str| value[name].as_str().and_then(Level::parse);
+    if let Some(publish) = value.get("publish") {
+        rule.publish = Publisher::parse(publish.as_str()?)?;
+    }
+    rule.subscribe = level("subscribe").unwrap_or(rule.subscribe);
+    rule.relay = level("relay").unwrap_or(rule.relay);
+    rule.bytes_max = value["bytes_max"].as_u64().unwrap_or(rule.bytes_max);
+    rule.messages_per_minute = value["messages_per_minute"].as_u64().or(rule.messages_per_minute);
+    Some(rule)
 }

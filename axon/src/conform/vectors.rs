@@ -6,11 +6,15 @@ use std::path::Path;
 
 use axon_proto::id::{AgentId, IdError, MsgId, PublicKey};
 use axon_proto::invite::{InviteKey, Link, Secret, hex, hexed};
+use axon_proto::kinds::topics::batch::Batch;
+use axon_proto::kinds::topics::name::{Filter, Topic};
+use axon_proto::kinds::topics::tree::Given;
 use axon_proto::limits::MESSAGE_BYTES_MAX;
 use axon_proto::session::Hello;
 use axon_proto::{kinds, wire};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -52,6 +56,12 @@ pub enum Check {
     Link,
     /// The proof of an invite's secret.
     Proof,
+    /// The name of a topic.
+    Topic,
+    /// A filter, and which topics it matches.
+    Filter,
+    /// A batch of a topic, with its signature.
+    Batch,
     /// A running daemon, and what it was told before.
     Session,
 }
@@ -236,6 +246,9 @@ fn hold(check: Check, case: &Case) -> Result<(), String> {
         Check::Payload => payload(case.kind.as_deref().unwrap_or_default(), &case.input.text()?),
         Check::Link => link(&case.input.text()?),
         Check::Proof => proof(case)?,
+        Check::Topic => topic(&case.input.text()?),
+        Check::Filter => filter(case)?,
+        Check::Batch => batch(&case.input.text()?),
         Check::Session => Ok(Value::Null),
     };
     match (outcome, case.verdict, &case.error) {
@@ -344,6 +357,32 @@ fn proof(case: &Case) -> Result<Outcome, String> {
         "invite":id.to_string(),"invite_key":hexed(&key.0),"proof":key.proof(&knocker, &receiver, &binding),
     });
     Ok(if right { Ok(told) } else { Err("reject".into()) })
+}
+
+fn topic(text: &str) -> Outcome {
+    let topic = Topic::parse(text).map_err(|_| "invalid_command".to_owned())?;
+    Ok(json!({"topic":topic.as_str()}))
+}
+
+fn filter(case: &Case) -> Result<Outcome, String> {
+    let of = case.before.as_ref().and_then(|before| before.get("topics")).and_then(Value::as_array);
+    let names = of.into_iter().flatten().map(|name| Topic::parse(name.as_str().unwrap_or_default()));
+    let topics: Vec<Topic> = names.collect::<Result<_, _>>()?;
+    let Ok(filter) = Filter::parse(&case.input.text()?) else { return Ok(Err("invalid_command".into())) };
+    let matches = topics.iter().filter(|topic| filter.matches(topic)).map(Topic::as_str);
+    Ok(Ok(json!({"filter":filter.as_str(),"matches":matches.collect::<Vec<_>>()})))
+}
+
+fn batch(text: &str) -> Outcome {
+    let Given { batch, hops, age_ms } = Given::parse(text).map_err(|_| "malformed".to_owned())?;
+    let signed = Batch::signed_bytes(&batch.signed);
+    UnparsedPublicKey::new(&ED25519, batch.key.0)
+        .verify(&signed, &batch.sig)
+        .map_err(|_| "forged".to_owned())?;
+    Ok(json!({
+        "from":batch.from,"topic":batch.topic.as_str(),"seq":batch.seq,"ts":batch.ts_ms,"hops":hops,
+        "age_ms":age_ms,"mark":format!("{:016x}", batch.mark),"messages":batch.messages(),
+    }))
 }
 
 fn session(case: &Case) -> Result<(), String> {

@@ -660,6 +660,8 @@ impl Node {
 pub(super) fn sender_of(peers: &Peers, from: AgentId) -> Sender<'_> {
     match peers.get(from) {
         Some(peer) => Sender { trust: peer.level, called: peer.called() },
+        // What this agent published on a topic.
+        None if from == peers.me() => Sender { trust: Level::Trusted, called: None },
         // One that was found and has gone: nobody has said more of it.
         None => Sender { trust: Level::Unknown, called: None },
     }

@@ -164,6 +164,7 @@ mod tests {
         Batch::to_sign(&KEY, &topic, 40, 1_795_000_000_000, &vec![&*message; messages])
     }
 
+    // shows: TOP-BATCH-1, TOP-BATCH-4, TOP-BATCH-5
     #[test]
     fn what_was_published_is_read_byte_for_byte() {
         let batch = Batch::read(signed(2), [1; 64]).unwrap();
@@ -176,6 +177,7 @@ mod tests {
         assert!(Batch::signed_bytes(&batch.signed).starts_with(b"axon topic 1\n{"));
     }
 
+    // shows: TOP-BATCH-2
     #[test]
     fn line_breaks_between_tokens_are_spaces_before_it_is_signed() {
         let topic = Topic::parse("t").unwrap();
@@ -194,6 +196,7 @@ mod tests {
         assert!(overhead <= 300, "{overhead}");
     }
 
+    // shows: TOP-BATCH-2, TOP-BATCH-3
     #[test]
     fn what_is_no_batch_says_why() {
         let good = signed(1).get().to_owned();

@@ -39,7 +39,7 @@ pub struct Delivery {
     pub via: Option<AgentId>,
     /// It comes from what was kept.
     pub history: bool,
-    /// It was shown before, and is to be kept only.
+    /// It was taken before, as it was published.
     pub shown: bool,
     /// How often it was tried.
     pub tries: u32,
@@ -68,6 +68,9 @@ pub struct MessagePayload<'a> {
     /// It comes from what was kept.
     #[serde(default, skip_serializing_if = "is_false")]
     pub history: bool,
+    /// It was taken before as it was published.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shown: bool,
     /// The reader that a replay of history is for.
     #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
     pub reader: Option<String>,
@@ -229,13 +232,14 @@ impl Topics {
         let stranger = batch.from != cx.me && cx.view.level(batch.from).is_none();
         let age_ms = if delivery.history { cx.now.wall_ms.saturating_sub(batch.ts_ms) } else { given.age_ms };
         let published_ms = cx.now.wall_ms.saturating_sub(age_ms);
-        let about = About { topic: &batch.topic, stranger, history: delivery.history, published_ms };
-        let takers = self.subs.takers(about).filter(|_| !delivery.shown);
+        let (history, shown) = (delivery.history, delivery.shown);
+        let takers = self.subs.takers(About { topic: &batch.topic, stranger, history, shown, published_ms });
         let kept = takers == Some(true);
         let mut notes = Vec::new();
         if takers.is_some() {
             for (seq, message) in batch.messages() {
-                let id = message_id(batch.from, seq, None);
+                // What comes again is for others than those who have it.
+                let id = message_id(batch.from, seq, delivery.shown.then_some("again"));
                 if kept && cx.view.was_taken(batch.from, id) {
                     continue;
                 }
@@ -310,8 +314,9 @@ impl Topics {
             return false;
         }
         let published_ms = row.at_ms.saturating_sub(payload.age_ms);
-        let (stranger, history) = (payload.stranger, payload.history);
-        self.subs.shows(client, consumer, row.seq, About { topic: &topic, stranger, history, published_ms })
+        let (stranger, history, shown) = (payload.stranger, payload.history, payload.shown);
+        let about = About { topic: &topic, stranger, history, shown, published_ms };
+        self.subs.shows(client, consumer, row.seq, about)
     }
 }
 
@@ -334,6 +339,7 @@ pub(super) fn note(
         age_ms,
         stranger,
         history: delivery.history,
+        shown: delivery.shown,
         reader,
         message,
     };

@@ -183,6 +183,7 @@ mod tests {
         Given { batch: Arc::new(Batch::read(signed, [0; 64]).unwrap()), hops: 2, age_ms: 5 }
     }
 
+    // shows: TOP-BATCH-4, TOP-TAKE-4
     #[test]
     fn each_number_is_new_once_in_whatever_order_they_come() {
         let mut seen = Seen::default();
@@ -198,6 +199,7 @@ mod tests {
         }
     }
 
+    // shows: TOP-TAKE-4
     #[test]
     fn publishers_are_as_many_as_may_be_and_the_silent_go() {
         let mut seen = Seen::default();
@@ -212,6 +214,7 @@ mod tests {
         assert_eq!(seen.look(id(255, 1)), Known::New);
     }
 
+    // shows: TOP-TAKE-2, TOP-TAKE-3
     #[test]
     fn all_numbers_together_are_bounded_and_what_is_forgotten_is_old() {
         let mut seen = Seen::default();
@@ -233,6 +236,7 @@ mod tests {
         assert_eq!((on.hops, on.age_ms), (3, 35));
     }
 
+    // shows: TOP-TREE-4
     #[test]
     fn the_cache_holds_bytes_and_time() {
         let mut cache = Cache::default();

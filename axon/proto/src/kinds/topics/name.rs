@@ -159,6 +159,7 @@ mod tests {
         Filter::parse(filter).unwrap().matches(&Topic::parse(topic).unwrap())
     }
 
+    // shows: TOP-NAME-2
     #[test]
     fn a_star_is_one_level_and_an_arrow_is_all_that_follow() {
         for (filter, topic, expected) in [
@@ -183,6 +184,7 @@ mod tests {
         }
     }
 
+    // shows: TOP-NAME-1, TOP-NAME-3
     #[test]
     fn what_is_no_name_or_filter_says_why() {
         for (text, why) in [

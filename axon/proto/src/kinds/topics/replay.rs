@@ -87,7 +87,13 @@ impl Topics {
         for given in texts.filter_map(|text| Gossip::parse(text).ok()).flat_map(|read| read.gossip.batches) {
             let batch = given.batch.clone();
             let stranger = batch.from != cx.me && cx.view.level(batch.from).is_none();
-            let about = About { topic: &batch.topic, stranger, history: true, published_ms: batch.ts_ms };
+            let about = About {
+                topic: &batch.topic,
+                stranger,
+                history: true,
+                shown: false,
+                published_ms: batch.ts_ms,
+            };
             if !sub.takes(about) {
                 continue;
             }

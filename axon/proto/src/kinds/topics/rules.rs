@@ -256,6 +256,7 @@ mod tests {
         Rule::default_for(Filter::parse(filter).unwrap())
     }
 
+    // shows: TOP-RULE-1
     #[test]
     fn the_first_rule_that_matches_counts_and_without_one_the_usual() {
         let narrow = Rule {
@@ -284,6 +285,7 @@ mod tests {
         assert!(settings.takes_from(&build, Level::Unknown) && !settings.takes_from(&deep, Level::Unknown));
     }
 
+    // shows: TOP-RULE-1
     #[test]
     fn whoever_is_blocked_is_no_publisher() {
         assert_eq!(Publisher::of(Some(Level::Blocked)), None);
@@ -294,6 +296,7 @@ mod tests {
         assert_eq!((Publisher::parse("blocked"), Publisher::parse("x")), (None, None));
     }
 
+    // shows: TOP-RULE-3
     #[test]
     fn a_publisher_has_so_much_a_minute_and_publishers_are_bounded() {
         let mut rates = PublisherRates::default();

@@ -52,6 +52,9 @@ pub struct About<'a> {
     pub stranger: bool,
     /// It came from what was kept.
     pub history: bool,
+    /// It was taken as it was published, and comes again from what was kept: whoever had subscribed then was
+    /// shown it.
+    pub shown: bool,
     /// When it was published, by this daemon's clock.
     pub published_ms: u64,
 }
@@ -64,8 +67,10 @@ impl Sub {
 
     /// Whether it is for a message.
     pub fn takes(&self, about: About<'_>) -> bool {
+        let later = about.published_ms >= self.since_ms;
         (self.from_any || !about.stranger)
-            && (self.history || (!about.history && about.published_ms >= self.since_ms))
+            && (self.history || (!about.history && later))
+            && !(about.shown && later)
             && self.filter.matches(about.topic)
     }
 }
@@ -259,7 +264,7 @@ mod tests {
         let (one, any) = (sub("t.>", of("a")), Sub { from_any: true, ..sub("t.>", of("a")) });
         let past = Sub { history: true, ..sub("t.>", of("a")) };
         let (t, u) = (Topic::parse("t.x").unwrap(), Topic::parse("u").unwrap());
-        let live = About { topic: &t, stranger: false, history: false, published_ms: 100 };
+        let live = About { topic: &t, stranger: false, history: false, shown: false, published_ms: 100 };
         let stranger = About { stranger: true, ..live };
         let before = About { published_ms: 99, ..live };
         let kept = About { history: true, published_ms: 1, ..live };
@@ -268,6 +273,8 @@ mod tests {
             (stranger, [false, true, false]),
             (before, [false, false, true]),
             (kept, [false, false, true]),
+            (About { shown: true, ..kept }, [false, false, true]),
+            (About { shown: true, published_ms: 100, ..kept }, [false, false, false]),
             (About { topic: &u, ..live }, [false, false, false]),
         ];
         for (about, expected) in cases {
@@ -281,7 +288,7 @@ mod tests {
         subs.add(sub("t.>", of("a"))).unwrap();
         subs.add(sub("t.x", Owner::Client(C1))).unwrap();
         let t = Topic::parse("t.x").unwrap();
-        let about = About { topic: &t, stranger: false, history: false, published_ms: 100 };
+        let about = About { topic: &t, stranger: false, history: false, shown: false, published_ms: 100 };
         assert_eq!(subs.takers(about), Some(true));
         assert!(!subs.shows(ClientId(9), "a", 5, about) && subs.shows(ClientId(9), "a", 6, about));
         assert!(subs.shows(C1, "b", 6, about) && !subs.shows(ClientId(9), "b", 6, about));

@@ -5,6 +5,8 @@
 //! batches, which it steps over; it is what the kind's check does. [`GossipText::read`] then reads each
 //! batch, once, and leaves out one that is wrong, so that it does not spoil the others.
 
+mod pack;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,22 +19,16 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+pub use self::pack::pack;
 use super::batch::{Batch, BatchId};
 use super::name::{Filter, Topic};
 use super::tree::{Given, Gossip, Have, Sum, Tree};
 use crate::id::AgentId;
 use crate::limits::{
-    JSON_NUMBER_MAX, MESSAGE_BYTES_MAX, TOPIC_FILTERS_BYTES_MAX, TOPIC_FILTERS_MAX, TOPIC_GOSSIP_BATCHES_MAX,
+    JSON_NUMBER_MAX, TOPIC_FILTERS_BYTES_MAX, TOPIC_FILTERS_MAX, TOPIC_GOSSIP_BATCHES_MAX,
     TOPIC_GOSSIP_SEQS_MAX, TOPIC_GOSSIP_SUMS_MAX,
 };
 use crate::wire::{from_object, plain, push_number, raw_json};
-
-/// A payload: what a message may have, but for its envelope.
-const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 512;
-/// All that a batch has around what is signed, at most.
-const AROUND_BATCH_BYTES: usize = 160;
-/// Numbers that are written as one item: it leaves room for others.
-const ITEM_SEQS_MAX: usize = 512;
 
 /// `topic.join`: all that its sender wants of a neighbour from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -221,7 +217,7 @@ impl<'a> GossipText<'a> {
     pub fn read(self) -> Read {
         let mut read = Read::default();
         for item in self.batches.into_iter().flatten() {
-            match read_batch(item) {
+            match Given::parse(item.get()) {
                 Ok(given) => read.gossip.batches.push(given),
                 Err(why) => {
                     read.malformed += 1;
@@ -259,23 +255,30 @@ impl Gossip {
     }
 }
 
-fn read_batch(item: &RawValue) -> Result<Given, String> {
-    #[derive(Deserialize)]
-    struct Fields<'a> {
-        #[serde(borrow)]
-        signed: &'a RawValue,
-        #[serde(borrow)]
-        sig: Cow<'a, str>,
-        hops: u16,
-        #[serde(deserialize_with = "field::age_ms")]
-        age_ms: Number,
+impl Given {
+    /// Reads a batch as it stands in a gossip. Its signature is not looked at.
+    ///
+    /// # Errors
+    /// What is wrong with it; the sentence names the field.
+    pub fn parse(item: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Fields<'a> {
+            #[serde(borrow)]
+            signed: &'a RawValue,
+            #[serde(borrow)]
+            sig: Cow<'a, str>,
+            #[serde(deserialize_with = "field::hops")]
+            hops: u16,
+            #[serde(deserialize_with = "field::age_ms")]
+            age_ms: Number,
+        }
+        let fields: Fields<'_> = from_object(item).map_err(|error| plain(&error))?;
+        let sig = Some(&*fields.sig).filter(|sig| sig.len() == 88).and_then(|sig| STANDARD.decode(sig).ok());
+        let sig = sig.and_then(|sig| sig.try_into().ok());
+        let sig = sig.ok_or("`sig` must be the base64 text of 64 bytes, with padding")?;
+        let batch = Arc::new(Batch::read(fields.signed.to_owned(), sig)?);
+        Ok(Self { batch, hops: fields.hops, age_ms: fields.age_ms.0 })
     }
-    let fields: Fields<'_> = from_object(item.get()).map_err(|error| plain(&error))?;
-    let sig = Some(&*fields.sig).filter(|sig| sig.len() == 88).and_then(|sig| STANDARD.decode(sig).ok());
-    let sig = sig.and_then(|sig| sig.try_into().ok());
-    let sig = sig.ok_or("`sig` must be the base64 text of 64 bytes, with padding")?;
-    let batch = Arc::new(Batch::read(fields.signed.to_owned(), sig)?);
-    Ok(Given { batch, hops: fields.hops, age_ms: fields.age_ms.0 })
 }
 
 // --- items ---
@@ -394,13 +397,17 @@ mod field {
 
     macro_rules! named {
         ($($name:ident)*) => {$(
-            pub(super) fn $name<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+            pub(super) fn $name<'de, D, T>(from: D) -> Result<T, D::Error>
+            where
+                D: Deserializer<'de>,
+                T: Deserialize<'de>,
+            {
                 T::deserialize(from).map_err(|error| super::named(stringify!($name), &error))
             }
         )*};
     }
     named!(n filters keeps batches have want graft prune sums topic from seqs kept from_ms to_ms count marks);
-    named!(answer age_ms);
+    named!(answer hops age_ms);
 }
 
 /// The error of a field. The place of what was wrong means nothing to the sender of one line.
@@ -408,158 +415,6 @@ fn named<E: serde::de::Error>(name: &str, error: &E) -> E {
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(&*text, |(sentence, _)| sentence);
     E::custom(format!("`{name}`: {text}"))
-}
-
-// --- writing ---
-
-/// What one neighbour says to another as payloads, each of which fits a message.
-pub fn pack(gossip: &Gossip) -> Vec<Box<RawValue>> {
-    let mut packer = Packer::default();
-    packer.trees("prune", &gossip.prune);
-    packer.trees("graft", &gossip.graft);
-    packer.wants(&gossip.want);
-    packer.haves(&gossip.have);
-    for sum in &gossip.sums {
-        packer.sum(sum);
-    }
-    for given in &gossip.batches {
-        packer.batch(given);
-    }
-    packer.end()
-}
-
-/// Payloads that are being written, one after another.
-#[derive(Default)]
-struct Packer {
-    done: Vec<Box<RawValue>>,
-    text: String,
-    /// The list that is open in the text.
-    list: &'static str,
-    /// How much of it is in the text.
-    count: usize,
-}
-
-impl Packer {
-    /// Makes room for an item of a list, of which a payload may have `count_max` in all.
-    fn item(&mut self, list: &'static str, bytes: usize, count: usize, count_max: usize) -> &mut String {
-        // A comma, the list's name in quotes with its colon and bracket, and what ends it and the payload.
-        let around = list.len() + 8;
-        let is_full = self.list == list && self.count + count > count_max;
-        if !self.text.is_empty() && (is_full || self.text.len() + around + bytes > PAYLOAD_BYTES_MAX) {
-            self.finish();
-        }
-        if self.list == list {
-            self.text.push(',');
-        } else {
-            self.text.push_str(match self.list {
-                "" => "{\"",
-                _ => "],\"",
-            });
-            self.text.push_str(list);
-            self.text.push_str("\":[");
-            (self.list, self.count) = (list, 0);
-        }
-        self.count += count;
-        &mut self.text
-    }
-
-    fn finish(&mut self) {
-        self.text.push_str("]}");
-        self.done.push(raw_json(std::mem::take(&mut self.text)));
-        (self.list, self.count) = ("", 0);
-    }
-
-    fn end(mut self) -> Vec<Box<RawValue>> {
-        if !self.text.is_empty() {
-            self.finish();
-        }
-        self.done
-    }
-
-    fn trees(&mut self, list: &'static str, trees: &[Tree]) {
-        for tree in trees {
-            let mut item = String::from("{");
-            push_topic(&mut item, &tree.topic);
-            item.push(',');
-            push_from(&mut item, tree.from);
-            item.push('}');
-            self.item(list, item.len(), 1, usize::MAX).push_str(&item);
-        }
-    }
-
-    fn wants(&mut self, want: &[BatchId]) {
-        let mut want = want.to_vec();
-        want.sort_unstable();
-        for those in want.chunk_by(|a, b| a.from == b.from).flat_map(|those| those.chunks(ITEM_SEQS_MAX)) {
-            let Some(first) = those.first() else { continue };
-            let mut item = String::from("{");
-            push_from(&mut item, first.from);
-            item.push_str(",\"seqs\":");
-            for (n, id) in those.iter().enumerate() {
-                item.push(if n == 0 { '[' } else { ',' });
-                push_number(&mut item, id.seq);
-            }
-            item.push_str("]}");
-            self.item("want", item.len(), those.len(), TOPIC_GOSSIP_SEQS_MAX).push_str(&item);
-        }
-    }
-
-    fn haves(&mut self, have: &[Have]) {
-        fn tree(have: &Have) -> (&Topic, AgentId, bool) {
-            (&have.topic, have.id.from, have.kept)
-        }
-        let mut have: Vec<&Have> = have.iter().collect();
-        have.sort_by(|a, b| tree(a).cmp(&tree(b)));
-        for those in have.chunk_by(|a, b| tree(a) == tree(b)).flat_map(|those| those.chunks(ITEM_SEQS_MAX)) {
-            let Some(first) = those.first() else { continue };
-            let mut item = String::from("{");
-            push_topic(&mut item, &first.topic);
-            item.push(',');
-            push_from(&mut item, first.id.from);
-            item.push_str(",\"seqs\":");
-            for (n, have) in those.iter().enumerate() {
-                item.push_str(if n == 0 { "[[" } else { ",[" });
-                push_number(&mut item, have.id.seq);
-                item.push(',');
-                push_number(&mut item, have.hops.into());
-                item.push(']');
-            }
-            item.push_str(if first.kept { "],\"kept\":true}" } else { "]}" });
-            self.item("have", item.len(), those.len(), TOPIC_GOSSIP_SEQS_MAX).push_str(&item);
-        }
-    }
-
-    fn sum(&mut self, sum: &Sum) {
-        let mut item = String::from("{");
-        push_topic(&mut item, &sum.topic);
-        for (name, number) in
-            [(",\"from_ms\":", sum.from_ms), (",\"to_ms\":", sum.to_ms), (",\"count\":", sum.count)]
-        {
-            item.push_str(name);
-            push_number(&mut item, number.min(JSON_NUMBER_MAX));
-        }
-        item.push_str(&format!(",\"marks\":\"{:016x}\"", sum.marks));
-        item.push_str(if sum.answer { ",\"answer\":true" } else { "" });
-        item.push_str(if sum.kept { ",\"kept\":true}" } else { "}" });
-        self.item("sums", item.len(), 1, TOPIC_GOSSIP_SUMS_MAX).push_str(&item);
-    }
-
-    fn batch(&mut self, given: &Given) {
-        let Given { batch, hops, age_ms } = given;
-        let signed = batch.signed.get();
-        let bytes = signed.len() + AROUND_BATCH_BYTES;
-        let text = self.item("batches", bytes, 1, TOPIC_GOSSIP_BATCHES_MAX);
-        text.reserve(bytes + 2);
-        text.push_str("{\"signed\":");
-        text.push_str(signed);
-        text.push_str(",\"sig\":\"");
-        STANDARD.encode_string(batch.sig, text);
-        text.push_str("\",\"hops\":");
-        push_number(text, (*hops).into());
-        text.push_str(",\"age_ms\":");
-        push_number(text, (*age_ms).min(JSON_NUMBER_MAX));
-        text.push('}');
-    }
 }
 
 fn push_topic(text: &mut String, topic: &Topic) {

@@ -38,6 +38,7 @@ fn news(batches: &[&Arc<Batch>]) -> Gossip {
     Gossip { have: batches.iter().map(|batch| have(batch, 1)).collect(), ..Gossip::default() }
 }
 
+// shows: TOP-TREE-1, TOP-TAKE-2
 #[test]
 fn a_batch_goes_to_those_who_want_its_topic_and_not_back() {
     let mut mesh = mesh(&[A, B]);
@@ -48,6 +49,7 @@ fn a_batch_goes_to_those_who_want_its_topic_and_not_back() {
     assert!(said(&outs, A).batches.is_empty() && said(&outs, C).batches.is_empty());
 }
 
+// shows: TOP-TREE-1, TOP-TREE-2
 #[test]
 fn whoever_gives_one_twice_is_lazy_for_that_publisher_and_topic() {
     let mut mesh = mesh(&[A, B]);
@@ -68,6 +70,7 @@ fn whoever_gives_one_twice_is_lazy_for_that_publisher_and_topic() {
     assert_eq!(said(&mesh.take(A, given(batch(9, "t.x", 4), 1), 0), B).batches.len(), 1);
 }
 
+// shows: TOP-TREE-3, TOP-GOS-4
 #[test]
 fn what_was_announced_and_does_not_come_is_asked_for_from_one_after_another() {
     let mut mesh = mesh(&[A, B, C]);
@@ -87,6 +90,7 @@ fn what_was_announced_and_does_not_come_is_asked_for_from_one_after_another() {
     assert_eq!(mesh.next_due_ms(), None);
 }
 
+// shows: TOP-TREE-6
 #[test]
 fn a_neighbour_that_announces_without_end_has_its_share_and_no_more() {
     let mut mesh = mesh(&[A, B]);
@@ -115,6 +119,7 @@ fn a_neighbour_that_announces_without_end_has_its_share_and_no_more() {
     assert!(mesh.pruned.is_empty());
 }
 
+// shows: TOP-TREE-5
 #[test]
 fn a_neighbour_much_closer_to_the_publisher_becomes_the_giver() {
     let mut mesh = mesh(&[A, B]);
@@ -141,6 +146,7 @@ fn hops_that_a_neighbour_makes_up_break_nothing() {
     assert_eq!(said(&outs, B).batches.first().map(|given| given.hops), Some(u16::MAX));
 }
 
+// shows: TOP-TREE-6, TOP-TREE-7
 #[test]
 fn a_neighbour_that_wants_now_this_and_now_that_hears_no_more_than_may_wait() {
     let mut mesh = mesh(&[A]);
@@ -152,6 +158,7 @@ fn a_neighbour_that_wants_now_this_and_now_that_hears_no_more_than_may_wait() {
     assert_eq!(said(&mesh.due(TOPIC_ANNOUNCE_MS), B).have.len(), TOPIC_NEWS_MAX);
 }
 
+// shows: TOP-TREE-6
 #[test]
 fn trees_are_remembered_up_to_a_bound() {
     let mut mesh = mesh(&[A]);
@@ -162,6 +169,7 @@ fn trees_are_remembered_up_to_a_bound() {
     assert!(!mesh.pruned.contains_key(&tree(&batch(9, "t.0", 1))));
 }
 
+// shows: TOP-TREE-4
 #[test]
 fn who_has_not_subscribed_gets_nothing_by_asking() {
     let mut mesh = mesh(&[A]);
@@ -171,6 +179,7 @@ fn who_has_not_subscribed_gets_nothing_by_asking() {
     assert!(mesh.hear(C, &want, |_| true, 0).is_empty());
 }
 
+// shows: TOP-SUM-1, TOP-SUM-2
 #[test]
 fn sums_that_differ_end_with_both_having_all() {
     let (mut one, mut other) = (mesh(&[B]), mesh(&[A]));

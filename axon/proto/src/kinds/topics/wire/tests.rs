@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use super::pack::PAYLOAD_BYTES_MAX;
 use super::*;
 use crate::id::{MsgId, PublicKey};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
@@ -136,6 +137,7 @@ proptest! {
     }
 }
 
+// shows: TOP-GOS-2
 #[test]
 fn what_is_too_much_for_one_message_goes_in_several() {
     let batches: Vec<Given> =
@@ -204,6 +206,7 @@ fn what_is_written_is_what_the_specification_shows() {
     assert_eq!(pack(&gossip).iter().map(|payload| payload.get()).collect::<Vec<_>>(), [expected]);
 }
 
+// shows: TOP-JOIN-4
 #[test]
 fn a_join_or_leave_that_is_wrong_says_which_field() {
     let many = format!("[{}]", vec!["\"a\""; TOPIC_FILTERS_MAX + 1].join(","));
@@ -235,6 +238,7 @@ fn a_join_or_leave_that_is_wrong_says_which_field() {
     assert!(check_leave("[3]").is_err());
 }
 
+// shows: TOP-GOS-1
 #[test]
 fn a_gossip_that_is_wrong_says_which_field() {
     let from = AgentId([1; 16]).to_string();
@@ -275,6 +279,7 @@ fn a_gossip_that_is_wrong_says_which_field() {
     assert_eq!(read.gossip.sums[0].marks, 0x00ff_00ff_00ff_00ff);
 }
 
+// shows: TOP-GOS-1, TOP-BATCH-3
 #[test]
 fn a_batch_that_cannot_be_read_does_not_spoil_the_others() {
     let good = |seq: u64| {
