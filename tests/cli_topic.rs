@@ -336,6 +336,29 @@ fn subscriptions_are_bounded() {
     daemon.client().ok(subscribe("a.256".to_owned()));
 }
 
+// shows: IPC-TOP-3
+#[test]
+fn who_was_too_slow_goes_on_with_what_comes_next() {
+    let daemon = Daemon::start("ipc.max_client_queue = 8\n");
+    let (mut reader, mut publisher) = (daemon.client(), daemon.client());
+    reader.ok(json!({"cmd":"subscribe_topic","topic":"a"}));
+    // It reads nothing while more is published than its socket and its queue hold.
+    let text = "x".repeat(8_000);
+    let mut last = 0;
+    for _ in 0..400 {
+        let said = json!({"cmd":"publish","topic":"a","payload":{"text":text}});
+        last = publisher.ok(said)["seq"].as_u64().unwrap();
+    }
+    let missed = reader.event_where(|event| event["event"] == "slow_consumer");
+    assert!(missed["resume_from_seq"].as_u64().is_some(), "{missed}");
+    reader.ok(json!({"cmd":"subscribe","kinds":["topic.message"],"replay":false}));
+    publisher.ok(json!({"cmd":"publish","topic":"a","payload":{"text":"at last"}}));
+    let event = reader.event_where(|event| event["event"] == "inbound");
+    let payload = &event["envelope"]["payload"];
+    assert!(payload["seq"].as_u64() > Some(last), "{payload}");
+    assert_eq!(payload["message"]["text"], "at last");
+}
+
 // shows: IPC-TOP-10
 #[test]
 fn numbers_rise_over_restarts() {
