@@ -116,7 +116,7 @@ fn a_kept_subscription_waits_and_is_read_once() {
     publish(&alice, "door.front", "{\"n\":1}");
     assert_eq!(said(&listening.line()).1, &json!({"n":1}));
     assert_eq!(listening.wait().code, 0);
-    // Nobody listens, and then not even the daemon runs. shows: IPC-TOP-4
+    // Nobody listens, and then not even the daemon runs. shows: IPC-TOP-4, IPC-TOP-7
     publish(&alice, "door.front", "{\"n\":2}");
     publish(&alice, "door.back", "{\"n\":3}");
     let row = subscriptions(&bob, "door.>").remove(0);
@@ -317,6 +317,64 @@ fn topics_may_be_turned_off() {
     }
 }
 
+// shows: IPC-TOP-9
+#[test]
+fn subscriptions_are_bounded() {
+    let daemon = Daemon::start("");
+    let mut client = daemon.client();
+    let subscribe = |topic: String| json!({"cmd":"subscribe_topic","topic":topic});
+    let asked: Vec<String> = (0..256).map(|n| client.begin(subscribe(format!("a.{n}")))).collect();
+    for req_id in asked {
+        assert_eq!(client.finish(&req_id)["ok"], true);
+    }
+    // The same again is none more.
+    client.ok(subscribe("a.7".to_owned()));
+    client.fails(subscribe("a.256".to_owned()), "overloaded");
+    client.ok(json!({"cmd":"unsubscribe_topic","topic":"a.7"}));
+    client.ok(subscribe("a.256".to_owned()));
+    // Another has room.
+    daemon.client().ok(subscribe("a.256".to_owned()));
+}
+
+// shows: IPC-TOP-3
+#[test]
+fn who_was_too_slow_goes_on_with_what_comes_next() {
+    let daemon = Daemon::start("ipc.max_client_queue = 8\n");
+    let (mut reader, mut publisher) = (daemon.client(), daemon.client());
+    reader.ok(json!({"cmd":"subscribe_topic","topic":"a"}));
+    // It reads nothing while more is published than its socket and its queue hold.
+    let text = "x".repeat(8_000);
+    let mut last = 0;
+    for _ in 0..400 {
+        let said = json!({"cmd":"publish","topic":"a","payload":{"text":text}});
+        last = publisher.ok(said)["seq"].as_u64().unwrap();
+    }
+    let missed = reader.event_where(|event| event["event"] == "slow_consumer");
+    assert!(missed["resume_from_seq"].as_u64().is_some(), "{missed}");
+    reader.ok(json!({"cmd":"subscribe","kinds":["topic.message"],"replay":false}));
+    publisher.ok(json!({"cmd":"publish","topic":"a","payload":{"text":"at last"}}));
+    let event = reader.event_where(|event| event["event"] == "inbound");
+    let payload = &event["envelope"]["payload"];
+    assert!(payload["seq"].as_u64() > Some(last), "{payload}");
+    assert_eq!(payload["message"]["text"], "at last");
+}
+
+// shows: IPC-TOP-10
+#[test]
+fn numbers_rise_over_restarts() {
+    let mut daemon = Daemon::start("");
+    let mut last = 0;
+    for _ in 0..3 {
+        for _ in 0..3 {
+            let seq = publish(&daemon, "a", "{}")["seq"].as_u64().unwrap();
+            assert!(seq > last, "{seq} after {last}");
+            last = seq;
+        }
+        daemon.kill9();
+        daemon.up();
+    }
+}
+
 #[test]
 fn a_scoped_socket_publishes_and_listens_with_the_rights_for_it() {
     let bob = Daemon::start("");
@@ -336,4 +394,18 @@ fn a_scoped_socket_publishes_and_listens_with_the_rights_for_it() {
     run("mouth", &["topic", "list"]).fails(4, "not_authorized");
     run("mouth", &["topic", "sub", "a"]).fails(4, "not_authorized");
     run("ears", &["topic", "keep", "a"]).fails(4, "not_authorized");
+
+    // shows: IPC-SCO-16
+    let alice = Daemon::start("");
+    support::introduce(&alice, &bob);
+    let only = bob.run(&["socket", "add", "narrow", "--allow", "inbox", "--to", "alice"]).ok();
+    let path = only["path"].as_str().unwrap();
+    let home = Home::default();
+    let narrow = support::cli::spawn(home.command(&["topic", "sub", "a", "--count", "1", "--socket", path]));
+    subscribed(&bob, "a", 1);
+    let rows = home.run(&["topic", "list", "--socket", path]).ok();
+    assert_eq!(rows["subscriptions"], json!([]), "{rows}");
+    publish(&bob, "a", "{\"n\":1}");
+    publish(&alice, "a", "{\"n\":2}");
+    assert_eq!(said(&narrow.wait().lines()[0]).1, &json!({"n":2}));
 }

@@ -21,7 +21,7 @@ use support::{AXON, Daemon, RawClient, pair, set_mode, wait_for};
 
 /// Tokens of the whole file, and of its description alone, which an agent reads before it needs the rest: at
 /// most. What costs less lowers its number here.
-const TOKENS: usize = 765;
+const TOKENS: usize = 840;
 const DESCRIPTION_TOKENS: usize = 61;
 
 fn skill() -> String {

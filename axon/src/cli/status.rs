@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use axon_client::{Peer, PeersUnread, Status};
+use axon_client::{Peer, PeersUnread, Status, TopicCounts};
 use serde::Serialize;
 
 use super::output::{CliResult, EXIT_DONE, printable};
@@ -114,6 +114,7 @@ fn text(status: &Status) -> String {
     if status.strangers > 0 {
         write!(text, "\n{} stranger{} connected", status.strangers, plural(status.strangers)).ok();
     }
+    text.push_str(&status.topics.as_ref().map(topics).unwrap_or_default());
     let dropped = &status.dropped;
     let reasons = [
         ("replayed", dropped.replayed),
@@ -134,6 +135,24 @@ fn text(status: &Status) -> String {
     text
 }
 
+/// What is done with topics, where anything is; with a line feed before it.
+fn topics(of: &TopicCounts) -> String {
+    let counts = [
+        (of.subscriptions, "subscribed"),
+        (of.published, "published"),
+        (of.delivered, "delivered"),
+        (of.relayed, "passed on"),
+    ];
+    let mut parts: Vec<String> =
+        counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let dropped: Vec<String> =
+        of.dropped.iter().filter(|(_, n)| **n > 0).map(|(why, n)| format!("{n} {why}")).collect();
+    if !dropped.is_empty() {
+        parts.push(format!("turned away: {}", printable(&dropped.join(", "))));
+    }
+    if parts.is_empty() { String::new() } else { format!("\ntopics: {}", parts.join(", ")) }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -145,6 +164,12 @@ mod tests {
             assert!(some.contains(said), "{said}: {some}");
         }
         assert!(status(r#"{"held":3,"inbox_unread":1}"#).contains("unread 1, held 3"));
+        assert!(!status(r#"{"topics":{"neighbours":2,"dropped":{"old":0}}}"#).contains("topics"));
+        let topics = status(r#"{"topics":{"published":2,"relayed":7,"dropped":{"old":1,"forged":3}}}"#);
+        assert!(
+            topics.ends_with("topics: 2 published, 7 passed on, turned away: 3 forged, 1 old"),
+            "{topics}"
+        );
     }
 
     #[test]
