@@ -3,6 +3,7 @@
 use axon_client::{TopicKeep, TopicPeer, TopicRow, Topics};
 use axon_proto::error::IpcCode;
 use axon_proto::kinds::topics::name::{Filter, Topic};
+use axon_proto::limits::{TOPIC_KEEP_HOURS_MAX, TOPIC_KEEP_LAST_MAX};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -15,9 +16,6 @@ mod sub;
 
 /// What the consumers are called that `sub` keeps subscriptions under.
 const CONSUMER: &str = "topic";
-/// As many messages, and hours of them, as a daemon may be told to keep.
-const KEEP_LAST_MAX: u64 = 100_000;
-const KEEP_HOURS_MAX: u64 = 8_760;
 
 /// Publish on topics, and get what others publish, over several hops.
 ///
@@ -88,10 +86,10 @@ struct PeersArgs {
     axon topic keep 'build.>' --off")]
 struct KeepArgs {
     /// At most this many messages, 1 to 100000
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=KEEP_LAST_MAX))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=TOPIC_KEEP_LAST_MAX))]
     last: Option<u64>,
     /// Not for longer than this many hours, 1 to 8760
-    #[arg(long, value_name = "H", value_parser = clap::value_parser!(u64).range(1..=KEEP_HOURS_MAX))]
+    #[arg(long, value_name = "H", value_parser = clap::value_parser!(u64).range(1..=TOPIC_KEEP_HOURS_MAX))]
     hours: Option<u64>,
     /// Keep it no longer, and drop what was kept
     #[arg(long, conflicts_with_all = ["last", "hours"])]

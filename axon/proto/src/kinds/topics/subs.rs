@@ -133,14 +133,17 @@ impl Subs {
         })
     }
 
-    /// Adds one; the owner's for the same filter goes for it. Gives what is to be stored.
+    /// Adds one; the owner's for the same filter goes for it, and what waits of that for a consumer stays its
+    /// to read. Gives what is to be stored.
     ///
     /// # Errors
     /// When there are too many.
-    pub fn add(&mut self, sub: Sub) -> Result<Vec<Write>, IpcError> {
+    pub fn add(&mut self, mut sub: Sub) -> Result<Vec<Write>, IpcError> {
         let others = |listed: &&Sub| listed.owner == sub.owner && listed.filter != sub.filter;
         let known = |listed: &Sub| listed.owner == sub.owner && listed.filter == sub.filter;
-        let there = self.list.iter().any(known);
+        let before = self.list.iter().find(|listed| known(listed));
+        let (there, before) = (before.is_some(), before.filter(|before| before.is_kept()));
+        let since = before.map(|before| (before.since_ms, before.since_seq));
         if self.list.iter().filter(others).count() >= TOPIC_SUBS_PER_OWNER_MAX
             || (!there && self.list.len() >= TOPIC_SUBS_MAX)
         {
@@ -150,8 +153,9 @@ impl Subs {
             );
             return Err(IpcError::new(IpcCode::Overloaded, message));
         }
-        let writes = sub.stored().into_iter().collect();
         self.list.retain(|listed| !known(listed));
+        (sub.since_ms, sub.since_seq) = since.unwrap_or((sub.since_ms, sub.since_seq));
+        let writes = sub.stored().into_iter().collect();
         self.list.push(sub);
         Ok(writes)
     }
@@ -320,7 +324,10 @@ mod tests {
         for n in 0..TOPIC_SUBS_PER_OWNER_MAX {
             subs.add(sub(&format!("t.{n}"), of("a"))).unwrap();
         }
-        subs.add(sub("t.0", of("a"))).unwrap();
+        subs.add(Sub { since_ms: 900, since_seq: 9, from_any: true, ..sub("t.0", of("a")) }).unwrap();
+        // What came since the first is still to be read.
+        let again = subs.iter().find(|sub| sub.filter == filter("t.0")).unwrap();
+        assert_eq!((again.since_ms, again.since_seq, again.from_any), (100, 5, true));
         let error = subs.add(sub("u", of("a"))).unwrap_err();
         assert!(error.message.contains("unsubscribe"), "{error:?}");
         for n in 0..TOPIC_SUBS_MAX - TOPIC_SUBS_PER_OWNER_MAX {
