@@ -243,9 +243,9 @@ impl Args {
                 };
                 Ok(all.map(job).collect())
             }
-            Some(Verb::Echo(_)) | None => {
-                Err(CliError::usage("say what to measure: ask, notify, kept or pubsub, or --self for all of it"))
-            }
+            Some(Verb::Echo(_)) | None => Err(CliError::usage(
+                "say what to measure: ask, notify, kept or pubsub, or --self for all of it",
+            )),
         }
     }
 }
