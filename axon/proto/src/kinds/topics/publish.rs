@@ -13,7 +13,8 @@ use super::name::Topic;
 use crate::error::{IpcCode, IpcError};
 use crate::family::View;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX};
-use crate::node::{ClientId, Now};
+use crate::node::ClientId;
+use crate::node::Now;
 use crate::store::Write;
 
 /// The key of the number that no batch has been signed with, nor any above it.
