@@ -72,7 +72,7 @@ fn inbox(client: &mut RawClient) -> Vec<u64> {
     rows.as_array().unwrap().iter().map(|row| number(&row["envelope"])).collect()
 }
 
-// shows: TOP-SPR-1
+// shows: TOP-TREE-1, TOP-TAKE-2, TOP-BATCH-2
 #[test]
 fn what_is_published_at_one_end_reaches_the_other_over_those_who_are_no_peers_of_it() {
     let daemons = line();
