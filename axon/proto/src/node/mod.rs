@@ -228,25 +228,11 @@ impl Node {
         let Birth { key, version, pid, listen, root, known_peers, seen, next_seq, clean, entropy, .. } =
             birth;
         let (addrs, scopes, old_keys, verify) = (birth.addrs, birth.scopes, birth.old_keys, birth.verify);
-        let sign = birth.sign;
-        let (contacts, mut entropy) = (birth.contacts, entropy);
+        let (contacts, mut entropy, sign) = (birth.contacts, entropy, birth.sign);
         let me = key.agent_id();
         let families = crate::kinds::all();
         let kinds = Kinds::of(&families);
-        let mut features = Vec::new();
-        for kind in families.iter().flat_map(|family| family.vocabulary().kinds) {
-            features.extend(kind.feature.filter(|feature| !features.contains(feature)));
-        }
-        // Without a disk under it, nobody can promise that a message will be there tomorrow.
-        if !settings.durable || settings.buffer_size == 0 {
-            features.retain(|feature| *feature != "receipt");
-        }
-        if !settings.topics.enabled {
-            features.retain(|feature| *feature != "topics");
-        }
-        if settings.pipe {
-            features.push("pipe");
-        }
+        let features = Self::features(&families, &settings);
         let mut random = [0; 16];
         entropy.fill(&mut random);
         let mut peers = Peers::new(me, known_peers, Contacts::new(contacts));
@@ -325,6 +311,25 @@ impl Node {
         node.timers.set(Key::SavePeers, now.mono_ms + SAVE_INTERVAL_MS);
         node.publish_pins();
         node
+    }
+
+    /// What is offered in hello.
+    fn features(families: &[Box<dyn Family>], settings: &Settings) -> Vec<&'static str> {
+        let mut features = Vec::new();
+        for kind in families.iter().flat_map(|family| family.vocabulary().kinds) {
+            features.extend(kind.feature.filter(|feature| !features.contains(feature)));
+        }
+        // Without a disk under it, nobody can promise that a message will be there tomorrow.
+        if !settings.durable || settings.buffer_size == 0 {
+            features.retain(|feature| *feature != "receipt");
+        }
+        if !settings.topics.enabled {
+            features.retain(|feature| *feature != "topics");
+        }
+        if settings.pipe {
+            features.push("pipe");
+        }
+        features
     }
 
     /// This agent's id.

@@ -212,20 +212,7 @@ impl Node {
                     state.watches = on;
                 }
             }
-            Act::TellWatchers { line, peer, via } => {
-                let sees = |client: &Client| {
-                    client.scope.as_ref().is_none_or(|scope| {
-                        via.as_deref() == Some(&*scope.name)
-                            && scope.sees_peer(peer)
-                            && scope.may(Right::Send)
-                    })
-                };
-                for (client, _) in
-                    self.agents.clients.iter().filter(|(_, state)| state.watches && sees(state))
-                {
-                    self.out.push(Effect::Line { client: *client, line: line.clone(), of: Of::Several });
-                }
-            }
+            Act::TellWatchers { line, peer, via } => self.tell_watchers(&line, peer, via.as_deref()),
             Act::WasRead { by, message, .. } if !self.disk_has_room_for(by) => {
                 self.read_is_stored(now, &message, Err(CommitError::Disk("too much waits for it".into())));
             }
@@ -264,6 +251,18 @@ impl Node {
                     ));
                 }
             }
+        }
+    }
+
+    /// A delegation has changed: says so to the clients that watch them and see it.
+    fn tell_watchers(&mut self, line: &Arc<str>, peer: AgentId, via: Option<&str>) {
+        let sees = |client: &Client| {
+            client.scope.as_ref().is_none_or(|scope| {
+                via == Some(&*scope.name) && scope.sees_peer(peer) && scope.may(Right::Send)
+            })
+        };
+        for (client, _) in self.agents.clients.iter().filter(|(_, state)| state.watches && sees(state)) {
+            self.out.push(Effect::Line { client: *client, line: line.clone(), of: Of::Several });
         }
     }
 

@@ -150,8 +150,8 @@ impl Publishing {
         if waiting.is_empty() {
             return None;
         }
-        // Above all that was used, also where the store was lost: nobody publishes a thousand in a millisecond
-        // for long.
+        // Above all that was used, also where the store was lost: nobody publishes a thousand in a
+        // millisecond for long.
         let seq = self.next_seq.max(now.wall_ms.saturating_mul(1_000));
         let messages: Vec<&RawValue> = waiting.iter().map(|one| &*one.message).collect();
         let signed = Batch::to_sign(&view.key(), topic, seq, now.wall_ms, &messages);
