@@ -65,9 +65,12 @@ fn limits_are_those_of_the_code() {
         ("batches in one gossip", vec![n(TOPIC_GOSSIP_BATCHES_MAX)]),
         ("numbers in `have`, and in `want`, of one gossip", vec![n(TOPIC_GOSSIP_SEQS_MAX)]),
         ("sums in one gossip", vec![n(TOPIC_GOSSIP_SUMS_MAX)]),
-        ("age of a batch that comes", vec![BATCH_AGE_MS_MAX]),
+        ("age of a batch that comes / how far it may be ahead", vec![BATCH_AGE_MS_MAX, BATCH_AHEAD_MS_MAX]),
         ("publishers remembered", vec![n(TOPIC_PUBLISHERS_MAX)]),
-        ("numbers remembered of one publisher", vec![n(TOPIC_SEEN_PER_PUBLISHER_MAX)]),
+        (
+            "numbers remembered of one publisher / of all",
+            vec![n(TOPIC_SEEN_PER_PUBLISHER_MAX), n(TOPIC_SEEN_MAX)],
+        ),
         ("batches held to be given", vec![n(TOPIC_CACHE_BYTES_MAX), TOPIC_CACHE_MS]),
         ("wait of announcements", vec![TOPIC_ANNOUNCE_MS]),
         ("announcements that wait for one neighbour", vec![n(TOPIC_NEWS_MAX)]),
@@ -77,6 +80,15 @@ fn limits_are_those_of_the_code() {
         ("trees whose lazy neighbours are remembered", vec![n(TOPIC_TREES_MAX)]),
         ("hops that make a neighbour the better giver", vec![u64::from(TOPIC_CLOSER_HOPS)]),
         ("wait before sums are compared", vec![TOPIC_SUM_MS, TOPIC_SUM_AGAIN_MS, u64::from(TOPIC_SUMS)]),
+        ("gossip on its way to one neighbour", vec![n(TOPIC_UNDER_WAY_MAX)]),
+        ("filters whose history is kept", vec![n(TOPIC_KEEPS_MAX)]),
+        ("history of all topics", vec![n(TOPIC_KEPT_BATCHES_MAX), TOPIC_KEPT_BYTES_MAX]),
+        ("history asked of one neighbour at once", vec![n(HISTORY_WANT_MAX)]),
+        ("history that one neighbour is known to have and is not asked for yet", vec![n(HISTORY_QUEUE_MAX)]),
+        ("wait for history that was asked for", vec![HISTORY_WAIT_MS]),
+        ("batches of history in a time that are listed instead of split", vec![HISTORY_LIST_MAX]),
+        ("wait until a join is said again", vec![TOPIC_JOIN_MS]),
+        ("publisher's messages of a minute, of a stranger", vec![STRANGER_MESSAGES_PER_MINUTE]),
     ];
     let told: BTreeMap<String, Vec<u64>> =
         rows(&page(), "limit").into_iter().map(|(name, value)| (name, numbers(&value))).collect();

@@ -275,7 +275,7 @@ pub const TOPIC_CACHE_MS: u64 = 60_000;
 /// How long announcements wait to go together.
 pub const TOPIC_ANNOUNCE_MS: u64 = 50;
 /// Announcements that wait for one neighbour.
-pub const TOPIC_NEWS_MAX: usize = 4_096;
+pub const TOPIC_NEWS_MAX: usize = 1_024;
 /// How long a batch that was announced may take before it is asked for.
 pub const TOPIC_WANT_MS: u64 = 300;
 /// How long the first that was asked may take before the next is.
@@ -356,3 +356,7 @@ pub const HISTORY_WAIT_MS: u64 = 5_000;
 pub const TOPIC_REPLAYS_MAX: usize = 64;
 /// Batches of history that a reader is given, the newest.
 pub const TOPIC_REPLAY_BATCHES_MAX: usize = 1_024;
+/// Batches of one neighbour whose signature does not hold before none of its is looked at for a while.
+pub const FORGED_MAX: u32 = 16;
+/// How long these are counted, and none is looked at.
+pub const FORGED_MS: u64 = 60_000;

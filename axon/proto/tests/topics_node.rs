@@ -10,8 +10,8 @@ use axon_proto::kinds::topics::batch::Batch;
 use axon_proto::kinds::topics::name::{Filter, Topic};
 use axon_proto::kinds::topics::rules::{Publisher, Rule};
 use axon_proto::limits::{
-    BATCH_AGE_MS_MAX, BATCH_AHEAD_MS_MAX, TOPIC_AGAIN_MS, TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX,
-    TOPIC_UNDER_WAY_MAX,
+    BATCH_AGE_MS_MAX, BATCH_AHEAD_MS_MAX, FORGED_MAX, FORGED_MS, TOPIC_AGAIN_MS, TOPIC_PUBLISH_MS,
+    TOPIC_PUBLISH_WAITING_MAX, TOPIC_UNDER_WAY_MAX,
 };
 use axon_proto::node::{ClientId, ConnId, Effect, Input, StaticPeer};
 use axon_proto::trust::Level;
@@ -294,6 +294,24 @@ fn rules_say_who_may_publish_give_and_be_given_how_large_and_how_often() {
     world.solo.owned(json!({"cmd":"trust","peer":id(2),"trust":"trusted"}));
     assert_eq!(take(&mut world, "high.x", 30), (1, 1));
     assert_eq!(take(&mut world, "near.x", 31), (1, 1));
+}
+
+#[test]
+fn a_neighbour_that_forges_without_end_is_not_looked_at_for_a_while() {
+    let mut world = World::new();
+    let client = world.solo.client();
+    world.subscribe(client, json!({"topic":">"}));
+    for seq in 0..u64::from(FORGED_MAX) {
+        let wall_ms = world.wall_ms();
+        world.give(2, &[given(2, "t", seq, wall_ms, &[json!({"n":1})], true)]);
+    }
+    let good = world.batch(2, "t", 100);
+    assert_eq!(shown(&world.give(2, std::slice::from_ref(&good)), client), NONE);
+    assert_eq!(world.dropped("forged"), u64::from(FORGED_MAX) + 1);
+    assert_eq!(shown(&world.give(3, &[good]), client), [100], "others are");
+    world.solo.wait(FORGED_MS);
+    let good = world.batch(2, "t", 101);
+    assert_eq!(shown(&world.give(2, &[good]), client), [101]);
 }
 
 // --- who is shown what ---

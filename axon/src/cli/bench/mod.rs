@@ -20,6 +20,7 @@ use usage::Process;
 
 mod echo;
 mod progress;
+mod pubsub;
 mod report;
 mod run;
 mod times;
@@ -59,7 +60,7 @@ const ROOMY_FROM_BYTES: usize = 262_144;
 pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// Everything in a row: ask with 1 in flight and with more, kept, notify
+    /// Everything in a row: ask with 1 in flight and with more, kept, pubsub likewise, notify
     #[arg(long = "self")]
     all: bool,
     #[command(flatten)]
@@ -71,6 +72,7 @@ enum Verb {
     Ask(AskArgs),
     Notify(NotifyArgs),
     Kept(KeptArgs),
+    Pubsub(PubsubArgs),
     Echo(echo::Args),
 }
 
@@ -123,6 +125,18 @@ struct KeptArgs {
     peer: Option<String>,
 }
 
+/// Messages published on a topic at one daemon, until a subscriber of the other has each.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A message is done when the subscriber has been shown it; it waits at most until some \
+    others are signed together with it. What the subscriber gets is not kept on disk.\n\nExamples:\n  \
+    axon bench pubsub --inflight 1\n  axon bench pubsub --inflight 256 --count 100000"
+)]
+struct PubsubArgs {
+    #[command(flatten)]
+    load: Load,
+}
+
 #[derive(Debug, Clone, Default, clap::Args)]
 struct Load {
     /// Messages that are counted, 1 to 100000000 [default: 20000]
@@ -142,6 +156,7 @@ enum What {
     Ask,
     Notify,
     Kept,
+    Pubsub,
 }
 
 /// One run.
@@ -162,13 +177,14 @@ impl What {
             Self::Ask => "ask",
             Self::Notify => "notify",
             Self::Kept => "kept",
+            Self::Pubsub => "pubsub",
         }
     }
 
     /// Whether it needs the echo agent, to answer or to make room in the inbox. A store in memory makes room
     /// by itself.
     fn needs_echo(self) -> bool {
-        self != Self::Notify
+        matches!(self, Self::Ask | Self::Kept)
     }
 }
 
@@ -190,7 +206,7 @@ impl Job {
         match self.what {
             What::Notify => IN_MEMORY,
             What::Kept if self.inflight * self.size > ROOMY_FROM_BYTES => ROOMY,
-            What::Ask | What::Kept => "",
+            What::Ask | What::Kept | What::Pubsub => "",
         }
     }
 }
@@ -203,7 +219,7 @@ impl Args {
             | Some(Verb::Notify(NotifyArgs { peer, .. }))
             | Some(Verb::Kept(KeptArgs { peer, .. })) => peer.is_none(),
             Some(Verb::Echo(_)) => false,
-            None => true,
+            Some(Verb::Pubsub(_)) | None => true,
         }
     }
 
@@ -215,19 +231,21 @@ impl Args {
             Some(Verb::Ask(args)) => job(What::Ask, &args.load, &args.domain),
             Some(Verb::Notify(args)) => job(What::Notify, &args.load, DOMAIN),
             Some(Verb::Kept(args)) => job(What::Kept, &args.load, DOMAIN),
+            Some(Verb::Pubsub(args)) => job(What::Pubsub, &args.load, DOMAIN),
             None if self.all => {
                 let (one, several) = (Load { inflight: Some(1), ..Load::default() }, Load::default());
                 let all = [(What::Ask, &one), (What::Ask, &several), (What::Kept, &several)];
-                let all = all.into_iter().chain([(What::Notify, &several)]).enumerate();
+                let all = all.into_iter().chain([(What::Pubsub, &one), (What::Pubsub, &several)]);
+                let all = all.chain([(What::Notify, &several)]).enumerate();
                 let job = |(number, (what, load))| Job {
                     follows: number > 0,
                     ..Job::new(what, load, &self.load, DOMAIN)
                 };
                 Ok(all.map(job).collect())
             }
-            Some(Verb::Echo(_)) | None => {
-                Err(CliError::usage("say what to measure: ask, notify or kept, or --self for all of it"))
-            }
+            Some(Verb::Echo(_)) | None => Err(CliError::usage(
+                "say what to measure: ask, notify, kept or pubsub, or --self for all of it",
+            )),
         }
     }
 }
@@ -273,8 +291,10 @@ async fn play(out: &Out, pair: &mut Pair, jobs: &[Job]) -> CliResult {
         pair.beside(1, &["bench", "echo", "--drain", "--json"]).await.map_err(failed)?;
     }
     let client = pair.connect(0, CONSUMER).await.map_err(failed)?;
+    let other = pair.connect(1, CONSUMER).await.map_err(failed)?;
     let daemons = NAMES.iter().enumerate().filter_map(|(which, name)| Process::of(name, pair.pid(which)?));
-    let bench = Bench { out, client: &client, peer: NAMES[1], own: true, daemons: daemons.collect() };
+    let (peer, daemons) = (NAMES[1], daemons.collect());
+    let bench = Bench { out, client: &client, other: Some(&other), peer, own: true, daemons };
     let mut exit = EXIT_DONE;
     for job in jobs {
         exit = exit.max(bench.run(job, &of_client).await?);
@@ -294,7 +314,7 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
         Some(Verb::Ask(args)) => args.peer.as_deref(),
         Some(Verb::Notify(args)) => args.peer.as_deref(),
         Some(Verb::Kept(args)) => args.peer.as_deref(),
-        None => None,
+        Some(Verb::Pubsub(_)) | None => None,
     };
     let jobs = args.jobs()?;
     let (Some(peer), [job]) = (peer, jobs.as_slice()) else {
@@ -303,7 +323,7 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
     let stop = tokio::spawn(stopped()?);
     let client = cx.connect(CONSUMER).await?;
     cx.compare_version(client.welcome());
-    let bench = Bench { out: &cx.out, client: &client, peer, own: false, daemons: Vec::new() };
+    let bench = Bench { out: &cx.out, client: &client, other: None, peer, own: false, daemons: Vec::new() };
     let failure = |error| cx.failure(error);
     tokio::select! {
         ran = bench.run(job, &failure) => ran,
@@ -315,6 +335,8 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
 struct Bench<'a> {
     out: &'a Out,
     client: &'a Client,
+    /// A client of the other daemon, where that is made for this.
+    other: Option<&'a Client>,
     peer: &'a str,
     /// Whether both daemons are made for this.
     own: bool,
@@ -333,7 +355,13 @@ impl Bench<'_> {
         }
         let before: Vec<_> = daemons.iter().map(Process::usage).collect();
         let mut progress = Progress::new(self.out, job);
-        let tally = run::load(&mut raw, job, self.peer, &mut progress).await;
+        let tally = match (job.what, self.other) {
+            (What::Pubsub, Some(other)) => {
+                let reader = Raw::connect(other.path(), Hello::consumer(CONSUMER)).await;
+                pubsub::load(&mut raw, &mut reader.map_err(failure)?, job, &mut progress).await
+            }
+            _ => run::load(&mut raw, job, self.peer, &mut progress).await,
+        };
         progress.clear();
         let tally = tally.map_err(failure)?;
         let costs =
@@ -348,6 +376,10 @@ impl Bench<'_> {
         failure: &impl Fn(ClientError) -> CliError,
     ) -> Result<Option<String>, CliError> {
         let text = run::text(job.size);
+        if job.what == What::Pubsub {
+            // The run itself waits until the other daemon is known to want it.
+            return Ok(None);
+        }
         if job.what == What::Ask {
             let query = Query { question: &text, domain: Some(&job.domain), ..Query::default() };
             let answer = self.client.query(self.peer, &query).await.and_then(axon_client::Sent::into_answer);
@@ -436,15 +468,17 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_four_runs_with_what_was_said_ahead() {
+    fn everything_is_six_runs_with_what_was_said_ahead() {
         let load = Load { count: Some(7), size: Some(8), inflight: Some(9) };
         let jobs = Args { verb: None, all: true, load }.jobs().unwrap();
         let runs: Vec<_> = jobs.iter().map(|job| (job.what, job.inflight, job.follows)).collect();
-        let (ask, kept, notify) = (What::Ask, What::Kept, What::Notify);
-        assert_eq!(runs, [(ask, 1, false), (ask, 9, true), (kept, 9, true), (notify, 9, true)]);
+        let (ask, kept, pubsub, notify) = (What::Ask, What::Kept, What::Pubsub, What::Notify);
+        let published = [(pubsub, 1, true), (pubsub, 9, true)];
+        let rest = [&published[..], &[(notify, 9, true)]].concat();
+        assert_eq!(runs, [&[(ask, 1, false), (ask, 9, true), (kept, 9, true)], &rest[..]].concat());
         assert!(jobs.iter().all(|job| (job.count, job.size) == (7, 8)));
         let settings: Vec<_> = jobs.iter().map(Job::settings).collect();
-        assert_eq!(settings, ["", "", "", IN_MEMORY]);
+        assert_eq!(settings, ["", "", "", "", "", IN_MEMORY]);
         let load = Load { size: Some(*SIZES.end()), ..Load::default() };
         assert_eq!(Job::new(kept, &load, &Load::default(), DOMAIN).settings(), ROOMY);
     }

@@ -76,7 +76,7 @@ impl<'a> Report<'a> {
             run: job.what.name(),
             peer,
             own_daemons,
-            state: state.filter(|_| job.what != What::Ask),
+            state: state.filter(|_| matches!(job.what, What::Notify | What::Kept)),
             count,
             size_bytes: job.size,
             inflight: job.inflight,

@@ -19,9 +19,9 @@ use super::{DOMAIN, Job, What};
 use crate::cli::output::printable;
 
 /// The progress is drawn, and silence noticed, this often.
-const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 /// A daemon gives up a message before this; one that is silent for longer is stuck.
-const SILENCE: Duration = Duration::from_millis(REQUEST_TIMEOUT_MS + 10_000);
+pub(super) const SILENCE: Duration = Duration::from_millis(REQUEST_TIMEOUT_MS + 10_000);
 /// So many failures without a success between them, or failures alone for so long, and the run ends.
 const FAILED_IN_A_ROW_MAX: u64 = 1_000;
 const FAILING: Duration = SILENCE;
@@ -168,7 +168,7 @@ fn rest_of_line(job: &Job, peer: &str) -> Result<String, ClientError> {
     let text = text(job.size);
     let (kind, payload) = match job.what {
         What::Ask => ("query", json!({"question": text, "domain": job.domain})),
-        What::Notify | What::Kept => ("notify", json!({"topic": DOMAIN, "data": text})),
+        What::Notify | What::Kept | What::Pubsub => ("notify", json!({"topic": DOMAIN, "data": text})),
     };
     let fields = json!({"to": peer, "kind": kind, "payload": payload}).to_string();
     let fields = fields.strip_prefix('{').unwrap_or_default();
@@ -176,7 +176,7 @@ fn rest_of_line(job: &Job, peer: &str) -> Result<String, ClientError> {
 }
 
 /// A number's digits.
-fn number(number: usize, digits: &mut [u8; 20]) -> &[u8] {
+pub(super) fn number(number: usize, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();
     let mut rest = number;
     loop {
@@ -213,7 +213,7 @@ fn fault(what: What, reply: &Reply<'_>) -> Option<(String, Fault)> {
         What::Kept if reply.state != "delivered" => {
             told("no_receipt".to_owned(), "the peer gave no receipt", 4)
         }
-        What::Notify | What::Kept => None,
+        What::Notify | What::Kept | What::Pubsub => None,
     }
 }
 

@@ -18,7 +18,9 @@ use crate::error::{IpcCode, IpcError};
 use crate::family::{Act, Cx};
 use crate::id::AgentId;
 use crate::ipc::{Command, Line};
-use crate::limits::{TOPIC_KEEP_HOURS_MAX, TOPIC_KEEP_LAST_MAX, TOPIC_REPLAYS_MAX};
+use crate::limits::{
+    TOPIC_KEEP_HOURS_MAX, TOPIC_KEEP_LAST_MAX, TOPIC_PUBLISH_WAITING_MAX, TOPIC_REPLAYS_MAX,
+};
 use crate::mailbox::SCOPED;
 use crate::node::ClientId;
 use crate::store::Write;
@@ -131,6 +133,10 @@ impl Topics {
             Topic::parse(&topic).map_err(|why| IpcError::invalid(format!("the field `topic`: {why}")))?;
         let message: Box<RawValue> = command.payload()?.into_owned();
         Publishing::check(&topic, &message)?;
+        if self.answers.len() >= TOPIC_PUBLISH_WAITING_MAX || !cx.view.disk_has_room() {
+            let message = "too much waits for the disk: wait for the replies, then publish again";
+            return Err(IpcError::new(IpcCode::Overloaded, message));
+        }
         let waiting = Waiting { client, req_id: command.req_id().to_owned(), message };
         self.publishing.push(topic.clone(), waiting, cx.now)?;
         cx.act(Act::Promise { client });

@@ -179,6 +179,9 @@ impl Topics {
         said: &mut Said,
     ) -> Result<Option<bool>, NotTaken> {
         let (settings, topic, wall_ms) = (cx.view.topics(), &batch.topic, cx.now.wall_ms);
+        if self.neighbours.get(&from).is_some_and(|one| one.is_forger(cx.now.mono_ms)) {
+            return Err(NotTaken::Forged);
+        }
         let publisher = Publisher::of(cx.view.level(batch.from)).ok_or(NotTaken::Blocked)?;
         let near = cx.view.level(from).unwrap_or(Level::Blocked);
         if !settings.hears(topic, publisher) || !settings.takes_from(topic, near) {
@@ -220,6 +223,7 @@ impl Topics {
             return Err(NotTaken::Limited);
         }
         if !cx.view.verify(&batch.key, &Batch::signed_bytes(&batch.signed), &batch.sig) {
+            self.neighbours.entry(from).or_default().has_forged(cx.now.mono_ms);
             return Err(NotTaken::Forged);
         }
         Ok(Some(history))

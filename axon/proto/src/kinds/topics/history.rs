@@ -247,6 +247,7 @@ mod tests {
         kept.list(&topic, Range { from_ms: 0, to_ms: u64::MAX }).map(|id| id.seq).collect()
     }
 
+    // shows: TOP-HIST-2
     #[test]
     fn two_who_compare_have_the_same_then() {
         for (one, other) in [
@@ -273,6 +274,7 @@ mod tests {
         assert!(messages <= 12, "{messages}");
     }
 
+    // shows: TOP-HIST-2
     #[test]
     fn whoever_keeps_less_does_not_ask_for_what_has_no_room() {
         let (mut small, mut large) = (kept(100, 400..500), kept(10_000, 0..500));
@@ -283,6 +285,7 @@ mod tests {
         assert_eq!(all(&small), (400..500).collect());
     }
 
+    // shows: TOP-HIST-3
     #[test]
     fn what_is_asked_of_a_neighbour_is_bounded_in_number_and_time() {
         let mut asks = History::default();

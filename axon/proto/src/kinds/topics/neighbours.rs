@@ -12,7 +12,7 @@ use super::tree::{Gossip, Out};
 use super::wire::{Join, Leave, check_filters, pack};
 use crate::family::{Act, Cx};
 use crate::id::AgentId;
-use crate::limits::{TOPIC_JOIN_MS, TOPIC_UNDER_WAY_MAX};
+use crate::limits::{FORGED_MAX, FORGED_MS, TOPIC_JOIN_MS, TOPIC_UNDER_WAY_MAX};
 use crate::trust::Level;
 
 /// The kind that says what is wanted.
@@ -35,9 +35,25 @@ pub struct Neighbour {
     pub keeps: Vec<Filter>,
     /// Gossip on its way to it.
     under_way: usize,
+    /// Batches whose signature did not hold, of late, and since when.
+    forged: (u32, u64),
 }
 
 impl Neighbour {
+    /// A signature did not hold.
+    pub fn has_forged(&mut self, mono_ms: u64) {
+        let (count, since_ms) = self.forged;
+        let fresh = count > 0 && since_ms + FORGED_MS > mono_ms;
+        self.forged = if fresh { (count + 1, since_ms) } else { (1, mono_ms) };
+    }
+
+    /// Whether so many did not hold that none of its batches is looked at for a while: each costs more than
+    /// all else that a neighbour can ask for.
+    pub fn is_forger(&self, mono_ms: u64) -> bool {
+        let (count, since_ms) = self.forged;
+        count >= FORGED_MAX && since_ms + FORGED_MS > mono_ms
+    }
+
     /// Whether it takes no more now.
     pub fn is_full(&self) -> bool {
         self.under_way >= TOPIC_UNDER_WAY_MAX
