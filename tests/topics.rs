@@ -72,7 +72,7 @@ fn inbox(client: &mut RawClient) -> Vec<u64> {
     rows.as_array().unwrap().iter().map(|row| number(&row["envelope"])).collect()
 }
 
-// shows: TOP-SPR-1
+// shows: TOP-TREE-1, TOP-TAKE-2, TOP-BATCH-2
 #[test]
 fn what_is_published_at_one_end_reaches_the_other_over_those_who_are_no_peers_of_it() {
     let daemons = line();
@@ -152,12 +152,8 @@ fn who_joins_late_gets_what_its_neighbours_keep_though_the_publisher_is_gone() {
     });
     daemons[0].kill9();
     // Those that keep it are restarted as well: it is on their disks.
-    for at in 1..4 {
-        assert!(daemons[at].terminate().success());
-    }
-    for at in 1..4 {
-        daemons[at].up();
-    }
+    daemons[1..4].iter_mut().for_each(|daemon| assert!(daemon.terminate().success()));
+    daemons[1..4].iter_mut().for_each(Daemon::up);
     joined(&daemons[1..], 3);
     let late = &daemons[4];
     late.client().ok(json!({"cmd":"topic_keep","topic":"t.x","hours":1}));

@@ -195,8 +195,7 @@ impl Driver {
         let (net_sender, net_events) = mpsc::channel(INPUTS_MAX);
         let (ipc_sender, ipc_events) = mpsc::channel(INPUTS_MAX);
         let (found_sender, found) = mpsc::channel(INPUTS_MAX);
-        let net_config = net_config(&config, args.port);
-        let net = Net::on(outside, &net_config, &identity.seed, &old_seeds, net_sender)?;
+        let net = Net::on(outside, &net_config(&config, args.port), &identity.seed, &old_seeds, net_sender)?;
         let listen = net.local_addr();
         let socket = root.socket();
         let ipc = Ipc::bind(&socket, config.max_ipc_clients, config.max_client_queue, ipc_sender)

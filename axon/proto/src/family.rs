@@ -10,83 +10,16 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::error::{IpcError, Refusal};
-use crate::id::{AgentId, MsgId, PublicKey};
+use crate::id::{AgentId, MsgId};
 use crate::ipc::Command;
-use crate::kinds::topics::rules::TopicSettings;
 use crate::node::{ClientId, ConnId, Now, StreamId};
 use crate::pairing::payload::{Knock, Rekey};
 use crate::store::{Row, Write};
-use crate::trust::Level;
 use crate::wire::Envelope;
 
 pub use crate::open::{Closed, Ended, Open, OpenState};
-
-/// A family's words.
-#[derive(Debug)]
-pub struct Vocabulary {
-    /// The family's name, and its page in `spec/kinds/`.
-    pub family: &'static str,
-    /// Its kinds.
-    pub kinds: &'static [Kind],
-}
-
-/// How a kind travels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pattern {
-    /// A bidirectional stream: one message, one of these replies.
-    Request {
-        /// Kinds that may answer it on the stream.
-        replies: &'static [&'static str],
-        /// Kinds that may follow on streams of their own, with `ref`.
-        later: &'static [&'static str],
-    },
-    /// A unidirectional stream.
-    OneWay,
-    /// Only ever the answer on a request's stream.
-    Reply,
-}
-
-/// Who may begin one with the `send` command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sendable {
-    /// Any client.
-    Yes,
-    /// Nobody: agents use the `reply` command, or the daemon sends it.
-    No,
-}
-
-/// One kind.
-#[derive(Debug)]
-pub struct Kind {
-    /// Its name on the wire.
-    pub name: &'static str,
-    /// How it travels.
-    pub pattern: Pattern,
-    /// The feature that a peer must have offered before it is sent; none: all peers take it.
-    pub feature: Option<&'static str>,
-    /// Whether it belongs in the inbox until it is read.
-    pub kept: bool,
-    /// Whether clients may send it.
-    pub sendable: Sendable,
-    /// The level that a peer needs to send it here, where no policy says otherwise.
-    pub needs: Level,
-    /// Whether its payload may name a domain, as `domain`.
-    pub has_domain: bool,
-    /// Whether one that comes twice does no harm: its id is not remembered.
-    pub idempotent: bool,
-    /// Whether it is made by the daemon for its own clients, and never comes from a peer; its family says who
-    /// is shown it.
-    pub made_here: bool,
-    /// Checks a payload; the sentence names the field that is missing or wrong.
-    pub check: fn(&str) -> Result<(), String>,
-}
-
-impl Kind {
-    /// Whether it travels on a bidirectional stream as the first message.
-    pub fn is_request(&self) -> bool {
-        matches!(self.pattern, Pattern::Request { .. })
-    }
-}
+pub use crate::view::View;
+pub use crate::vocabulary::{Kind, Pattern, Sendable, Vocabulary};
 
 /// A message from a peer that has passed the session's gate.
 #[derive(Debug, Clone)]
@@ -577,63 +510,6 @@ pub struct Note {
     pub ts_ms: u64,
     /// Its payload.
     pub payload: Box<RawValue>,
-}
-
-/// What a family may look at.
-pub trait View {
-    /// Requests open here, by id.
-    fn open(&self, id: MsgId) -> Option<&Open>;
-    /// Requests that have ended.
-    fn closed(&self, id: MsgId) -> Option<&Closed>;
-    /// Requests that agents hold or that wait for one.
-    fn active_tasks(&self) -> u64;
-    /// How many requests the attached agents take at once, together.
-    fn capacity(&self) -> u64;
-    /// The peer that a name, prefix or id means to a client.
-    ///
-    /// # Errors
-    /// When it means none or several; the sentence says which.
-    fn resolve_for(&self, client: ClientId, peer: &str) -> Result<AgentId, IpcError>;
-    /// Whether a client sees this peer.
-    fn sees(&self, client: ClientId, peer: AgentId) -> bool;
-    /// Why one more request of this peer could not wait or be handed over, if so.
-    fn no_room(&self, from: AgentId, kind: &str) -> Option<Unclaimed>;
-    /// Whether this client serves requests of this kind.
-    fn serves(&self, client: ClientId, kind: &str) -> bool;
-    /// Whether the peer is connected and has offered this feature.
-    fn offers(&self, peer: AgentId, feature: &str) -> bool;
-    /// Whether a request about this one (a cancel) is open.
-    fn is_targeted(&self, id: MsgId) -> bool;
-    /// How long the daemon has run.
-    fn uptime_secs(&self) -> u64;
-    /// The scoped socket of a client; none: it is the owner's.
-    fn socket_of(&self, client: ClientId) -> Option<Box<str>>;
-    /// What this agent calls itself.
-    fn name(&self) -> Option<&str>;
-    /// Capabilities from the settings.
-    fn configured_capabilities(&self) -> Option<&RawValue>;
-    /// How far a peer is trusted; none: it is no peer.
-    fn level(&self, agent: AgentId) -> Option<Level>;
-    /// What a peer is called.
-    fn called(&self, peer: AgentId) -> Option<&str>;
-    /// Peers with a connection that is up.
-    fn connected(&self) -> Vec<AgentId>;
-    /// Whose cursor a client moves.
-    fn consumer(&self, client: ClientId) -> Arc<str>;
-    /// The number of the newest row of the inbox.
-    fn newest_seq(&self) -> u64;
-    /// Whether a message of this id was taken.
-    fn was_taken(&self, from: AgentId, id: MsgId) -> bool;
-    /// Whether one more change may wait for the disk.
-    fn disk_has_room(&self) -> bool;
-    /// Signs with this agent's key.
-    fn sign(&self, message: &[u8]) -> [u8; 64];
-    /// Whether a signature of the message is that of the key.
-    fn verify(&self, key: &PublicKey, message: &[u8], signature: &[u8; 64]) -> bool;
-    /// This agent's key.
-    fn key(&self) -> PublicKey;
-    /// `[topics]`.
-    fn topics(&self) -> &TopicSettings;
 }
 
 /// A family's hands: a view of the node, the time, and a list of what to do.

@@ -30,5 +30,8 @@ pub mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;
+pub mod topics;
 pub mod trust;
+pub mod view;
+pub mod vocabulary;
 pub mod wire;

@@ -12,6 +12,7 @@ mod bounds;
 mod commands;
 mod contacting;
 mod dialling;
+mod families;
 mod glance;
 mod held;
 mod inbox;
@@ -44,7 +45,7 @@ use serde_json::value::RawValue;
 use crate::agents::Agents;
 use crate::audit::Audit;
 use crate::contacts::{Contacts, ContactsFile};
-use crate::family::{Act, Cx, Family, Input as FamilyInput, Kind, Open, Pattern};
+use crate::family::{Act, Family, Input as FamilyInput, Kind, Pattern};
 use crate::id::{AgentId, MsgId, PublicKey};
 use crate::limits::{REPLAY_FLUSH_MS, SAVE_INTERVAL_MS, SHUTDOWN_MS, SWEEP_INTERVAL_MS};
 use crate::mailbox::Mailbox;
@@ -633,72 +634,6 @@ impl Node {
         let read_receipt = false;
         let header = Header { id, from, to, ts, kind, reference, resend_until, read_receipt };
         encode_in(&mut self.scratch, header, payload)
-    }
-
-    /// Lets a family handle an input, then carries out what it decided, and what follows from that.
-    fn tell_family(&mut self, now: Now, index: usize, input: FamilyInput<'_>) -> bool {
-        let mut acts = std::mem::take(&mut self.acts);
-        self.ask_family(now, index, input, &mut acts);
-        let decided = !acts.is_empty();
-        self.carry_out_all(now, acts);
-        decided
-    }
-
-    /// Lets a family handle an input; what it decides is appended to `acts`.
-    fn ask_family(&mut self, now: Now, index: usize, input: FamilyInput<'_>, acts: &mut VecDeque<Act>) {
-        self.borrow_family(now, index, acts, |family, _, cx| family.handle(input, cx));
-    }
-
-    /// Lets a family do something else than handle an input, and carries out what it decided.
-    fn with_family(&mut self, now: Now, index: usize, work: impl FnOnce(&mut dyn Family, &mut Cx<'_>)) {
-        let mut acts = std::mem::take(&mut self.acts);
-        self.borrow_family(now, index, &mut acts, |family, _, cx| work(family, cx));
-        self.carry_out_all(now, acts);
-    }
-
-    /// Lets the family of an open request do something about it.
-    fn with_open(&mut self, now: Now, id: MsgId, work: impl FnOnce(&mut dyn Family, &Open, &mut Cx<'_>)) {
-        let mut acts = std::mem::take(&mut self.acts);
-        self.ask_about(now, id, &mut acts, work);
-        self.carry_out_all(now, acts);
-    }
-
-    /// The same; what it decides is appended to `acts`.
-    fn ask_about(
-        &mut self,
-        now: Now,
-        id: MsgId,
-        acts: &mut VecDeque<Act>,
-        work: impl FnOnce(&mut dyn Family, &Open, &mut Cx<'_>),
-    ) {
-        let open = self.agents.get(id);
-        let Some((index, _)) = open.and_then(|open| self.kinds.get(open.kind.name)) else { return };
-        self.borrow_family(now, index, acts, |family, agents, cx| {
-            if let Some(open) = agents.get(id) {
-                work(family, open, cx);
-            }
-        });
-    }
-
-    fn borrow_family(
-        &mut self,
-        now: Now,
-        index: usize,
-        acts: &mut VecDeque<Act>,
-        work: impl FnOnce(&mut dyn Family, &Agents, &mut Cx<'_>),
-    ) {
-        // The families are taken out while one of them looks at the rest of the node.
-        let mut families = std::mem::take(&mut self.families);
-        let mut due_ms = None;
-        if let Some(family) = families.get_mut(index) {
-            let uptime_ms = self.started.map_or(0, |started| now.mono_ms.saturating_sub(started.mono_ms));
-            let view = view::NodeView { node: self, uptime_secs: uptime_ms / 1_000 };
-            let cx = &mut Cx { now, me: self.me, view: &view, via: self.via.clone(), acts };
-            work(&mut **family, &self.agents, cx);
-            due_ms = family.next_due_ms();
-        }
-        self.families = families;
-        self.family_due(now, index, due_ms);
     }
 
     /// Whether this kind may be the answer on the stream of a request of that kind.

@@ -3,14 +3,16 @@
 //!
 //! Source: `spec/IPC.md`, "Topics". Nobody but the family knows what is in them, and whom they are for.
 
+use std::sync::Arc;
+
 use super::storing::{After, Reading};
-use super::{Key, Node, Now};
+use super::{ClientId, Node, Now};
 use crate::agents::Speaks;
+use crate::error::IpcError;
 use crate::family::{Input as FamilyInput, Note};
 use crate::id::{AgentId, MsgId};
 use crate::limits::{NOTES_WAITING_MAX, REPLAY_TTL_MS};
 use crate::mailbox::Shown;
-use crate::session::Phase;
 use crate::store::{CommitError, Read, Row, Write};
 use crate::wire::{Header, encode_in};
 
@@ -80,36 +82,29 @@ impl Node {
         self.tell_family(now, family, FamilyInput::Taken { token, stored: outcome.is_ok() });
     }
 
+    /// A client's command is answered later, and the client stays until it is.
+    pub(super) fn promise(&mut self, client: ClientId) {
+        if let Some(state) = self.agents.clients.get_mut(&client) {
+            state.storing += 1;
+        }
+    }
+
+    /// It is answered now.
+    pub(super) fn fulfil(
+        &mut self,
+        now: Now,
+        client: ClientId,
+        req_id: &str,
+        result: Result<Arc<str>, IpcError>,
+    ) {
+        self.answer_line(client, req_id, result);
+        self.stored_for(now, client);
+    }
+
     /// Reads items for a family.
     pub(super) fn load_for(&mut self, family: &'static str, token: u64, keys: Vec<String>) {
         if let Some(family) = self.family_named(family) {
             self.read(Read::Items { keys }, Reading::Load { family, token });
-        }
-    }
-
-    /// Hello is done with a peer.
-    pub(super) fn peer_up(&mut self, now: Now, peer: AgentId) {
-        for index in 0..self.families.len() {
-            self.tell_family(now, index, FamilyInput::PeerUp { peer });
-        }
-    }
-
-    /// A connection to a peer has ended.
-    pub(super) fn peer_down(&mut self, now: Now, peer: AgentId) {
-        let up = |conn| self.sessions.get(conn).is_some_and(|session| session.phase == Phase::Up);
-        if self.conns_of(peer).into_iter().any(up) {
-            return;
-        }
-        for index in 0..self.families.len() {
-            self.tell_family(now, index, FamilyInput::PeerDown { peer });
-        }
-    }
-
-    /// When a family that has just done something wants to be called again.
-    pub(super) fn family_due(&mut self, now: Now, index: usize, due_ms: Option<u64>) {
-        if let Some(due_ms) = due_ms {
-            // Never at once: what is due now was done just now.
-            self.timers.set_if_sooner(Key::Family(index), due_ms.max(now.mono_ms + 1));
         }
     }
 

@@ -199,15 +199,8 @@ impl Node {
             Act::Take { family, token, notes, kept, writes } => {
                 self.take_notes(now, (family, token), notes, kept, writes);
             }
-            Act::Promise { client } => {
-                if let Some(state) = self.agents.clients.get_mut(&client) {
-                    state.storing += 1;
-                }
-            }
-            Act::Fulfil { client, req_id, result } => {
-                self.answer_line(client, &req_id, result);
-                self.stored_for(now, client);
-            }
+            Act::Promise { client } => self.promise(client),
+            Act::Fulfil { client, req_id, result } => self.fulfil(now, client, &req_id, result),
             Act::Listen { client, kind, on } => self.agents.set_listens(client, kind, on),
             Act::Tell { client, line } => {
                 if self.agents.clients.contains_key(&client) {

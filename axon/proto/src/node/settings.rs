@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use crate::id::{AgentId, PublicKey};
-use crate::kinds::topics::rules::TopicSettings;
+use crate::topics::rules::TopicSettings;
 use crate::trust::Policies;
 
 /// A peer from `[[peers]]`.

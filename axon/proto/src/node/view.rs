@@ -8,9 +8,9 @@ use super::Node;
 use crate::error::IpcError;
 use crate::family::{Closed, Open, Unclaimed, View};
 use crate::id::{AgentId, MsgId, PublicKey};
-use crate::kinds::topics::rules::TopicSettings;
 use crate::node::ClientId;
 use crate::session::Phase;
+use crate::topics::rules::TopicSettings;
 use crate::trust::Level;
 
 pub(super) struct NodeView<'a> {

@@ -118,6 +118,10 @@ impl Topics {
         let has = |id: BatchId| kept.has(id) || storing.contains(&id);
         let want = self.history.next_wants(from, has, cx.now.mono_ms);
         said.to(from).want.extend(want);
+        if !self.storing.is_empty() {
+            // What is still being stored is in no sum.
+            return;
+        }
         let again = self.history.done(from);
         let sums = again.iter().map(|topic| history::whole(&self.kept, topic, cx.now.wall_ms));
         said.to(from).sums.extend(sums);
@@ -153,8 +157,9 @@ impl Topics {
         let asked = self.history.is_asked(id);
         let outcome = self.judge(from, &batch, asked, cx, said);
         if asked {
-            // It may come by another way before it is stored.
-            self.history.came(id, &batch.topic, outcome.is_ok(), cx.now.mono_ms);
+            // It may come by another way before it is stored. One that is refused may come from another.
+            let of = if outcome.is_ok() { None } else { Some(from) };
+            self.history.came(id, &batch.topic, of, cx.now.mono_ms);
         }
         let history = match outcome {
             Ok(Some(history)) => history,
@@ -216,15 +221,16 @@ impl Topics {
             // It is not noted as seen, so that it comes again.
             return Err(NotTaken::Limited);
         }
+        if !cx.view.verify(&batch.key, &Batch::signed_bytes(&batch.signed), &batch.sig) {
+            self.neighbours.entry(from).or_default().has_forged(cx.now.mono_ms);
+            return Err(NotTaken::Forged);
+        }
+        // Only now: whoever forges takes nothing of what somebody else may publish.
         if let Some(per_minute) = settings.per_minute(topic, publisher)
             && !history
             && !self.rates.spend(batch.from, batch.count as u64, per_minute, cx.now.mono_ms)
         {
             return Err(NotTaken::Limited);
-        }
-        if !cx.view.verify(&batch.key, &Batch::signed_bytes(&batch.signed), &batch.sig) {
-            self.neighbours.entry(from).or_default().has_forged(cx.now.mono_ms);
-            return Err(NotTaken::Forged);
         }
         Ok(Some(history))
     }

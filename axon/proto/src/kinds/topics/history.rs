@@ -117,13 +117,15 @@ impl History {
         want
     }
 
-    /// A batch has come that was asked for; `taken`: and is kept from now on.
-    pub fn came(&mut self, id: BatchId, topic: &Topic, taken: bool, mono_ms: u64) {
-        for ask in self.asks.values_mut() {
+    /// A batch has come that was asked for, and is kept from now on; or, with the neighbour that gave it, is
+    /// refused, and may come from another.
+    pub fn came(&mut self, id: BatchId, topic: &Topic, refused_of: Option<AgentId>, mono_ms: u64) {
+        let asks = self.asks.iter_mut().filter(|(peer, _)| refused_of.is_none_or(|of| of == **peer));
+        for (_, ask) in asks {
             ask.queue.retain(|queued| *queued != id);
             if ask.out.remove(&id) {
                 ask.at_ms = mono_ms;
-                if taken {
+                if refused_of.is_none() {
                     ask.came.insert(topic.clone());
                 }
             }
@@ -232,7 +234,7 @@ mod tests {
                 for id in want {
                     assert!(there.has(id));
                     here.add(&batch(id.seq), WALL_MS);
-                    asks.came(id, &topic, true, 0);
+                    asks.came(id, &topic, None, 0);
                 }
             }
             said.sums.extend(asks.done(from).iter().map(|topic| whole(here, topic, WALL_MS)));

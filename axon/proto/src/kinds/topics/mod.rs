@@ -12,11 +12,9 @@ mod heard;
 pub mod held;
 pub mod history;
 pub mod kept;
-pub mod name;
 mod neighbours;
 mod publish;
 mod replay;
-pub mod rules;
 pub mod subs;
 pub mod tree;
 pub mod wire;
@@ -31,6 +29,7 @@ use crate::ipc::{Command, Line};
 use crate::mailbox::SCOPED;
 use crate::node::ClientId;
 use crate::store::Row;
+pub use crate::topics::{name, rules};
 use crate::trust::Level;
 use batch::BatchId;
 use heard::Delivery;
@@ -134,7 +133,7 @@ impl Topics {
         self.next_token
     }
 
-    fn taken(&mut self, token: u64, stored: bool, cx: &mut Cx<'_>) {
+    fn taken(&mut self, token: u64, stored: bool, cx: &mut Cx<'_>, said: &mut Said) {
         match self.awaited.remove(&token) {
             Some(Awaited::Delivery(delivery)) => {
                 let answers = self.answers.remove(&delivery.given.batch.id()).unwrap_or_default();
@@ -142,7 +141,11 @@ impl Topics {
                     // It is on its way; only here it could not be kept, and is tried again.
                     cx.act(Act::Fulfil { client, req_id, result: Ok(line) });
                 }
+                let history = delivery.history;
                 self.delivered(*delivery, stored, cx);
+                if history {
+                    self.history.asked().into_iter().for_each(|peer| self.ask_history(peer, cx, said));
+                }
             }
             Some(Awaited::Answer { client, req_id, line }) => {
                 let message = "the daemon cannot write to its disk now: try again in a moment";
@@ -252,13 +255,12 @@ impl Family for Topics {
             Input::PeerUp { peer } => self.peer_up(peer, cx),
             Input::PeerDown { peer } => self.peer_down(peer),
             Input::Timer => self.timer(cx, &mut said),
-            Input::Taken { token, stored } => self.taken(token, stored, cx),
+            Input::Taken { token, stored } => self.taken(token, stored, cx, &mut said),
             Input::Loaded { token, values } => self.loaded(token, values, cx, &mut said),
             Input::ClientGone { client } => self.client_gone(client, cx),
             Input::ClientHello { client } => {
-                if self.subs.listens(client, &cx.view.consumer(client)) {
-                    cx.act(Act::Listen { client, kind: heard::MESSAGE, on: true });
-                }
+                let on = self.subs.listens(client, &cx.view.consumer(client));
+                cx.act(Act::Listen { client, kind: heard::MESSAGE, on });
             }
             Input::PeerOut { peer } => {
                 self.peer_down(peer);
@@ -303,7 +305,7 @@ impl Family for Topics {
             .fold(Line::empty(), |line, why| line.number(why.as_str(), self.dropped.of(*why)));
         let line = Line::empty()
             .field("neighbours", &self.neighbours.values().filter(|one| one.up).count())
-            .field("subscriptions", &self.subs.len())
+            .field("subscriptions", &self.subs.count())
             .number("published", self.published)
             .number("delivered", self.delivered)
             .number("relayed", self.relayed)

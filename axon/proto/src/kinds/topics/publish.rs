@@ -12,14 +12,19 @@ use super::batch::Batch;
 use super::name::Topic;
 use crate::error::{IpcCode, IpcError};
 use crate::family::View;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX};
-use crate::node::{ClientId, Now};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DEPTH_MAX, TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX,
+};
+use crate::node::ClientId;
+use crate::node::Now;
 use crate::store::Write;
 
 /// The key of the number that no batch has been signed with, nor any above it.
 pub const SEQ: &str = "topics/seq";
 /// So many numbers are claimed at once.
 const SEQ_CLAIM: u64 = 1_000_000;
+/// Around it are the envelope, its payload, the list of batches, the batch, what is signed and its list.
+const MESSAGE_DEPTH_MAX: usize = DEPTH_MAX - 6;
 /// All that is signed beside the topic and the messages.
 const AROUND_BYTES: usize = 256;
 
@@ -67,6 +72,12 @@ impl Publishing {
     /// # Errors
     /// When it is too long.
     pub fn check(topic: &Topic, message: &RawValue) -> Result<(), IpcError> {
+        if crate::wire::nests_deeper(message.get(), MESSAGE_DEPTH_MAX) {
+            return Err(IpcError::invalid(format!(
+                "`payload` nests too deeply: on a topic, objects and lists are at most {MESSAGE_DEPTH_MAX} deep \
+                 inside one another"
+            )));
+        }
         let max = BATCH_BYTES_MAX - AROUND_BYTES - topic.as_str().len();
         let bytes = message.get().len();
         if bytes > max {

@@ -101,7 +101,7 @@ impl Subs {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.list.len()
     }
 
@@ -315,7 +315,7 @@ mod tests {
         again.restore(b"{}");
         assert_eq!(again.list, [kept]);
         assert_eq!(again.consumer_gone(&long).len(), 1);
-        assert_eq!(again.len(), 0);
+        assert_eq!(again.count(), 0);
     }
 
     #[test]
@@ -334,6 +334,6 @@ mod tests {
             subs.add(sub("t", Owner::Client(ClientId(n as u64)))).unwrap();
         }
         assert!(subs.add(sub("t", of("b"))).is_err());
-        assert_eq!((subs.len(), subs.filters().len()), (TOPIC_SUBS_MAX, TOPIC_SUBS_PER_OWNER_MAX + 1));
+        assert_eq!((subs.count(), subs.filters().len()), (TOPIC_SUBS_MAX, TOPIC_SUBS_PER_OWNER_MAX + 1));
     }
 }
