@@ -193,6 +193,13 @@ fn what_is_kept_comes_first() {
     let line = listening.line();
     assert_eq!((said(&line).1, &line["payload"]["history"]), (&json!({"n":3}), &Value::Null), "{line}");
     assert_eq!(listening.wait().code, 0);
+    // Where the subscription stays, it is told once.
+    let kept = ["topic", "sub", "build.>", "--history", "--kept", "--count", "1", "--for", "9"];
+    for n in 1..=3 {
+        assert_eq!(said(&bob.run(&kept).ok()).1, &json!({"n":n}));
+    }
+    publish(&alice, "build.main", "{\"n\":4}");
+    assert_eq!(said(&bob.run(&kept).ok()).1, &json!({"n":4}));
     let line = bob.run(&["topic", "keep", "build.>", "--off"]).ok();
     assert_eq!(line, json!({"ok":true,"topic":"build.>","kept":false}));
     assert_eq!(bob.run(&["topic", "list"]).ok()["keeps"], json!([]));

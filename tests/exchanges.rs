@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use serde_json::{Value, json};
-use support::{Daemon, RawClient, introduce};
+use support::{Daemon, RawClient, introduce, wait_for};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/axon/src/cli/examples.txt");
 /// The agents of the specification's examples: name, id, key, host.
@@ -83,8 +83,10 @@ impl Steady {
             steady.push_str(&self.word(word).unwrap_or_else(|| word.to_owned()));
             steady.push_str(end);
         }
-        // What is left of a deadline, and how far away a peer is.
-        for (field, value) in [("\"deadline_ms\":", "29999"), ("\"uptime_secs\":", "3600")] {
+        // What is left of a deadline, how old a message is, and how far away a peer is.
+        for (field, value) in
+            [("\"deadline_ms\":", "29999"), ("\"age_ms\":", "2"), ("\"uptime_secs\":", "3600")]
+        {
             let is_told = line.starts_with("{\"event\"") || field.contains("uptime");
             if let (true, Some((before, rest))) = (is_told, steady.split_once(field)) {
                 let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap();
@@ -102,10 +104,14 @@ impl Steady {
             let id = format!("{n:08x}-0000-4000-8000-{n:012x}");
             return Some(self.ids.entry(word.to_owned()).or_insert(id).clone());
         }
+        // Of messages of topics, which begin with the time.
+        let number: Option<u64> = word.parse().ok();
+        if number.is_some_and(|seq| (1_700_000_000_000_000..1_900_000_000_000_000).contains(&seq)) {
+            return Some("1795000000000000".to_owned());
+        }
         if hex && parts == [16] && !self.known.iter().any(|(_, steady)| steady == word) {
             return Some("66587864c2f61605".to_owned());
         }
-        let number: Option<u64> = word.parse().ok();
         number.filter(|ms| *ms > 1_700_000_000_000).map(|_| "1795000000000".to_owned())
     }
 }
@@ -271,6 +277,20 @@ fn record() -> String {
         "# 11. A request that needs no answer any more is withdrawn; one that is refused says why.",
     ));
 
+    let of_alice = json!({"cmd":"topic_peers","topic":"build.main"});
+    wait_for("alice's daemon to say what it wants", || {
+        let peers = b.client.ok(of_alice.clone())["peers"].clone();
+        (!peers.as_array().unwrap().is_empty()).then_some(())
+    });
+    b.say(r#"{"cmd":"subscribe_topic","req_id":"9","topic":"build.>"}"#);
+    a.client.ok(json!({"cmd":"publish","topic":"build.main","payload":{"state":"failed"}}));
+    assert_eq!(b.read()["envelope"]["kind"], "topic.message");
+    b.say(r#"{"cmd":"publish","req_id":"10","topic":"deploy.main","payload":{"state":"stopped"}}"#);
+    parts.push(b.section(
+        "# 12. Topics. What is published reaches all who have subscribed, over several hops.\n\
+         #     axon topic sub 'build.>'; axon topic pub deploy.main '{\"state\":\"stopped\"}'",
+    ));
+
     parts.push("# The rest is for the owner: a scoped socket (`axon socket`) does not take it.\n".to_owned());
     let mut a = Talk::with(&alice);
     a.client.hello();
@@ -280,7 +300,7 @@ fn record() -> String {
     let paired = a.say(&format!(r#"{{"cmd":"connect","req_id":"13","link":"{to_carol}","name":"carol"}}"#));
     assert_eq!(paired["state"], "paired", "{paired}");
     parts.push(a.section(
-        "# 12. Pair. A link is made here, for one use within the hour, and given to `connect` on the other\n\
+        "# 13. Pair. A link is made here, for one use within the hour, and given to `connect` on the other\n\
          #     machine.\n#     axon invite; axon connect --as carol -",
     ));
 
@@ -293,14 +313,14 @@ fn record() -> String {
     assert_eq!(knocker.finish(&knocked)["state"], "pending");
     a.say(&format!(r#"{{"cmd":"approve","req_id":"14","id":"{knock}","trust":"known","name":"dave"}}"#));
     parts.push(a.section(
-        "# 13. A stranger wants in, and you decide. What it says of itself is only what it claims.\n\
+        "# 14. A stranger wants in, and you decide. What it says of itself is only what it claims.\n\
          #     axon knocks; axon approve 105812d50767e642",
     ));
 
     alice.wait_peer(&dave, true);
     a.say(r#"{"cmd":"trust","req_id":"15","peer":"dave","trust":"blocked","why":"sends too much"}"#);
     parts.push(a.section(
-        "# 14. Shut somebody out. Once the reply is there, nothing of that peer is delivered.\n\
+        "# 15. Shut somebody out. Once the reply is there, nothing of that peer is delivered.\n\
          #     axon trust dave blocked",
     ));
     let mut steady = Steady::of(&[&alice, &bob, &carol, &dave]);

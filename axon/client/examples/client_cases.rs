@@ -516,6 +516,14 @@ async fn of_client(client: Client, verb: &str, step: &Value) -> Done {
             // The peer tells when it likes to: nothing tells here that it has.
             tokio::time::sleep(Duration::from_millis(20)).await;
         },
+        "subscribed" => loop {
+            let rows = client.topics().await?.subscriptions;
+            if rows.iter().any(|row| row.topic == text(step, "topic")) {
+                break Value::Null;
+            }
+            // It is another client that comes back, when it likes to.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        },
         "command" => client.command(text(step, "cmd"), &fields(&step["fields"])).await?,
         other => return Err(Fault::Runner(format!("the verb {other} is not known here"))),
     })

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::client::{Client, Nothing};
 use crate::types::Message;
 use crate::words::words;
-use crate::{ClientError, Inbound};
+use crate::{ClientError, Inbound, Trust};
 
 /// The kind of the messages that the daemon makes of what was published.
 const KIND: &str = "topic.message";
@@ -217,9 +217,15 @@ pub struct TopicMessage {
     /// The neighbour that it came from; none where it was published at this daemon.
     #[serde(default)]
     pub via: Option<String>,
+    /// How far that neighbour is trusted.
+    #[serde(default)]
+    pub via_trust: Option<Trust>,
     /// Over how many connections it came.
     #[serde(default)]
     pub hops: u16,
+    /// How long ago it was published when it came, in milliseconds.
+    #[serde(default)]
+    pub age_ms: u64,
     /// The publisher is no peer here: look twice at what it says.
     #[serde(default)]
     pub stranger: bool,

@@ -75,9 +75,9 @@ words! {
 words! {
     /// A group of commands that a scoped socket may use.
     Right {
-        /// `send`, `outbox`, `delegations`.
+        /// `send`, `outbox`, `delegations`, `publish`.
         Send = "send";
-        /// `inbox`, `ack`, `subscribe`.
+        /// `inbox`, `ack`, `subscribe`, and what is about topics but to publish and to keep.
         Inbox = "inbox";
         /// `subscribe` with `answer`, and `reply`.
         Answer = "answer";

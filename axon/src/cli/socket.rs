@@ -37,8 +37,8 @@ enum Verb {
 #[command(after_help = "Example:\n  axon socket add helper --allow send,inbox,answer --to bob,carol \
     --kinds query,notify --domains family --uid 1000 --rate 60")]
 struct AddArgs {
-    /// What it may do: send (send, outbox, delegations), inbox (inbox, ack, listen), answer (answer, reply),
-    /// advertise
+    /// What it may do: send (send, outbox, delegations, topic pub), inbox (inbox, ack, listen, topic sub),
+    /// answer (answer, reply), advertise
     #[arg(long, value_name = "RIGHT,...", value_delimiter = ',', required = true, value_parser = right)]
     allow: Vec<Right>,
     #[command(flatten)]

@@ -3,7 +3,7 @@
 use axon_client::{TopicKeep, TopicPeer, TopicRow, Topics};
 use axon_proto::error::IpcCode;
 use axon_proto::kinds::topics::name::{Filter, Topic};
-use axon_proto::limits::{TOPIC_KEEP_HOURS_MAX, TOPIC_KEEP_LAST_MAX};
+use axon_proto::limits::{TOPIC_KEEP_HOURS_MAX, TOPIC_KEEP_LAST_DEFAULT, TOPIC_KEEP_LAST_MAX};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -251,7 +251,8 @@ fn text(cx: &Context, topics: &Topics, now_ms: u64) -> String {
         lines.push(text);
     }
     for row in &topics.keeps {
-        let last = row.last.map(|last| format!("last {last}"));
+        let default = row.hours.is_none().then_some(TOPIC_KEEP_LAST_DEFAULT);
+        let last = row.last.or(default).map(|last| format!("last {last}"));
         let hours = row.hours.map(|hours| format!("{hours} h"));
         let bounds = [last, hours].into_iter().flatten().collect::<Vec<_>>().join(", ");
         let (n, some) = (row.messages, plural(row.messages));
@@ -323,7 +324,8 @@ mod tests {
             r#"{"subscriptions":[
                   {"topic":"build.>","kept":true,"from":"any","consumer":"topic:build.>","since_ms":1000},
                   {"topic":"a\u001b","from":"peers","since_ms":1000}],
-                "keeps":[{"topic":"build.>","last":1000,"hours":2,"messages":1,"bytes":70}],
+                "keeps":[{"topic":"build.>","last":1000,"hours":2,"messages":1,"bytes":70},
+                         {"topic":"a","last":null,"hours":null,"messages":0,"bytes":0}],
                 "relay":[">"],
                 "seen":[{"topic":"build.main","messages":3,"publishers":1,"last_ms":56000}]}"#,
         );
@@ -332,6 +334,7 @@ mod tests {
             "build.> subscribed from any, kept for topic:build.>, for 1 min\n\
              a\u{fffd} subscribed, for 1 min\n\
              build.> kept (last 1000, 2 h): 1 message, 70 bytes\n\
+             a kept (last 1000): 0 messages, 0 bytes\n\
              > relayed\n\
              build.main seen: 3 messages of 1 publisher, 5 s ago"
         );

@@ -354,6 +354,14 @@ class Case:
             # The peer tells when it likes to: nothing tells here that it has.
             await asyncio.sleep(0.02)
 
+    async def subscribed(self, step, fields):
+        while True:
+            rows = (await call(self.things[step["on"]].topics))["subscriptions"]
+            if any(row["topic"] == fields["topic"] for row in rows):
+                return
+            # It is another client that comes back, when it likes to.
+            await asyncio.sleep(0.02)
+
     async def drain(self, step, fields):
         agent, rows = self.things[step["on"]], 0
         while True:

@@ -20,7 +20,7 @@ async fn topics_are_subscribed_published_and_left() {
         let wanted = json!({"cmd": "subscribe_topic", "topic": "a.*", "kept": true, "from": "any",
                             "history": true});
         served(&mut fake, wanted, json!({"subscribed": "a.*", "neighbours": 0, "since_seq": 8})).await;
-        let payload = json!({"topic": "build.main", "seq": 40, "via": BOB, "hops": 2, "stranger": true,
+        let payload = json!({"topic": "build.main", "seq": 40, "via": BOB, "via_trust": "known", "hops": 2, "age_ms": 9, "stranger": true,
                              "message": {"state": "failed"}, "new": 1});
         let inbound = |seq: u64, kind: &str, payload: Value| {
             json!({"event": "inbound", "replay": false, "seq": seq, "buffered_at_ms": 1,
@@ -52,6 +52,7 @@ async fn topics_are_subscribed_published_and_left() {
             (&*said.topic, said.seq, said.via.as_deref(), said.hops),
             ("build.main", 40, Some(BOB), 2)
         );
+        assert_eq!((said.via_trust.as_ref(), said.age_ms), (Some(&Trust::Known), 9));
         assert!(said.stranger && !said.history);
         assert_eq!(said.message::<Value>().unwrap(), json!({"state": "failed"}));
         assert!(said.message::<Vec<u8>>().is_err());

@@ -5,7 +5,7 @@
 import type { Connection, Json } from "./connection.js";
 import { read } from "./events.js";
 import { Link, type Address } from "./link.js";
-import type { InboundEvent, JsonObject, Row, Sender } from "./types.js";
+import type { InboundEvent, JsonObject, Row, Sender, Trust } from "./types.js";
 import { Bell, orAborted } from "./waiting.js";
 
 /** The kind of the messages that the daemon makes of what was published. */
@@ -46,14 +46,18 @@ export interface TopicMessage extends Sender {
   history: boolean;
   /** The neighbour that gave it; left out where it was published at this daemon. */
   via?: string;
+  /** How far that neighbour is trusted. */
+  via_trust?: Trust;
   /** Connections that it came over. */
   hops: number;
+  /** How long ago it was published when it came. */
+  age_ms: number;
 }
 
 /** What came over a topic, of a row of the inbox or an event; undefined for messages of other kinds. */
 export function topicMessage(row: Row | InboundEvent): TopicMessage | undefined {
   const { envelope, trust, from_name, claimed } = row;
-  const { topic, message, seq, stranger, history, via, hops } = envelope.payload;
+  const { topic, message, seq, stranger, history, via, via_trust, hops, age_ms } = envelope.payload;
   if (envelope.kind !== KIND || typeof message !== "object" || message === null) return undefined;
   return {
     topic: String(topic),
@@ -67,7 +71,9 @@ export function topicMessage(row: Row | InboundEvent): TopicMessage | undefined 
     stranger: stranger === true,
     history: history === true,
     ...(typeof via === "string" ? { via } : {}),
+    ...(typeof via_trust === "string" ? { via_trust: via_trust as Trust } : {}),
     hops: Number(hops),
+    age_ms: Number(age_ms ?? 0),
   };
 }
 

@@ -208,6 +208,14 @@ const VERBS = {
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   },
+  async subscribed(_, { topic }, { client }) {
+    for (;;) {
+      const { subscriptions } = await client.topics();
+      if (subscriptions.some((row) => row.topic === topic)) return;
+      // It is another client that comes back, when it likes to.
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  },
   reply: (_, { ref, kind, payload }, { client }) => client.reply(ref, kind, payload ?? {}),
   command: (_, { cmd, fields }, { client }) => client.command(cmd, fields),
   async messages(stage, step) {

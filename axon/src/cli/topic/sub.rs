@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axon_client::{
-    Client, Event, Message, Publishers, Sender, Subscription, TopicMessage, TopicSubscription,
+    Client, Event, Message, Publishers, Sender, Subscription, TopicMessage, TopicRow, TopicSubscription,
 };
 use axon_proto::limits::INBOX_LIMIT_MAX;
 
@@ -20,7 +20,7 @@ const KIND: &str = "topic.message";
 ///
 /// Without --kept the subscription ends with this command. With it, it stays: what comes meanwhile waits in
 /// the inbox, and the next `axon topic sub --kept` of the same filters prints it and acknowledges what it
-/// printed, until `axon topic unsub`.
+/// printed, until `axon topic unsub`. With --history that begins with what was kept, once.
 ///
 /// As JSON each line has the fields of a row of `axon inbox`; `payload.message` is what was published.
 #[derive(Debug, clap::Args)]
@@ -57,7 +57,7 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
         (None, false) => link::CONSUMER.to_owned(),
     };
     let client = cx.connect(&consumer).await?;
-    let mut subscriber = Subscriber { cx, client, args: &args, printed: 0, last_seq: 0 };
+    let mut subscriber = Subscriber { cx, client, consumer, args: &args, printed: 0, last_seq: 0 };
     let printing = subscriber.print_all();
     let ended = match args.span {
         None => Some(printing.await),
@@ -77,6 +77,8 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
 struct Subscriber<'a> {
     cx: &'a Context,
     client: Client,
+    /// Whose subscriptions they are, where they are kept.
+    consumer: String,
     args: &'a Args,
     printed: u64,
     last_seq: u64,
@@ -99,7 +101,8 @@ impl Subscriber<'_> {
 
     async fn subscribe(&self) -> Result<(), CliError> {
         let Args { kept, history, .. } = *self.args;
-        for topic in &self.args.filters {
+        let there = self.told_before().await?;
+        for topic in self.args.filters.iter().filter(|topic| !there.contains(topic)) {
             let from = self.args.from_any.then_some(Publishers::Any);
             let wanted = TopicSubscription { topic: topic.clone(), kept, from, history };
             let done = self.client.subscribe_topic(&wanted).await.map_err(|error| self.cx.failure(error))?;
@@ -110,6 +113,18 @@ impl Subscriber<'_> {
         }
         // What has waited comes first.
         if kept { self.subscribe_rows(true).await } else { Ok(()) }
+    }
+
+    /// Filters that are subscribed as wanted, and whose history was told then: it is not told at each start.
+    async fn told_before(&self) -> Result<Vec<String>, CliError> {
+        if !(self.args.kept && self.args.history) {
+            return Ok(Vec::new());
+        }
+        let topics = self.client.topics().await.map_err(|error| self.cx.failure(error))?;
+        let any = |row: &TopicRow| row.from == Publishers::Any;
+        let ours = |row: &TopicRow| row.consumer.as_ref() == Some(&self.consumer);
+        let same = |row: &TopicRow| row.kept && row.history && ours(row) && any(row) == self.args.from_any;
+        Ok(topics.subscriptions.into_iter().filter(same).map(|row| row.topic).collect())
     }
 
     async fn subscribe_rows(&self, replay: bool) -> Result<(), CliError> {

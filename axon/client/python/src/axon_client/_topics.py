@@ -112,8 +112,12 @@ class TopicMessage:
     history: bool
     #: The neighbour that gave it; None where it was published at this daemon.
     via: Optional[str]
+    #: Level of that neighbour.
+    via_trust: Optional[str]
     #: Connections that it came over.
     hops: int
+    #: How long ago it was published when it came, in milliseconds.
+    age_ms: int
 
     @classmethod
     def read(cls, message: Message) -> TopicMessage:
@@ -134,7 +138,9 @@ class TopicMessage:
             stranger=payload.get("stranger") is True,
             history=payload.get("history") is True,
             via=payload.get("via"),
+            via_trust=payload.get("via_trust"),
             hops=int(payload.get("hops", 0)),
+            age_ms=int(payload.get("age_ms", 0)),
         )
 
 
