@@ -328,6 +328,8 @@ pub const TOPIC_KEEP_HOURS_MAX: u64 = 8_760;
 pub const TOPIC_PUBLISH_WAITING_MAX: usize = 1_024;
 /// How long a message may wait for others to be signed together with it.
 pub const TOPIC_PUBLISH_MS: u64 = 2;
+/// So many in that time do not wait at all.
+pub const TOPIC_PUBLISH_AT_ONCE: u32 = 2;
 /// Gossip on its way to one neighbour; beyond it, batches are announced to it instead.
 pub const TOPIC_UNDER_WAY_MAX: usize = 64;
 /// How far a batch may be of the future by this daemon's clock.

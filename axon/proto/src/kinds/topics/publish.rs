@@ -1,7 +1,7 @@
 //! What this daemon's own agents publish: messages wait a moment for others of their topic, and are signed
 //! together.
 //!
-//! Source: `spec/kinds/topics.md`, "Batches". The first after a pause does not wait at all.
+//! Source: `spec/kinds/topics.md`, "Batches". The first ones after a pause do not wait at all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use super::name::Topic;
 use crate::error::{IpcCode, IpcError};
 use crate::family::View;
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DEPTH_MAX, TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX,
+    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DEPTH_MAX, TOPIC_PUBLISH_AT_ONCE, TOPIC_PUBLISH_MS,
+    TOPIC_PUBLISH_WAITING_MAX,
 };
 use crate::node::ClientId;
 use crate::node::Now;
@@ -55,7 +56,9 @@ pub struct Publishing {
     count: usize,
     bytes: BTreeMap<Topic, usize>,
     flush_at_ms: Option<u64>,
-    flushed_ms: Option<u64>,
+    /// When the time began in which so many did not wait.
+    began_ms: u64,
+    at_once: u32,
     next_seq: u64,
     claimed: u64,
 }
@@ -102,8 +105,16 @@ impl Publishing {
         self.count += 1;
         *self.bytes.entry(topic.clone()).or_default() += waiting.message.get().len() + 1;
         self.topics.entry(topic).or_default().push(waiting);
-        let soonest_ms = self.flushed_ms.map_or(0, |at_ms| at_ms + TOPIC_PUBLISH_MS);
-        self.flush_at_ms.get_or_insert(soonest_ms.max(now.mono_ms));
+        if self.flush_at_ms.is_some() {
+            return Ok(());
+        }
+        if self.began_ms + TOPIC_PUBLISH_MS <= now.mono_ms {
+            (self.began_ms, self.at_once) = (now.mono_ms, 0);
+        }
+        // Whoever publishes one after another is not kept waiting; a burst is signed together.
+        let waits = self.at_once >= TOPIC_PUBLISH_AT_ONCE;
+        self.at_once += u32::from(!waits);
+        self.flush_at_ms = Some(if waits { self.began_ms + TOPIC_PUBLISH_MS } else { now.mono_ms });
         Ok(())
     }
 
@@ -122,7 +133,7 @@ impl Publishing {
     /// Signs all that waits; gives also what is to be stored.
     pub fn flush(&mut self, view: &dyn View, now: Now) -> (Vec<Signed>, Option<Write>) {
         let mut signed = Vec::new();
-        (self.flush_at_ms, self.flushed_ms, self.count) = (None, Some(now.mono_ms), 0);
+        (self.flush_at_ms, self.count) = (None, 0);
         self.bytes.clear();
         for (topic, waiting) in std::mem::take(&mut self.topics) {
             let room = BATCH_BYTES_MAX - AROUND_BYTES - topic.as_str().len();
