@@ -408,6 +408,11 @@ pub enum Act {
         /// What is stored with them.
         writes: Vec<Write>,
     },
+    /// Messages of a kind could not be shown: whoever listens is told that some are missing.
+    Missed {
+        /// The kind.
+        kind: &'static str,
+    },
     /// A client's command is answered later, by [`Act::Fulfil`]: the client does not go before.
     Promise {
         /// Which client.

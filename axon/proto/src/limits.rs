@@ -362,3 +362,5 @@ pub const TOPIC_REPLAY_BATCHES_MAX: usize = 1_024;
 pub const FORGED_MAX: u32 = 16;
 /// How long these are counted, and none is looked at.
 pub const FORGED_MS: u64 = 60_000;
+/// Publishers that are no peers, of all that are remembered.
+pub const TOPIC_STRANGERS_MAX: usize = TOPIC_PUBLISHERS_MAX / 4 * 3;

@@ -51,6 +51,10 @@ pub trait View {
     fn called(&self, peer: AgentId) -> Option<&str>;
     /// Peers with a connection that is up.
     fn connected(&self) -> Vec<AgentId>;
+    /// Whether what an agent sends waits until it is resumed.
+    fn is_paused(&self, agent: AgentId) -> bool;
+    /// Clients that read for a consumer.
+    fn clients_of(&self, consumer: &str) -> Vec<ClientId>;
     /// Whose cursor a client moves.
     fn consumer(&self, client: ClientId) -> Arc<str>;
     /// The number of the newest row of the inbox.

@@ -1,172 +1,23 @@
-//! What one node does with topics: what it takes of whom, shows to whom, keeps, passes on and says. The test
+//! What one node does with topics: what it takes of whom, shows to whom, keeps, and publishes. The test
 //! writes every message of the neighbours itself.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod net;
+mod topics_world;
 
-use axon_proto::id::{AgentId, PublicKey};
-use axon_proto::kinds::topics::batch::Batch;
-use axon_proto::kinds::topics::name::{Filter, Topic};
+use axon_proto::id::PublicKey;
+use axon_proto::kinds::topics::name::Filter;
 use axon_proto::kinds::topics::rules::{Publisher, Rule};
 use axon_proto::limits::{
-    BATCH_AGE_MS_MAX, BATCH_AHEAD_MS_MAX, FORGED_MAX, FORGED_MS, TOPIC_AGAIN_MS, TOPIC_PUBLISH_MS,
-    TOPIC_PUBLISH_WAITING_MAX, TOPIC_UNDER_WAY_MAX,
+    BATCH_AGE_MS_MAX, BATCH_AHEAD_MS_MAX, FORGED_MAX, FORGED_MS, TOPIC_AGAIN_MAX, TOPIC_AGAIN_MS,
+    TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX, TOPIC_STRANGERS_MAX, TOPIC_UNDER_WAY_MAX,
 };
-use axon_proto::node::{ClientId, ConnId, Effect, Input, StaticPeer};
+use axon_proto::node::{ClientId, Effect, Input};
 use axon_proto::trust::Level;
-use axon_proto::wire::raw_json;
-use net::{Solo, WALL_MS, lines};
+use net::lines;
 use serde_json::{Value, json};
-
-/// What a neighbour offers.
-const FEATURES: &[&str] = &["topics"];
-/// How a signature begins that does not hold.
-const FORGED: u8 = 9;
-const NONE: [u64; 0] = [];
-
-fn id(n: u8) -> AgentId {
-    PublicKey([n; 32]).agent_id()
-}
-fn peer(n: u8) -> StaticPeer {
-    let key = PublicKey([n; 32]);
-    StaticPeer { agent_id: key.agent_id(), pubkey: key, addr: "192.0.2.1:7100".into(), name: None }
-}
-
-/// A node with peers 2, 3 and 4, of which 2 and 3 are neighbours that want everything.
-struct World {
-    solo: Solo,
-    conns: [ConnId; 2],
-}
-
-/// A batch as a neighbour gives it.
-fn given(publisher: u8, topic: &str, seq: u64, ts_ms: u64, messages: &[Value], forged: bool) -> Value {
-    let texts: Vec<_> = messages.iter().map(|message| raw_json(message.to_string())).collect();
-    let texts: Vec<&serde_json::value::RawValue> = texts.iter().map(|text| &**text).collect();
-    let topic = Topic::parse(topic).unwrap();
-    let signed = Batch::to_sign(&PublicKey([publisher; 32]), &topic, seq, ts_ms, &texts);
-    let sig = [if forged { FORGED } else { 0 }; 64];
-    let batch = Batch::read(signed, sig).unwrap();
-    let given = axon_proto::kinds::topics::tree::Given { batch: batch.into(), hops: 1, age_ms: 5 };
-    let gossip = axon_proto::kinds::topics::tree::Gossip { batches: vec![given], ..Default::default() };
-    let payload = axon_proto::kinds::topics::wire::pack(&gossip).remove(0);
-    serde_json::from_str::<Value>(payload.get()).unwrap()["batches"][0].take()
-}
-
-impl World {
-    fn new() -> Self {
-        Self::with(|_| {})
-    }
-
-    fn with(change: impl FnOnce(&mut axon_proto::node::Settings)) -> Self {
-        let mut solo = Solo::with(1, 2, |settings| {
-            settings.peers = vec![peer(2), peer(3), peer(4)];
-            change(settings);
-        });
-        solo.verify = |_, _, sig| sig[0] != FORGED;
-        solo.restart();
-        let mut world = Self { solo, conns: [ConnId(0); 2] };
-        world.connect();
-        world
-    }
-
-    fn connect(&mut self) {
-        for (at, n) in [2, 3].into_iter().enumerate() {
-            self.solo.play(n);
-            self.conns[at] = self.solo.greeted(FEATURES, None);
-            self.say_to(n, "topic.join", &json!({"n":1,"filters":[">"],"keeps":[">"]}));
-        }
-    }
-
-    /// A message of neighbour 2 or 3.
-    fn say_to(&mut self, n: u8, kind: &str, payload: &Value) -> Vec<Effect> {
-        self.solo.play(n);
-        let conn = self.conns[usize::from(n - 2)];
-        let envelope = self.solo.envelope(kind, payload.clone());
-        self.solo.one_way(conn, &envelope)
-    }
-
-    fn give(&mut self, n: u8, batches: &[Value]) -> Vec<Effect> {
-        self.say_to(n, "topic.gossip", &json!({ "batches": batches }))
-    }
-
-    fn wall_ms(&self) -> u64 {
-        WALL_MS + self.solo.now
-    }
-
-    /// A batch of one message, published now.
-    fn batch(&self, publisher: u8, topic: &str, seq: u64) -> Value {
-        given(publisher, topic, seq, self.wall_ms(), &[json!({ "n": seq })], false)
-    }
-
-    fn command(&mut self, client: ClientId, command: &Value) -> (Value, Vec<Effect>) {
-        let mut command = command.clone();
-        command["req_id"] = "c".into();
-        let effects = self.solo.say(client, &command);
-        let reply = lines(&effects, client).into_iter().find(|line| line["req_id"] == "c");
-        (reply.unwrap_or_default(), effects)
-    }
-
-    fn subscribe(&mut self, client: ClientId, command: Value) {
-        let mut command = command;
-        command["cmd"] = "subscribe_topic".into();
-        let (reply, _) = self.command(client, &command);
-        assert_eq!(reply["ok"], true, "{reply}");
-        // What these neighbours give is a little older than it is here.
-        self.solo.wait(10);
-    }
-
-    fn reader(&mut self, consumer: &str) -> ClientId {
-        let client = ClientId(self.solo.fresh());
-        self.solo.feed(Input::ClientUp { client, trusted: true, socket: None });
-        let hello = json!({"cmd":"hello","req_id":"h","version":2,"consumer":consumer});
-        self.solo.say(client, &hello);
-        client
-    }
-
-    fn dropped(&mut self, why: &str) -> u64 {
-        self.solo.status()["topics"]["dropped"][why].as_u64().unwrap()
-    }
-
-    fn inbox(&mut self, client: ClientId) -> Vec<u64> {
-        let (reply, _) = self.command(client, &json!({"cmd":"inbox","limit":100}));
-        let rows = reply["messages"].as_array().unwrap().iter().map(|row| &row["envelope"]);
-        rows.filter(|envelope| envelope["kind"] == "topic.message").map(number).collect()
-    }
-
-    fn restart(&mut self) {
-        self.solo.restart();
-        self.connect();
-    }
-}
-
-/// The number in a message that was published.
-fn number(envelope: &Value) -> u64 {
-    assert_eq!(envelope["kind"], "topic.message", "{envelope}");
-    envelope["payload"]["message"]["n"].as_u64().unwrap()
-}
-
-/// Messages that a client is shown.
-fn shown(effects: &[Effect], client: ClientId) -> Vec<u64> {
-    let events = lines(effects, client).into_iter().filter(|line| line["event"] == "inbound");
-    events.map(|line| number(&line["envelope"])).collect()
-}
-
-/// What was sent to an agent of one kind.
-fn sent(effects: &[Effect], to: u8, kind: &str) -> Vec<Value> {
-    let messages = effects.iter().filter_map(|effect| match effect {
-        Effect::OneWay { bytes, .. } => serde_json::from_str::<Value>(bytes).ok(),
-        _ => None,
-    });
-    let its = messages.filter(|message| message["to"] == json!(id(to)) && message["kind"] == kind);
-    its.map(|mut message| message["payload"].take()).collect()
-}
-
-/// How many batches were passed on to an agent.
-fn passed_on(effects: &[Effect], to: u8) -> usize {
-    let gossip = sent(effects, to, "topic.gossip");
-    gossip.iter().filter_map(|payload| payload["batches"].as_array()).map(Vec::len).sum()
-}
+use topics_world::{NONE, World, given, given_by, id, passed_on, sent, shown};
 
 // --- what is taken ---
 
@@ -382,14 +233,21 @@ fn what_is_not_kept_goes_with_its_connection_and_version_1_hears_nothing() {
 }
 
 #[test]
-fn what_was_published_before_is_not_for_who_subscribes_after() {
+fn what_was_published_before_is_not_for_who_subscribes_after_whatever_a_neighbour_says() {
     let mut world = World::new();
-    let mut batch = world.batch(2, "t", 1);
     let client = world.solo.client();
     world.subscribe(client, json!({"topic":"t"}));
-    batch["age_ms"] = 10_000.into();
-    let after = world.batch(2, "t", 2);
-    assert_eq!(shown(&world.give(2, &[batch, after]), client), [2]);
+    let ages_ago = |world: &World, seq: u64| {
+        let before_ms = world.wall_ms() - 10_000;
+        given(2, "t", seq, before_ms, &[json!({ "n": seq })], false)
+    };
+    let mut before = ages_ago(&world, 1);
+    before["age_ms"] = 10_000.into();
+    // The publisher's clock is late, and a neighbour makes an age up: each alone says nothing.
+    let late_clock = ages_ago(&world, 2);
+    let mut made_up = world.batch(2, "t", 3);
+    made_up["age_ms"] = 9_007_199_254_740_991_u64.into();
+    assert_eq!(shown(&world.give(2, &[before, late_clock, made_up]), client), [2, 3]);
 }
 
 #[test]
@@ -406,6 +264,77 @@ fn a_full_disk_delays_what_is_to_be_kept_and_loses_nothing() {
     world.solo.disk_full = false;
     assert_eq!(shown(&world.solo.wait(2 * TOPIC_AGAIN_MS), client), [1]);
     assert_eq!((world.inbox(client), world.dropped("not_kept")), (vec![1], 0));
+}
+
+#[test]
+fn while_the_history_cannot_be_stored_nobody_is_shown_a_message_twice() {
+    let mut world = World::new();
+    world.solo.owned(json!({"cmd":"topic_keep","topic":"t"}));
+    let client = world.solo.client();
+    world.subscribe(client, json!({"topic":"t"}));
+    world.solo.disk_full = true;
+    let batch = world.batch(2, "t", 1);
+    assert_eq!(shown(&world.give(2, &[batch]), client), [1]);
+    assert_eq!(shown(&world.solo.wait(5 * TOPIC_AGAIN_MS), client), NONE);
+    world.solo.disk_full = false;
+    world.solo.wait(2 * TOPIC_AGAIN_MS);
+    let (reply, _) = world.command(client, &json!({"cmd":"topics"}));
+    assert_eq!(reply["keeps"][0]["messages"], 1, "{reply}");
+}
+
+#[test]
+fn what_a_paused_agent_publishes_waits_until_it_is_resumed() {
+    let mut world = World::new();
+    let client = world.solo.client();
+    world.subscribe(client, json!({"topic":"t"}));
+    world.solo.owned(json!({"cmd":"pause","peer":id(2)}));
+    let batch = world.batch(2, "t", 1);
+    let effects = world.give(2, &[batch]);
+    assert_eq!((shown(&effects, client), passed_on(&effects, 3)), (vec![], 1));
+    assert_eq!(shown(&world.solo.wait(10 * TOPIC_AGAIN_MS), client), NONE);
+    world.solo.owned(json!({"cmd":"resume","peer":id(2)}));
+    assert_eq!(shown(&world.solo.wait(2 * TOPIC_AGAIN_MS), client), [1]);
+    // What is too much to wait is missed, and said to be.
+    world.solo.owned(json!({"cmd":"pause","peer":id(2)}));
+    let mut effects = Vec::new();
+    for seq in 0..=TOPIC_AGAIN_MAX as u64 {
+        let batch = world.batch(2, "t", 10 + seq);
+        effects.extend(world.give(2, &[batch]));
+    }
+    assert_eq!(world.dropped("not_kept"), 1);
+    assert!(lines(&effects, client).iter().any(|line| line["event"] == "slow_consumer"));
+}
+
+#[test]
+fn one_that_is_asked_for_many_times_is_given_once_and_what_is_blocked_to_nobody() {
+    let mut world = World::new();
+    let batch = world.batch(4, "t", 1);
+    world.give(2, &[batch]);
+    let want = json!({"want":[{"from":id(4),"seqs":vec![1; 4_096]}]});
+    assert_eq!(passed_on(&world.say_to(3, "topic.gossip", &want), 3), 1);
+    world.solo.owned(json!({"cmd":"trust","peer":id(4),"trust":"blocked"}));
+    assert_eq!(passed_on(&world.say_to(3, "topic.gossip", &want), 3), 0);
+}
+
+#[test]
+fn who_makes_up_keys_takes_no_places_of_peers() {
+    let mut world = World::with(|settings| {
+        let free = Rule { messages_per_minute: Some(0), ..Rule::default_for(Filter::parse(">").unwrap()) };
+        settings.topics.rules = vec![free];
+    });
+    let client = world.solo.client();
+    world.subscribe(client, json!({"topic":"t","from":"any"}));
+    let wall_ms = world.wall_ms();
+    let made_up = |n: usize| {
+        let mut key = [7; 32];
+        key[..8].copy_from_slice(&n.to_be_bytes());
+        given_by(PublicKey(key), "t", 1, wall_ms, &[json!({"n":1})], false)
+    };
+    let taken: usize =
+        (0..TOPIC_STRANGERS_MAX + 10).map(|n| shown(&world.give(2, &[made_up(n)]), client).len()).sum();
+    assert_eq!((taken, world.dropped("old")), (TOPIC_STRANGERS_MAX, 10));
+    let of_peer = world.batch(4, "t", 1);
+    assert_eq!(shown(&world.give(3, &[of_peer]), client), [1]);
 }
 
 // --- what is published here ---
@@ -489,157 +418,4 @@ fn what_waits_to_be_signed_and_what_is_under_way_is_bounded() {
     }
     // One neighbour's worth, and as many requests for what it lacks as its timers say.
     assert!(to_2 <= TOPIC_UNDER_WAY_MAX + 16, "{to_2}");
-}
-
-// --- neighbours ---
-
-#[test]
-fn a_neighbour_is_told_what_is_wanted_when_it_comes_and_when_that_changes() {
-    let mut world = World::with(|settings| settings.topics.relay = vec![Filter::parse("r.>").unwrap()]);
-    world.solo.play(4);
-    let conn = world.solo.accept();
-    let hello = world.solo.envelope("hello", Solo::hello_payload(FEATURES, None));
-    let (_, effects) = world.solo.request(conn, &hello);
-    let join = sent(&effects, 4, "topic.join").remove(0);
-    assert_eq!(join["filters"], json!(["r.>"]));
-    let client = world.solo.client();
-    let (_, effects) = world.command(client, &json!({"cmd":"subscribe_topic","topic":"t"}));
-    let next = sent(&effects, 4, "topic.join").remove(0);
-    assert_eq!(next["filters"], json!(["r.>", "t"]));
-    assert!(next["n"].as_u64() > join["n"].as_u64());
-    let other = world.solo.client();
-    let (_, effects) = world.command(other, &json!({"cmd":"subscribe_topic","topic":"t"}));
-    assert!(sent(&effects, 4, "topic.join").is_empty(), "several clients share one");
-    let (_, effects) = world.command(client, &json!({"cmd":"subscribe_topic","topic":">"}));
-    assert_eq!(sent(&effects, 4, "topic.join")[0]["filters"], json!([">"]), "which is all");
-    // One that does not offer topics hears nothing of them.
-    world.solo.play(4);
-    let hello = world.solo.envelope("hello", Solo::hello_payload(&[], None));
-    let conn = world.solo.accept();
-    let (_, effects) = world.solo.request(conn, &hello);
-    assert!(sent(&effects, 4, "topic.join").is_empty());
-}
-
-#[test]
-fn what_a_neighbour_wants_is_what_it_said_last_whichever_way_it_came() {
-    let mut world = World::new();
-    let client = world.solo.client();
-    let publish = json!({"cmd":"publish","topic":"t","payload":{"n":1}});
-    world.say_to(2, "topic.join", &json!({"n":5,"filters":["u"]}));
-    world.say_to(2, "topic.join", &json!({"n":4,"filters":["t"]}));
-    let (_, effects) = world.command(client, &publish);
-    assert_eq!((passed_on(&effects, 2), passed_on(&effects, 3)), (0, 1));
-    world.say_to(2, "topic.join", &json!({"n":6,"filters":["t"]}));
-    world.solo.wait(TOPIC_PUBLISH_MS);
-    assert_eq!(passed_on(&world.command(client, &publish).1, 2), 1);
-    world.say_to(2, "topic.leave", &json!({"n":7}));
-    world.solo.wait(TOPIC_PUBLISH_MS);
-    assert_eq!(passed_on(&world.command(client, &publish).1, 2), 0);
-    // Who is known no more is given nothing more.
-    world.solo.owned(json!({"cmd":"trust","peer":id(3),"trust":"blocked"}));
-    world.solo.wait(TOPIC_PUBLISH_MS);
-    assert_eq!(passed_on(&world.command(client, &publish).1, 3), 0);
-}
-
-#[test]
-fn a_message_for_clients_is_not_taken_from_a_peer() {
-    let mut world = World::new();
-    let client = world.solo.client();
-    world.subscribe(client, json!({"topic":">"}));
-    world.solo.say(client, &json!({"cmd":"subscribe","req_id":"s"}));
-    let payload = json!({"topic":"t","seq":1,"hops":0,"age_ms":0,"message":{"n":1}});
-    let effects = world.say_to(2, "topic.message", &payload);
-    assert_eq!((shown(&effects, client), world.solo.dropped("malformed")), (vec![], 1));
-}
-
-// --- history ---
-
-#[test]
-fn what_is_kept_is_given_to_neighbours_that_keep_it_too_and_asked_of_them() {
-    let mut world = World::new();
-    world.solo.owned(json!({"cmd":"topic_keep","topic":"t.>"}));
-    let batches: Vec<Value> = (1..=5).map(|n| world.batch(2, "t.x", n)).collect();
-    world.give(2, &batches);
-    // Long after, and after a restart, nothing of it is in memory.
-    world.restart();
-    world.solo.wait(10 * BATCH_AGE_MS_MAX);
-    world.solo.play(3);
-    let effects = world.say_to(3, "topic.join", &json!({"n":100,"filters":[],"keeps":["t.>", "v"]}));
-    let sum = sent(&effects, 3, "topic.gossip").remove(0)["sums"][0].take();
-    assert_eq!((&sum["topic"], &sum["count"], &sum["kept"]), (&json!("t.x"), &json!(5), &json!(true)));
-    let mut own = sum.clone();
-    (own["count"], own["marks"], own["answer"]) = (0.into(), "0000000000000000".into(), true.into());
-    let effects = world.say_to(3, "topic.gossip", &json!({ "sums": [own] }));
-    let have = sent(&effects, 3, "topic.gossip").remove(0)["have"][0].take();
-    assert_eq!((have["seqs"].as_array().unwrap().len(), &have["kept"]), (5, &json!(true)));
-    let want = json!({"want":[{"from":id(2),"seqs":[1, 4]}]});
-    let effects = world.say_to(3, "topic.gossip", &want);
-    assert_eq!(passed_on(&effects, 3), 2, "read from the disk");
-    let back = sent(&effects, 3, "topic.gossip").remove(0)["batches"][0]["signed"].take();
-    assert_eq!(back, batches[0]["signed"]);
-    // The other way: what it has, and is not here, is asked for, taken although it is old, and shown to who
-    // wants history.
-    let (past, live) = (world.reader("past"), world.reader("live"));
-    world.subscribe(past, json!({"topic":"t.>","history":true}));
-    world.subscribe(live, json!({"topic":"t.>"}));
-    let have = json!({"have":[{"topic":"t.x","from":id(2),"seqs":[[1, 0], [7, 0]],"kept":true}]});
-    let effects = world.say_to(3, "topic.gossip", &have);
-    let want = sent(&effects, 3, "topic.gossip").remove(0)["want"][0].take();
-    assert_eq!(want["seqs"], json!([7]));
-    let (old_ms, message) = (WALL_MS + 1, [json!({"n":7})]);
-    let effects = world.give(3, &[given(2, "t.x", 7, old_ms, &message, false)]);
-    assert_eq!((shown(&effects, past), shown(&effects, live)), (vec![7], vec![]));
-    let not_asked = given(2, "t.x", 8, old_ms, &message, false);
-    assert_eq!((shown(&world.give(3, &[not_asked]), past), world.dropped("old")), (vec![], 1));
-    let forged = json!({"have":[{"topic":"t.x","from":id(2),"seqs":[[9, 0]],"kept":true}]});
-    world.say_to(3, "topic.gossip", &forged);
-    let effects = world.give(3, &[given(2, "t.x", 9, old_ms, &message, true)]);
-    assert_eq!((shown(&effects, past), world.dropped("forged")), (vec![], 1));
-}
-
-#[test]
-fn whoever_subscribes_with_history_is_given_what_is_kept_first_and_nobody_twice() {
-    let mut world = World::new();
-    world.solo.owned(json!({"cmd":"topic_keep","topic":"t.>"}));
-    let batches: Vec<Value> = (1..=40).map(|n| world.batch(2, "t.x", n)).collect();
-    batches.chunks(20).for_each(|some| drop(world.give(2, some)));
-    let (first, second) = (world.reader("a"), world.reader("b"));
-    let subscribe = json!({"cmd":"subscribe_topic","topic":"t.>","history":true});
-    let (_, effects) = world.command(first, &subscribe);
-    assert_eq!(shown(&effects, first), (1..=40).collect::<Vec<u64>>());
-    let mut kept = subscribe;
-    kept["kept"] = true.into();
-    let (_, effects) = world.command(second, &kept);
-    assert_eq!((shown(&effects, first).len(), shown(&effects, second).len()), (0, 40));
-    let next = world.batch(2, "t.x", 41);
-    let effects = world.give(3, &[next]);
-    assert_eq!((shown(&effects, first), shown(&effects, second)), (vec![41], vec![41]));
-    assert_eq!(world.inbox(second).len(), 41);
-    // Keeping no more lets go of it.
-    let client = world.solo.client();
-    let (reply, _) = world.command(client, &json!({"cmd":"topics"}));
-    assert_eq!((&reply["keeps"][0]["messages"], &reply["seen"][0]["messages"]), (&json!(41), &json!(41)));
-    world.solo.owned(json!({"cmd":"topic_keep","topic":"t.>","off":true}));
-    let (reply, _) = world.command(client, &json!({"cmd":"topics"}));
-    assert_eq!(reply["keeps"], json!([]));
-}
-
-// --- scoped sockets ---
-
-#[test]
-fn a_scoped_socket_publishes_and_listens_as_far_as_it_may() {
-    let mut world = World::new();
-    world.solo.owned(json!({"cmd":"socket_add","name":"s","allow":["inbox"]}));
-    let scoped = world.solo.scoped("s");
-    world.subscribe(scoped, json!({"topic":"t","kept":true}));
-    let (reply, _) = world.command(scoped, &json!({"cmd":"publish","topic":"t","payload":{}}));
-    assert_eq!(reply["error"], "not_authorized", "{reply}");
-    let (reply, _) = world.command(scoped, &json!({"cmd":"topic_keep","topic":"t"}));
-    assert_eq!(reply["error"], "not_authorized", "{reply}");
-    let (reply, _) = world.command(scoped, &json!({"cmd":"topics"}));
-    assert_eq!((reply["subscriptions"].as_array().unwrap().len(), &reply["relay"]), (1, &Value::Null));
-    let batch = world.batch(2, "t", 1);
-    assert_eq!(shown(&world.give(2, &[batch]), scoped), [1]);
-    world.solo.owned(json!({"cmd":"socket_remove","name":"s"}));
-    assert_eq!(world.solo.status()["topics"]["subscriptions"], 0);
 }

@@ -37,7 +37,7 @@ impl Node {
         let Some(family) = self.family_named(family) else { return };
         let kept = kept && self.settings.buffer_size > 0;
         if !kept && !notes.is_empty() && self.mailbox.waiting() >= NOTES_WAITING_MAX {
-            self.all_lag(&notes);
+            notes.first().into_iter().for_each(|note| self.all_lag(note.kind));
             self.tell_family(now, family, FamilyInput::Taken { token, stored: false });
             return;
         }
@@ -129,9 +129,9 @@ impl Node {
     }
 
     /// Messages are not shown because too many wait: who listens is told that some are missing.
-    fn all_lag(&mut self, notes: &[Note]) {
+    pub(super) fn all_lag(&mut self, kind: &str) {
         let mut clients = std::mem::take(&mut self.audience);
-        notes.first().into_iter().for_each(|note| self.agents.may_be_shown(note.kind, &mut clients));
+        self.agents.may_be_shown(kind, &mut clients);
         let seq = self.mailbox.next_seq();
         for client in clients.drain(..) {
             if self.agents.clients.get(&client).is_some_and(|state| state.speaks() == Speaks::V2) {

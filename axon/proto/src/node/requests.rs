@@ -199,6 +199,7 @@ impl Node {
             Act::Take { family, token, notes, kept, writes } => {
                 self.take_notes(now, (family, token), notes, kept, writes);
             }
+            Act::Missed { kind } => self.all_lag(kind),
             Act::Promise { client } => self.promise(client),
             Act::Fulfil { client, req_id, result } => self.fulfil(now, client, &req_id, result),
             Act::Listen { client, kind, on } => self.agents.set_listens(client, kind, on),

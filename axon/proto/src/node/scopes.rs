@@ -113,7 +113,9 @@ impl Node {
             Needs::Owner => None,
         };
         if lacking.is_none() && !matches!(needs(name, command), Needs::Owner) {
-            return Ok(());
+            // What is published goes to whoever wants it: its rules are asked as if it went to this agent.
+            let published = name == "publish";
+            return if published { self.may_send(now, client, self.me, "topic.message", "") } else { Ok(()) };
         }
         // Whatever the agent makes up is one thing to the audit log.
         let tried = if super::commands::is_v2(name) { name } else { "no command" };

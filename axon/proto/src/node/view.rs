@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::Node;
+use crate::agents::Speaks;
 use crate::error::IpcError;
 use crate::family::{Closed, Open, Unclaimed, View};
 use crate::id::{AgentId, MsgId, PublicKey};
@@ -77,6 +78,15 @@ impl View for NodeView<'_> {
         let up = self.node.sessions.iter().filter(|session| session.phase == Phase::Up);
         let peers: std::collections::BTreeSet<AgentId> = up.map(|session| session.peer).collect();
         peers.into_iter().collect()
+    }
+    fn is_paused(&self, agent: AgentId) -> bool {
+        self.node.peers.is_paused(agent)
+    }
+    fn clients_of(&self, consumer: &str) -> Vec<ClientId> {
+        let clients = self.node.agents.clients.iter();
+        let its =
+            clients.filter(|(_, client)| &*client.consumer == consumer && client.speaks() == Speaks::V2);
+        its.map(|(id, _)| *id).collect()
     }
     fn consumer(&self, client: ClientId) -> Arc<str> {
         self.node.agents.clients.get(&client).map(|client| client.consumer.clone()).unwrap_or_default()

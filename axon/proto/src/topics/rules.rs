@@ -123,7 +123,7 @@ impl Rule {
 
     /// Messages that such a publisher may publish in a minute; none: as many as they like.
     pub fn per_minute(&self, publisher: Publisher) -> Option<u64> {
-        let usual = (publisher == Publisher::Stranger).then_some(STRANGER_MESSAGES_PER_MINUTE);
+        let usual = publisher.is_stranger().then_some(STRANGER_MESSAGES_PER_MINUTE);
         self.messages_per_minute.or(usual).filter(|limit| *limit > 0)
     }
 }
@@ -136,6 +136,11 @@ impl Publisher {
             Some(Level::Blocked) => None,
             Some(level) => Some(Self::Peer(level)),
         }
+    }
+
+    /// Whether nobody here has let it in: a peer that was only found on the network is none of ours.
+    fn is_stranger(self) -> bool {
+        self < Self::Peer(Level::Known)
     }
 
     /// The one of this name.
@@ -180,7 +185,7 @@ impl TopicSettings {
     pub fn per_minute(&self, topic: &Topic, publisher: Publisher) -> Option<u64> {
         match self.rule(topic) {
             Some(rule) => rule.per_minute(publisher),
-            None => (publisher == Publisher::Stranger).then_some(STRANGER_MESSAGES_PER_MINUTE),
+            None => publisher.is_stranger().then_some(STRANGER_MESSAGES_PER_MINUTE),
         }
     }
 }

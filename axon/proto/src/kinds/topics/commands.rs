@@ -88,8 +88,12 @@ impl Topics {
         let owner = if kept { Owner::Consumer((*consumer).into()) } else { Owner::Client(client) };
         let (since_ms, since_seq) = (cx.now.wall_ms, cx.view.newest_seq());
         let sub = Sub { filter: filter.clone(), from_any, history, owner, since_ms, since_seq };
+        // Whoever had the history is not given it again.
+        let had = self.subs.has_history(&sub.owner, &filter);
         let writes = self.subs.add(sub.clone())?;
-        cx.act(Act::Listen { client, kind: heard::MESSAGE, on: true });
+        for client in if kept { cx.view.clients_of(&consumer) } else { vec![client] } {
+            cx.act(Act::Listen { client, kind: heard::MESSAGE, on: true });
+        }
         self.say_joins(cx);
         let neighbours = self.neighbours.values().filter(|one| one.up).count();
         let line = Line::ok(command.req_id())
@@ -97,7 +101,7 @@ impl Topics {
             .field("neighbours", &neighbours)
             .number("since_seq", since_seq);
         self.answer_when_stored(client, command.req_id(), writes, line.end(), cx);
-        if history {
+        if history && !had {
             let reader = heard::reader_name((!kept).then_some(client), &consumer);
             let queue = self.kept_ids(&filter);
             self.replays.push(Replay::new(sub, reader, queue));
@@ -116,8 +120,9 @@ impl Topics {
         let consumer = cx.view.consumer(client);
         let (writes, was) = self.subs.remove(client, &consumer, &filter);
         self.replays.retain(|replay| !replay.is_of(client, &consumer, &filter));
-        if !self.subs.listens(client, &consumer) {
-            cx.act(Act::Listen { client, kind: heard::MESSAGE, on: false });
+        for client in cx.view.clients_of(&consumer) {
+            let on = self.subs.listens(client, &consumer);
+            cx.act(Act::Listen { client, kind: heard::MESSAGE, on });
         }
         self.say_joins(cx);
         let line = Line::ok(command.req_id()).flag("unsubscribed", was).end();
@@ -314,7 +319,8 @@ impl Topics {
             });
             let answers: Vec<(ClientId, String, Arc<str>)> = answers.collect();
             let given = super::tree::Given { batch, hops: 0, age_ms: 0 };
-            let delivery = heard::Delivery { given, via: None, history: false, shown: false, tries: 0 };
+            let part = heard::Part::All;
+            let delivery = heard::Delivery { given, via: None, history: false, shown: false, tries: 0, part };
             let id = delivery.given.batch.id();
             if self.deliver(delivery, cx) {
                 self.answers.insert(id, answers);

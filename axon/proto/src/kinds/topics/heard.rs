@@ -13,7 +13,7 @@ use super::batch::{Batch, BatchId};
 use super::held::Known;
 use super::kept::{Kept, key_of_body};
 use super::name::Topic;
-use super::neighbours::Said;
+use super::neighbours::{Neighbour, Said};
 use super::rules::{NotTaken, Publisher};
 use super::subs::About;
 use super::tree::{Given, Gossip, Sum};
@@ -22,7 +22,7 @@ use crate::family::{Act, Cx, Note};
 use crate::id::{AgentId, MsgId};
 use crate::limits::{
     BATCH_AGE_MS_MAX, BATCH_AHEAD_MS_MAX, HISTORY_WANT_MAX, TOPIC_AGAIN_MAX, TOPIC_AGAIN_MS,
-    TOPIC_AGAIN_TIMES, TOPIC_LISTED_MAX,
+    TOPIC_AGAIN_TIMES, TOPIC_GOSSIP_SEQS_MAX, TOPIC_LISTED_MAX, TOPIC_PUBLISHERS_MAX, TOPIC_STRANGERS_MAX,
 };
 use crate::store::Row;
 use crate::trust::Level;
@@ -43,6 +43,19 @@ pub struct Delivery {
     pub shown: bool,
     /// How often it was tried.
     pub tries: u32,
+    /// What of it is to be done.
+    pub part: Part,
+}
+
+/// What is to be done of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    All,
+    /// To show it.
+    Rows,
+    /// To keep it.
+    History,
 }
 
 /// The payload of `topic.message`.
@@ -94,6 +107,12 @@ impl Topics {
         let (kept_have, have) = std::mem::take(&mut gossip.have).into_iter().partition(|have| have.kept);
         let (kept_sums, sums) = std::mem::take(&mut gossip.sums).into_iter().partition(|sum| sum.kept);
         (gossip.have, gossip.sums) = (have, sums);
+        // Nobody has two sums of one topic to say at once.
+        gossip.sums.sort_by(|a: &Sum, b: &Sum| a.topic.cmp(&b.topic));
+        gossip.sums.dedup_by(|a, b| a.topic == b.topic);
+        // Whoever asks for one many times is given it once.
+        gossip.want.sort_unstable();
+        gossip.want.dedup();
         self.heard_want(from, &mut gossip, cx);
         let (subs, kept, settings) = (&self.subs, &self.kept, cx.view.topics());
         let ours = |topic: &Topic| subs.wants(topic) || kept.wants(topic) || settings.relays(topic);
@@ -106,8 +125,14 @@ impl Topics {
             }
         }
         let kept_sums: Vec<Sum> = kept_sums;
+        let mut room = said.to(from).have.len() + TOPIC_GOSSIP_SEQS_MAX;
         for sum in kept_sums.iter().filter(|sum| self.kept.wants(&sum.topic)) {
-            said.join(from, history::answer(&self.kept, sum, cx.now.wall_ms));
+            let answer = history::answer(&self.kept, sum, cx.now.wall_ms);
+            // One message is answered by no more than another can say.
+            room = room.saturating_sub(answer.have.len() + answer.sums.len());
+            if room > 0 {
+                said.join(from, answer);
+            }
         }
         self.ask_history(from, cx, said);
     }
@@ -129,9 +154,8 @@ impl Topics {
 
     /// What is asked for and lies on disk is read there.
     fn heard_want(&mut self, from: AgentId, gossip: &mut Gossip, cx: &mut Cx<'_>) {
-        let Some(neighbour) = self.neighbours.get(&from).filter(|one| one.up && !one.is_full()) else {
-            return;
-        };
+        let free = |one: &&Neighbour| one.up && !one.is_full() && !one.reading;
+        let Some(neighbour) = self.neighbours.get(&from).filter(free) else { return };
         let keeps = &neighbour.keeps;
         let on_disk = |id: &BatchId| {
             let topic = self.mesh.cached(*id).is_none().then(|| self.kept.topic_of(*id)).flatten();
@@ -141,6 +165,7 @@ impl Topics {
         gossip.want = rest;
         let keys: Vec<String> = ids.into_iter().take(HISTORY_WANT_MAX).map(key_of_body).collect();
         if !keys.is_empty() {
+            self.neighbours.entry(from).or_default().reading = true;
             let token = self.token(Awaited::History { to: from });
             cx.act(Act::Load { family: "topics", token, keys });
         }
@@ -171,7 +196,8 @@ impl Topics {
             said.add(self.mesh.take(from, given.clone(), cx.now.mono_ms));
         }
         self.note_traffic(&batch, cx.now.wall_ms);
-        self.deliver(Delivery { given, via: Some(from), history, shown, tries: 0 }, cx);
+        let part = Part::All;
+        self.deliver(Delivery { given, via: Some(from), history, shown, tries: 0, part }, cx);
     }
 
     /// Whether a batch is taken, as history or as it is published; none: it is here already, or comes later.
@@ -197,6 +223,15 @@ impl Topics {
         }
         let (keeps, old) = (self.kept.wants(topic), batch.ts_ms.saturating_add(BATCH_AGE_MS_MAX) < wall_ms);
         let history = asked && keeps && (old || self.mesh.was_taken(batch.id()));
+        // Whoever makes up keys does not take the places of those who were let in.
+        if let (count, false) = self.mesh.publishers(batch.from) {
+            let let_in = |id: AgentId| cx.view.level(id).is_some_and(|level| level >= Level::Known);
+            if !let_in(batch.from) && count >= TOPIC_STRANGERS_MAX {
+                return Err(NotTaken::Old);
+            } else if count >= TOPIC_PUBLISHERS_MAX {
+                self.mesh.forget_silent(let_in);
+            }
+        }
         if !history {
             let (known, out) = self.mesh.look(from, batch);
             said.add(out);
@@ -205,6 +240,9 @@ impl Topics {
                 Known::Taken => return Ok(None),
                 Known::Old | Known::TooMany => return Err(NotTaken::Old),
             }
+        }
+        if history && !self.kept.would_stay(batch, wall_ms) {
+            return Err(NotTaken::Old);
         }
         if (old && !history) || batch.ts_ms > wall_ms.saturating_add(BATCH_AHEAD_MS_MAX) {
             return Err(NotTaken::Old);
@@ -227,7 +265,7 @@ impl Topics {
         }
         // Only now: whoever forges takes nothing of what somebody else may publish.
         if let Some(per_minute) = settings.per_minute(topic, publisher)
-            && !history
+            && !asked
             && !self.rates.spend(batch.from, batch.count as u64, per_minute, cx.now.mono_ms)
         {
             return Err(NotTaken::Limited);
@@ -235,15 +273,38 @@ impl Topics {
         Ok(Some(history))
     }
 
-    /// Gives a batch to whoever has subscribed here, and keeps it where that was asked for.
+    /// Gives a batch to whoever has subscribed here, and keeps it where that was asked for; whether that waits
+    /// for the disk.
     pub(super) fn deliver(&mut self, delivery: Delivery, cx: &mut Cx<'_>) -> bool {
+        let part = delivery.part;
+        let rows = part != Part::History && self.show(delivery.clone(), cx);
+        let kept = part != Part::Rows && self.keep_batch(delivery, cx);
+        rows || kept
+    }
+
+    /// Gives a batch to whoever has subscribed here; whether that waits for the disk.
+    fn show(&mut self, delivery: Delivery, cx: &mut Cx<'_>) -> bool {
+        let from = delivery.given.batch.from;
+        if cx.view.level(from) == Some(Level::Blocked) {
+            return false;
+        }
+        if cx.view.is_paused(from) {
+            // It waits, and what does not fit is missed, and said to be.
+            let delivery = Delivery { part: Part::Rows, tries: 0, ..delivery };
+            self.later(delivery, cx);
+            return false;
+        }
         let given = &delivery.given;
         let batch = &given.batch;
-        let stranger = batch.from != cx.me && cx.view.level(batch.from).is_none();
-        let age_ms = if delivery.history { cx.now.wall_ms.saturating_sub(batch.ts_ms) } else { given.age_ms };
-        let published_ms = cx.now.wall_ms.saturating_sub(age_ms);
+        let stranger = is_stranger(batch.from, cx);
+        let wall_ms = cx.now.wall_ms;
+        // By what is signed as well: a neighbour may say any age, and a publisher's clock may be late.
+        let by_age_ms = if delivery.history { 0 } else { wall_ms.saturating_sub(given.age_ms) };
+        let age_ms = wall_ms.saturating_sub(by_age_ms.max(batch.ts_ms.min(wall_ms)));
+        let (published_ms, at_ms) = (wall_ms - age_ms, wall_ms);
         let (history, shown) = (delivery.history, delivery.shown);
-        let takers = self.subs.takers(About { topic: &batch.topic, stranger, history, shown, published_ms });
+        let takers =
+            self.subs.takers(About { topic: &batch.topic, stranger, history, shown, published_ms, at_ms });
         let kept = takers == Some(true);
         let mut notes = Vec::new();
         if takers.is_some() {
@@ -257,34 +318,51 @@ impl Topics {
             }
         }
         self.delivered += notes.len() as u64;
-        let keeps = self.kept.wants(&batch.topic);
-        let writes = if keeps { Kept::writes(given) } else { Vec::new() };
-        if notes.is_empty() && writes.is_empty() {
-            return false;
+        if !notes.is_empty() {
+            let token = if kept { self.token(Awaited::Rows(Box::new(delivery))) } else { 0 };
+            cx.act(Act::Take { family: "topics", token, notes, kept, writes: Vec::new() });
+            return kept;
         }
-        let waits = kept || keeps;
-        if keeps {
-            self.storing.insert(batch.id());
-        }
-        let token = if waits { self.token(Awaited::Delivery(Box::new(delivery))) } else { 0 };
-        cx.act(Act::Take { family: "topics", token, notes, kept, writes });
-        waits
+        false
     }
 
-    /// A batch is stored, or could not be.
-    pub(super) fn delivered(&mut self, delivery: Delivery, stored: bool, cx: &mut Cx<'_>) {
+    /// Keeps a batch where that was asked for; whether it is.
+    fn keep_batch(&mut self, delivery: Delivery, cx: &mut Cx<'_>) -> bool {
         let batch = &delivery.given.batch;
-        let was_storing = self.storing.remove(&batch.id());
-        if stored {
-            if was_storing {
-                let writes = self.kept.add(batch, cx.now.wall_ms);
-                put(writes, cx);
-            }
-        } else if delivery.tries < TOPIC_AGAIN_TIMES && self.again.len() < TOPIC_AGAIN_MAX {
+        let keeps = self.kept.wants(&batch.topic) && cx.view.level(batch.from) != Some(Level::Blocked);
+        if keeps {
+            self.storing.insert(batch.id());
+            let writes = Kept::writes(&delivery.given);
+            let token = self.token(Awaited::Batch(Box::new(delivery)));
+            cx.act(Act::Take { family: "topics", token, notes: Vec::new(), kept: true, writes });
+        }
+        keeps
+    }
+
+    /// A batch is kept, or could not be stored.
+    pub(super) fn batch_kept(&mut self, delivery: Delivery, stored: bool, cx: &mut Cx<'_>) {
+        let batch = &delivery.given.batch;
+        if !stored {
+            return self.later(Delivery { part: Part::History, ..delivery }, cx);
+        }
+        self.storing.remove(&batch.id());
+        let writes = self.kept.add(batch, cx.now.wall_ms);
+        put(writes, cx);
+    }
+
+    /// Something of a batch is tried again, as often as makes sense.
+    pub(super) fn later(&mut self, delivery: Delivery, cx: &mut Cx<'_>) {
+        if delivery.tries < TOPIC_AGAIN_TIMES && self.again.len() < TOPIC_AGAIN_MAX {
             let again = Delivery { tries: delivery.tries + 1, ..delivery };
             self.again.push_back((cx.now.mono_ms + TOPIC_AGAIN_MS, again));
+            return;
+        }
+        self.dropped.count(NotTaken::NotKept);
+        if delivery.part == Part::History {
+            self.storing.remove(&delivery.given.batch.id());
         } else {
-            self.dropped.count(NotTaken::NotKept);
+            // Whoever listens is told that something is missing.
+            cx.act(Act::Missed { kind: MESSAGE });
         }
     }
 
@@ -325,9 +403,14 @@ impl Topics {
         }
         let published_ms = row.at_ms.saturating_sub(payload.age_ms);
         let (stranger, history, shown) = (payload.stranger, payload.history, payload.shown);
-        let about = About { topic: &topic, stranger, history, shown, published_ms };
+        let about = About { topic: &topic, stranger, history, shown, published_ms, at_ms: row.at_ms };
         self.subs.shows(client, consumer, row.seq, about)
     }
+}
+
+/// Whether an agent is nobody that this agent's owner has let in: what the network says of one makes no peer.
+pub(super) fn is_stranger(publisher: AgentId, cx: &Cx<'_>) -> bool {
+    publisher != cx.me && cx.view.level(publisher).is_none_or(|level| level < Level::Known)
 }
 
 /// A message as clients are shown it.

@@ -85,6 +85,19 @@ impl Seen {
         }
     }
 
+    /// How many publishers are remembered, and whether this is one of them.
+    pub fn publishers(&self, publisher: AgentId) -> (usize, bool) {
+        (self.publishers.len(), self.publishers.contains_key(&publisher))
+    }
+
+    /// Forgets the publisher that was silent longest, of those that need not be kept.
+    pub fn forget_silent(&mut self, keep: impl Fn(AgentId) -> bool) {
+        let others = self.publishers.iter().filter(|(id, _)| !keep(**id));
+        let silent = others.min_by_key(|(_, publisher)| publisher.last_ms).map(|(id, _)| *id);
+        let gone = silent.and_then(|id| self.publishers.remove(&id));
+        self.count -= gone.map_or(0, |publisher| publisher.taken.len());
+    }
+
     /// Forgets publishers of whom nothing can come again.
     pub fn forget(&mut self, mono_ms: u64) {
         self.publishers.retain(|_, publisher| publisher.last_ms + 2 * BATCH_AGE_MS_MAX > mono_ms);
@@ -159,6 +172,13 @@ impl Cache {
         while self.order.front().is_some_and(|id| self.batches.get(id).is_none_or(old)) {
             self.drop_oldest();
         }
+    }
+
+    /// Lets go of all of a publisher's.
+    pub fn forget_publisher(&mut self, publisher: AgentId) {
+        self.order.retain(|id| id.from != publisher);
+        self.batches.retain(|id, _| id.from != publisher);
+        self.bytes = self.batches.values().map(|cached| cached.batch.bytes()).sum();
     }
 
     fn drop_oldest(&mut self) {

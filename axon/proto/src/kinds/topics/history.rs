@@ -15,10 +15,15 @@ use crate::limits::{
     HISTORY_LIST_MAX, HISTORY_QUEUE_MAX, HISTORY_WAIT_MS, HISTORY_WANT_MAX, TOPIC_MISSING_PER_PEER_MAX,
 };
 
+/// Two whose floors are so near one another compare as if they were the same.
+const FLOOR_SLACK_MS: u64 = 60_000;
+
 /// What is asked of one neighbour.
 #[derive(Debug, Default)]
 struct Ask {
     queue: VecDeque<BatchId>,
+    /// Those in the queue that are still to be asked for.
+    queued: BTreeSet<BatchId>,
     out: BTreeSet<BatchId>,
     /// When the last one came, or was asked for.
     at_ms: u64,
@@ -44,19 +49,18 @@ pub fn answer(kept: &Kept, sum: &Sum, wall_ms: u64) -> Gossip {
     let mut gossip = Gossip::default();
     let topic = &sum.topic;
     let floor_ms = kept.floor_ms(topic, wall_ms);
-    if sum.to_ms < floor_ms {
+    let whole = Range { from_ms: sum.from_ms, to_ms: sum.to_ms };
+    if sum.to_ms < floor_ms || kept.sum(topic, whole) == (sum.count, sum.marks) {
         return gossip;
     }
-    if sum.from_ms < floor_ms {
+    // A little is nothing to talk of: while a sum is on its way, the time goes on.
+    if sum.from_ms + FLOOR_SLACK_MS < floor_ms {
         // Of what was before there is no room here.
         gossip.sums.push(said(kept, topic, Range { from_ms: floor_ms, to_ms: sum.to_ms }, false));
         return gossip;
     }
-    let range = Range { from_ms: sum.from_ms, to_ms: sum.to_ms };
-    let (count, marks) = kept.sum(topic, range);
-    if (count, marks) == (sum.count, sum.marks) {
-        return gossip;
-    }
+    let range = whole;
+    let (count, _) = kept.sum(topic, range);
     let few = count + sum.count <= HISTORY_LIST_MAX;
     if few || sum.count == 0 || sum.answer || range.from_ms == range.to_ms {
         let ids = kept.list(topic, range).take(TOPIC_MISSING_PER_PEER_MAX);
@@ -89,12 +93,13 @@ impl History {
         // What does not fit is found by the next comparison.
         if ask.queue.len() < HISTORY_QUEUE_MAX {
             ask.queue.push_back(id);
+            ask.queued.insert(id);
         }
     }
 
     /// Whether a batch was asked for, or is about to be.
     pub fn is_asked(&self, id: BatchId) -> bool {
-        self.asks.values().any(|ask| ask.out.contains(&id) || ask.queue.contains(&id))
+        self.asks.values().any(|ask| ask.out.contains(&id) || ask.queued.contains(&id))
     }
 
     /// What to ask a neighbour for now. `has`: what has come otherwise.
@@ -107,7 +112,7 @@ impl History {
         while ask.out.len() < HISTORY_WANT_MAX
             && let Some(id) = ask.queue.pop_front()
         {
-            if !has(id) && ask.out.insert(id) {
+            if ask.queued.remove(&id) && !has(id) && ask.out.insert(id) {
                 want.push(id);
             }
         }
@@ -122,7 +127,7 @@ impl History {
     pub fn came(&mut self, id: BatchId, topic: &Topic, refused_of: Option<AgentId>, mono_ms: u64) {
         let asks = self.asks.iter_mut().filter(|(peer, _)| refused_of.is_none_or(|of| of == **peer));
         for (_, ask) in asks {
-            ask.queue.retain(|queued| *queued != id);
+            ask.queued.remove(&id);
             if ask.out.remove(&id) {
                 ask.at_ms = mono_ms;
                 if refused_of.is_none() {
@@ -136,7 +141,7 @@ impl History {
     /// listed.
     pub fn done(&mut self, from: AgentId) -> BTreeSet<Topic> {
         match self.asks.get(&from) {
-            Some(ask) if ask.queue.is_empty() && ask.out.is_empty() => {
+            Some(ask) if ask.queued.is_empty() && ask.out.is_empty() => {
                 self.asks.remove(&from).map(|ask| ask.came).unwrap_or_default()
             }
             _ => BTreeSet::new(),

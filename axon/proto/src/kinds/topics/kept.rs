@@ -208,6 +208,14 @@ impl Kept {
         first.map_or(oldest_ms, |((ts_ms, _), _)| oldest_ms.max(*ts_ms))
     }
 
+    /// Whether a batch would be kept, and not go at once because there are enough that are newer.
+    pub fn would_stay(&self, batch: &Batch, wall_ms: u64) -> bool {
+        let (last, oldest_ms) = self.bounds(&batch.topic, wall_ms);
+        let first = self.topics.get(&batch.topic).filter(|of| of.messages >= last);
+        let first = first.and_then(|of| of.batches.first_key_value()).map(|(place, _)| *place);
+        batch.ts_ms >= oldest_ms && first.is_none_or(|first| (batch.ts_ms, batch.id()) > first)
+    }
+
     /// Nothing of a publisher is kept any more; what is to be stored.
     pub fn forget(&mut self, publisher: AgentId) -> Vec<Write> {
         let mut writes = Vec::new();

@@ -32,7 +32,7 @@ use crate::store::Row;
 pub use crate::topics::{name, rules};
 use crate::trust::Level;
 use batch::BatchId;
-use heard::Delivery;
+use heard::{Delivery, Part};
 use history::History;
 use kept::Kept;
 use name::Topic;
@@ -96,6 +96,8 @@ pub struct Topics {
     awaited: BTreeMap<u64, Awaited>,
     next_token: u64,
     join_n: u64,
+    /// How many kept topics were compared in turn.
+    compared: usize,
     traffic: BTreeMap<Topic, Traffic>,
     dropped: Dropped,
     published: u64,
@@ -106,8 +108,10 @@ pub struct Topics {
 /// What is being stored or read, and what follows.
 #[derive(Debug)]
 enum Awaited {
-    /// A batch.
-    Delivery(Box<Delivery>),
+    /// Messages of a batch, for clients.
+    Rows(Box<Delivery>),
+    /// A batch that is kept.
+    Batch(Box<Delivery>),
     /// A client's command.
     Answer { client: ClientId, req_id: String, line: Arc<str> },
     /// Batches that a neighbour asked for.
@@ -135,14 +139,18 @@ impl Topics {
 
     fn taken(&mut self, token: u64, stored: bool, cx: &mut Cx<'_>, said: &mut Said) {
         match self.awaited.remove(&token) {
-            Some(Awaited::Delivery(delivery)) => {
-                let answers = self.answers.remove(&delivery.given.batch.id()).unwrap_or_default();
-                for (client, req_id, line) in answers {
-                    // It is on its way; only here it could not be kept, and is tried again.
-                    cx.act(Act::Fulfil { client, req_id, result: Ok(line) });
+            Some(Awaited::Rows(delivery)) => {
+                if !self.storing.contains(&delivery.given.batch.id()) {
+                    self.is_published(delivery.given.batch.id(), cx);
                 }
-                let history = delivery.history;
-                self.delivered(*delivery, stored, cx);
+                if !stored {
+                    self.later(Delivery { part: Part::Rows, ..*delivery }, cx);
+                }
+            }
+            Some(Awaited::Batch(delivery)) => {
+                let (id, history) = (delivery.given.batch.id(), delivery.history);
+                self.is_published(id, cx);
+                self.batch_kept(*delivery, stored, cx);
                 if history {
                     self.history.asked().into_iter().for_each(|peer| self.ask_history(peer, cx, said));
                 }
@@ -158,9 +166,20 @@ impl Topics {
         }
     }
 
+    /// A batch of ours is on its way, and what is to be stored of it was tried: who published it hears so. What
+    /// could not be stored is tried again.
+    fn is_published(&mut self, id: BatchId, cx: &mut Cx<'_>) {
+        for (client, req_id, line) in self.answers.remove(&id).unwrap_or_default() {
+            cx.act(Act::Fulfil { client, req_id, result: Ok(line) });
+        }
+    }
+
     fn loaded(&mut self, token: u64, values: &[Option<Arc<[u8]>>], cx: &mut Cx<'_>, said: &mut Said) {
         match self.awaited.remove(&token) {
             Some(Awaited::History { to }) => {
+                if let Some(neighbour) = self.neighbours.get_mut(&to) {
+                    neighbour.reading = false;
+                }
                 let texts = values.iter().flatten().filter_map(|value| std::str::from_utf8(value).ok());
                 let read = texts.filter_map(|text| Gossip::parse(text).ok());
                 for mut given in read.flat_map(|read| read.gossip.batches) {
@@ -196,7 +215,11 @@ impl Topics {
             (one.up && cx.view.level(*peer).is_none_or(|level| level < Level::Known)).then_some(*peer)
         };
         let gone: Vec<AgentId> = self.neighbours.iter().filter_map(gone).collect();
-        gone.into_iter().for_each(|peer| self.peer_down(peer));
+        for peer in gone {
+            // What it wants is remembered while it is connected: it may be let in again.
+            self.history.gone(peer);
+            self.neighbours.entry(peer).or_default().up = false;
+        }
         for peer in cx.view.connected() {
             if !self.neighbours.get(&peer).is_some_and(|one| one.up) {
                 self.peer_up(peer, cx);
@@ -264,6 +287,8 @@ impl Family for Topics {
             }
             Input::PeerOut { peer } => {
                 self.peer_down(peer);
+                self.mesh.forget_publisher(peer);
+                self.again.retain(|(_, delivery)| delivery.given.batch.from != peer);
                 let writes = self.kept.forget(peer);
                 heard::put(writes, cx);
             }
@@ -271,6 +296,10 @@ impl Family for Topics {
                 let writes = self.subs.consumer_gone(&format!("{SCOPED}{socket}"));
                 heard::put(writes, cx);
                 self.say_joins(cx);
+            }
+            Input::Started => {
+                let claim = self.publishing.claim(cx.now.wall_ms);
+                heard::put(vec![claim], cx);
             }
             Input::Settings => self.say_joins(cx),
             Input::Tick => self.tick(cx),

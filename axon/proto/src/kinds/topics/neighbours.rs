@@ -12,7 +12,7 @@ use super::tree::{Gossip, Out};
 use super::wire::{Join, Leave, check_filters, pack};
 use crate::family::{Act, Cx};
 use crate::id::AgentId;
-use crate::limits::{FORGED_MAX, FORGED_MS, TOPIC_JOIN_MS, TOPIC_UNDER_WAY_MAX};
+use crate::limits::{FORGED_MAX, FORGED_MS, HISTORY_PARTS, TOPIC_JOIN_MS, TOPIC_UNDER_WAY_MAX};
 use crate::trust::Level;
 
 /// The kind that says what is wanted.
@@ -35,6 +35,8 @@ pub struct Neighbour {
     pub keeps: Vec<Filter>,
     /// Gossip on its way to it.
     under_way: usize,
+    /// What it asked for is being read from the disk.
+    pub reading: bool,
     /// Batches whose signature did not hold, of late, and since when.
     forged: (u32, u64),
 }
@@ -101,7 +103,8 @@ impl Topics {
         }
         let neighbour = self.neighbours.entry(peer).or_default();
         neighbour.up = true;
-        neighbour.said = None;
+        // It may have been restarted, with another clock.
+        (neighbour.said, neighbour.heard_n, neighbour.reading) = (None, 0, false);
         self.say_join(peer, cx);
     }
 
@@ -181,15 +184,21 @@ impl Topics {
         }
         neighbour.heard_n = join.n;
         let before = std::mem::replace(&mut neighbour.keeps, join.keeps);
-        let new = neighbour.keeps.iter().any(|keep| !before.contains(keep)) || before.is_empty();
-        let keeps = neighbour.keeps.clone();
+        let new: Vec<Filter> =
+            neighbour.keeps.iter().filter(|keep| !before.contains(keep)).cloned().collect();
+        // What it keeps as before is compared again, some topics each time.
+        let keeps = if new.is_empty() { neighbour.keeps.clone() } else { new.clone() };
+        let count = if new.is_empty() { HISTORY_PARTS } else { usize::MAX };
         self.mesh.wants(from, join.filters, cx.now.mono_ms);
-        if new {
-            let both = |topic: &&super::name::Topic| keeps.iter().any(|keep| keep.matches(topic));
-            let topics = self.kept.topics().filter(both).filter(|topic| self.kept.wants(topic));
-            let sums = topics.map(|topic| history::whole(&self.kept, topic, cx.now.wall_ms));
-            said.to(from).sums.extend(sums);
-        }
+        let both = |topic: &&super::name::Topic| {
+            self.kept.wants(topic) && keeps.iter().any(|keep| keep.matches(topic))
+        };
+        let skip = self.compared;
+        let topics: Vec<&super::name::Topic> = self.kept.topics().filter(both).collect();
+        let from_there = topics.iter().cycle().skip(skip % topics.len().max(1)).take(count.min(topics.len()));
+        let sums = from_there.map(|topic| history::whole(&self.kept, topic, cx.now.wall_ms));
+        said.to(from).sums.extend(sums);
+        self.compared = if new.is_empty() { skip.wrapping_add(count) } else { skip };
     }
 
     /// Says what is to be said; what one neighbour cannot be given now is announced to it later.

@@ -13,7 +13,7 @@ use super::name::Topic;
 use crate::error::{IpcCode, IpcError};
 use crate::family::View;
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DEPTH_MAX, TOPIC_PUBLISH_AT_ONCE, TOPIC_PUBLISH_MS,
+    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DEPTH_MAX, JSON_NUMBER_MAX, TOPIC_PUBLISH_AT_ONCE, TOPIC_PUBLISH_MS,
     TOPIC_PUBLISH_WAITING_MAX,
 };
 use crate::node::ClientId;
@@ -68,6 +68,13 @@ impl Publishing {
     pub fn restore(&mut self, value: &[u8]) {
         let claimed = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
         self.next_seq = self.next_seq.max(claimed.unwrap_or(0));
+    }
+
+    /// Claims numbers before any is used: what is to be stored.
+    pub fn claim(&mut self, wall_ms: u64) -> Write {
+        self.next_seq = self.next_seq.max(from_clock(wall_ms));
+        self.claimed = self.next_seq + SEQ_CLAIM;
+        Write::put(SEQ, self.claimed.to_string())
     }
 
     /// Whether one more message fits a batch, alone.
@@ -150,10 +157,8 @@ impl Publishing {
             }
             signed.extend(self.sign(&topic, batch, view, now));
         }
-        let claim = (self.next_seq > self.claimed).then(|| {
-            self.claimed = self.next_seq + SEQ_CLAIM;
-            Write::put(SEQ, self.claimed.to_string())
-        });
+        // Half of what was claimed is left while this is being stored.
+        let claim = (self.next_seq + SEQ_CLAIM / 2 > self.claimed).then(|| self.claim(now.wall_ms));
         (signed, claim)
     }
 
@@ -163,7 +168,7 @@ impl Publishing {
         }
         // Above all that was used, also where the store was lost: nobody publishes a thousand in a
         // millisecond for long.
-        let seq = self.next_seq.max(now.wall_ms.saturating_mul(1_000));
+        let seq = self.next_seq.max(from_clock(now.wall_ms));
         let messages: Vec<&RawValue> = waiting.iter().map(|one| &*one.message).collect();
         let signed = Batch::to_sign(&view.key(), topic, seq, now.wall_ms, &messages);
         let sig = view.sign(&Batch::signed_bytes(&signed));
@@ -171,4 +176,9 @@ impl Publishing {
         // It was made of what `Batch::read` asks for.
         Batch::read(signed, sig).ok().map(|batch| Signed { batch: Arc::new(batch), waiting })
     }
+}
+
+/// A number above all that were used before this moment. No clock, however wrong, uses up all there are.
+fn from_clock(wall_ms: u64) -> u64 {
+    wall_ms.saturating_mul(1_000).min(JSON_NUMBER_MAX / 2)
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::batch::BatchId;
-use super::heard::{Delivery, message_id, note};
+use super::heard::{Delivery, Part, is_stranger, message_id, note};
 use super::kept::key_of_body;
 use super::name::Filter;
 use super::subs::{About, Owner, Sub};
@@ -86,19 +86,21 @@ impl Topics {
         let texts = values.iter().flatten().filter_map(|value| std::str::from_utf8(value).ok());
         for given in texts.filter_map(|text| Gossip::parse(text).ok()).flat_map(|read| read.gossip.batches) {
             let batch = given.batch.clone();
-            let stranger = batch.from != cx.me && cx.view.level(batch.from).is_none();
+            let stranger = is_stranger(batch.from, cx);
             let about = About {
                 topic: &batch.topic,
                 stranger,
                 history: true,
                 shown: false,
                 published_ms: batch.ts_ms,
+                at_ms: cx.now.wall_ms,
             };
             if !sub.takes(about) {
                 continue;
             }
             let age_ms = cx.now.wall_ms.saturating_sub(batch.ts_ms);
-            let delivery = Delivery { given, via: None, history: true, shown: false, tries: 0 };
+            let delivery =
+                Delivery { given, via: None, history: true, shown: false, tries: 0, part: Part::Rows };
             for (seq, message) in batch.messages() {
                 let id = message_id(batch.from, seq, Some(&reader));
                 let about = (age_ms, stranger);

@@ -57,6 +57,8 @@ pub struct About<'a> {
     pub shown: bool,
     /// When it was published, by this daemon's clock.
     pub published_ms: u64,
+    /// When it came.
+    pub at_ms: u64,
 }
 
 impl Sub {
@@ -67,7 +69,8 @@ impl Sub {
 
     /// Whether it is for a message.
     pub fn takes(&self, about: About<'_>) -> bool {
-        let later = about.published_ms >= self.since_ms;
+        // Where it came before the subscription was made, the clock went back since.
+        let later = about.published_ms >= self.since_ms || about.at_ms < self.since_ms;
         (self.from_any || !about.stranger)
             && (self.history || (!about.history && later))
             && !(about.shown && later)
@@ -158,6 +161,11 @@ impl Subs {
         let writes = sub.stored().into_iter().collect();
         self.list.push(sub);
         Ok(writes)
+    }
+
+    /// Whether an owner has a subscription to this that began with the history.
+    pub fn has_history(&self, owner: &Owner, filter: &Filter) -> bool {
+        self.list.iter().any(|sub| sub.owner == *owner && sub.filter == *filter && sub.history)
     }
 
     /// Takes the subscriptions of a client, and of the consumer that it reads for, out of the list; gives
@@ -264,7 +272,8 @@ mod tests {
         let (one, any) = (sub("t.>", of("a")), Sub { from_any: true, ..sub("t.>", of("a")) });
         let past = Sub { history: true, ..sub("t.>", of("a")) };
         let (t, u) = (Topic::parse("t.x").unwrap(), Topic::parse("u").unwrap());
-        let live = About { topic: &t, stranger: false, history: false, shown: false, published_ms: 100 };
+        let live =
+            About { topic: &t, stranger: false, history: false, shown: false, published_ms: 100, at_ms: 100 };
         let stranger = About { stranger: true, ..live };
         let before = About { published_ms: 99, ..live };
         let kept = About { history: true, published_ms: 1, ..live };
@@ -288,7 +297,8 @@ mod tests {
         subs.add(sub("t.>", of("a"))).unwrap();
         subs.add(sub("t.x", Owner::Client(C1))).unwrap();
         let t = Topic::parse("t.x").unwrap();
-        let about = About { topic: &t, stranger: false, history: false, shown: false, published_ms: 100 };
+        let about =
+            About { topic: &t, stranger: false, history: false, shown: false, published_ms: 100, at_ms: 100 };
         assert_eq!(subs.takers(about), Some(true));
         assert!(!subs.shows(ClientId(9), "a", 5, about) && subs.shows(ClientId(9), "a", 6, about));
         assert!(subs.shows(C1, "b", 6, about) && !subs.shows(ClientId(9), "b", 6, about));

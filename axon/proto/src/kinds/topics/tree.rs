@@ -243,6 +243,30 @@ impl Mesh {
         Some((&neighbour.filters, lazy))
     }
 
+    /// How many publishers are remembered, and whether this is one of them.
+    pub fn publishers(&self, publisher: AgentId) -> (usize, bool) {
+        self.seen.publishers(publisher)
+    }
+
+    /// Forgets the publisher that was silent longest, of those that need not be kept.
+    pub fn forget_silent(&mut self, keep: impl Fn(AgentId) -> bool) {
+        self.seen.forget_silent(keep);
+    }
+
+    /// Nothing of a publisher is given to anybody any more.
+    pub fn forget_publisher(&mut self, publisher: AgentId) {
+        self.cache.forget_publisher(publisher);
+        let gone: Vec<BatchId> = self.missing.keys().filter(|id| id.from == publisher).copied().collect();
+        for id in gone {
+            if let Some(missing) = self.missing.remove(&id) {
+                self.share_back(missing.first);
+            }
+        }
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.news.retain(|have| have.id.from != publisher);
+        }
+    }
+
     /// Whether a batch was taken.
     pub fn was_taken(&self, id: BatchId) -> bool {
         self.seen.look(id) == Known::Taken
