@@ -273,8 +273,8 @@ impl Topics {
         Ok(Some(history))
     }
 
-    /// Gives a batch to whoever has subscribed here, and keeps it where that was asked for; whether that waits
-    /// for the disk.
+    /// Gives a batch to whoever has subscribed here, and keeps it where that was asked for; whether that
+    /// waits for the disk.
     pub(super) fn deliver(&mut self, delivery: Delivery, cx: &mut Cx<'_>) -> bool {
         let part = delivery.part;
         let rows = part != Part::History && self.show(delivery.clone(), cx);

@@ -166,8 +166,8 @@ impl Topics {
         }
     }
 
-    /// A batch of ours is on its way, and what is to be stored of it was tried: who published it hears so. What
-    /// could not be stored is tried again.
+    /// A batch of ours is on its way, and what is to be stored of it was tried: who published it hears so.
+    /// What could not be stored is tried again.
     fn is_published(&mut self, id: BatchId, cx: &mut Cx<'_>) {
         for (client, req_id, line) in self.answers.remove(&id).unwrap_or_default() {
             cx.act(Act::Fulfil { client, req_id, result: Ok(line) });
