@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use axon_proto::kinds::core::payload;
+use axon_proto::kinds::presence::{beacon, find};
 use axon_proto::kinds::topics::wire as topics;
 use axon_proto::pairing::payload as pairing;
 use axon_proto::{ipc, wire};
@@ -109,6 +110,9 @@ fn typed(kind: &str, text: &str) -> Result<(), String> {
         "knock" => pairing::check_knock(text),
         "admission" => pairing::check_admission(text),
         "rekey" => pairing::check_rekey(text),
+        "presence.beacon" => beacon::check(text),
+        "presence.find" => find::check_find(text),
+        "presence.found" => find::check_found(text),
         "topic.join" => topics::check_join(text),
         "topic.leave" => topics::check_leave(text),
         "topic.gossip" => topics::check_gossip(text),

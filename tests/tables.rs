@@ -102,14 +102,18 @@ fn none(faults: &[String]) {
 #[test]
 fn fields_of_payloads_are_those_of_the_schemas() {
     let (mut faults, mut seen) = (Vec::new(), 0);
-    for page in ["spec/kinds/core.md", "spec/kinds/pairing.md", "spec/kinds/topics.md"] {
-        for (_, (head, rows)) in tables(&text(page)) {
+    let families = ["core", "pairing", "topics", "presence"];
+    for page in families.map(|family| format!("spec/kinds/{family}.md")) {
+        for (_, (head, rows)) in tables(&text(&page)) {
             let Some(kind) = head[0].strip_prefix("field of `").and_then(|rest| rest.strip_suffix('`'))
             else {
                 continue;
             };
             let object = match kind {
                 "constraints" => schema("admission")["properties"]["constraints"].clone(),
+                "signed of a beacon" => schema("presence.beacon")["$defs"]["signed"].clone(),
+                "target" => schema("presence.find")["$defs"]["target"].clone(),
+                "found" => schema("presence.found")["$defs"]["found"].clone(),
                 "batch" | "signed" | "have" | "want" | "tree" | "sum" => {
                     schema("topic.gossip")["$defs"][kind].clone()
                 }
@@ -242,6 +246,7 @@ fn errors_that_pages_name_have_a_row() {
         ("spec/kinds/core.md", &peers),
         ("spec/kinds/pairing.md", &peers),
         ("spec/kinds/topics.md", &peers),
+        ("spec/kinds/presence.md", &peers),
     ] {
         let page_text = text(page);
         for paragraph in page_text.split("\n\n").filter(|paragraph| paragraph.starts_with("Errors:")) {

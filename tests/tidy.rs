@@ -619,6 +619,7 @@ fn ranges_and_presets_of_settings_are_those_of_the_specification() {
             Preset::None => None,
             Preset::Int(number) => Some(number.to_string()),
             Preset::Bool(flag) => Some(flag.to_string()),
+            Preset::Word(word) => Some(word.to_owned()),
             Preset::Names(names) => Some(names.iter().map(|name| format!("`{name}`")).collect::<String>()),
         };
         let told = (numbers(&row[1]), row[2].replace(',', ""), row[4] == "yes");

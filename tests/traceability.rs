@@ -12,7 +12,7 @@ use std::path::Path;
 use serde_json::Value;
 
 /// The pages in the order in which one reads them; any other page of `spec/` comes after these.
-const ORDER: [&str; 8] = [
+const ORDER: [&str; 9] = [
     "spec/SPEC.md",
     "spec/WIRE_FORMAT.md",
     "spec/MESSAGE_TYPES.md",
@@ -21,6 +21,7 @@ const ORDER: [&str; 8] = [
     "spec/kinds/core.md",
     "spec/kinds/pairing.md",
     "spec/kinds/topics.md",
+    "spec/kinds/presence.md",
 ];
 const LIST: &str = "spec/requirements.yaml";
 const COMMAND: &str = "AXON_RECORD=1 cargo test --test traceability";

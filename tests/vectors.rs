@@ -41,8 +41,8 @@ fn no_id_stands_twice_and_no_flag_is_unused() {
 
 /// The ids of requirements that the pages have.
 fn requirements() -> BTreeSet<String> {
-    let pages =
-        ["WIRE_FORMAT", "MESSAGE_TYPES", "IPC", "TRUST", "kinds/core", "kinds/pairing", "kinds/topics"];
+    let kinds = ["kinds/core", "kinds/pairing", "kinds/topics", "kinds/presence"];
+    let pages = ["WIRE_FORMAT", "MESSAGE_TYPES", "IPC", "TRUST"].into_iter().chain(kinds);
     let mut found = BTreeSet::new();
     for page in pages {
         let text = fs::read_to_string(spec(&format!("{page}.md"))).unwrap();

@@ -511,6 +511,10 @@ impl Driver {
                     let rtts = conns.into_iter().filter_map(|conn| self.net.path(conn)).collect();
                     self.inputs.push_back(Input::Measured { client, req_id, rtts });
                 }
+                Effect::Count(conns) => {
+                    let counts = conns.into_iter().filter_map(|conn| Some((conn, self.net.packets(conn)?)));
+                    self.inputs.push_back(Input::Counted(counts.collect()));
+                }
                 Effect::Commit { id, commit } => self.disk.commit(id, commit),
                 Effect::Read { id, read } => self.disk.read(id, read),
                 Effect::Evict(keep) => self.disk.evict(keep),

@@ -230,8 +230,12 @@ impl State {
                 self.lagging = true;
                 (0, Event::SlowConsumer { resume_from_seq: inbound.seq })
             }
-            Event::Delivery { .. } | Event::Delegation(_) | Event::Knock(_) if self.missed => return Ok(()),
-            Event::Delivery { .. } | Event::Delegation(_) | Event::Knock(_) if full => {
+            Event::Delivery { .. } | Event::Delegation(_) | Event::Knock(_) | Event::Presence(_)
+                if self.missed =>
+            {
+                return Ok(());
+            }
+            Event::Delivery { .. } | Event::Delegation(_) | Event::Knock(_) | Event::Presence(_) if full => {
                 self.missed = true;
                 (0, Event::Missed)
             }

@@ -36,6 +36,7 @@ mod held;
 mod link;
 mod messages;
 mod owner;
+mod presence;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,9 @@ pub use held::{
 };
 pub use link::Link;
 pub use messages::Messages;
+pub use presence::{
+    FindOptions, Found, Presence, PresenceChange, PresenceEvent, PresenceStatus, Presences, Said,
+};
 pub use raw::Raw;
 pub use topics::{
     Published, Publishers, TopicCounts, TopicKeep, TopicKept, TopicMessage, TopicPeer, TopicRow, TopicSeen,

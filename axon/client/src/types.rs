@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{ClientError, Delegation, DelegationState, Given, Knock, SendState, TopicCounts, Trust};
+use crate::{
+    ClientError, Delegation, DelegationState, Given, Knock, PresenceEvent, SendState, TopicCounts, Trust,
+};
 
 /// How a client introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -524,6 +526,8 @@ pub enum Event {
     /// A stranger has knocked, or a known peer has a new key, and the owner is to decide; only on the main
     /// socket, for who subscribed to all kinds or to `knock`.
     Knock(Box<Knock>),
+    /// Something has become of a peer; only for those who [watch](crate::Client::watch_presence).
+    Presence(Box<PresenceEvent>),
     /// Events of deliveries, delegations or knocks came faster than they were taken, and some are lost: ask
     /// for what is wanted again. Those that follow are told.
     Missed,
@@ -639,6 +643,7 @@ fn change(name: &str, line: &str) -> Option<Event> {
             Some(Event::Delegation(line.delegation))
         }
         "knock" => serde_json::from_str(line).ok().map(|knock| Event::Knock(Box::new(knock))),
+        "presence" => serde_json::from_str(line).ok().map(|told| Event::Presence(Box::new(told))),
         _ => None,
     }
 }

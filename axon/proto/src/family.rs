@@ -197,6 +197,10 @@ pub enum Input<'a> {
     },
     /// The settings have changed.
     Settings,
+    /// What [`View::capabilities`] says has changed.
+    Capabilities,
+    /// The daemon ends: what is said now is said last.
+    Stopping,
     /// A peer is out: what it said is not shown any more.
     PeerOut {
         /// Which.
@@ -443,6 +447,13 @@ pub enum Act {
         /// The line.
         line: Arc<str>,
     },
+    /// A client's command is answered later, or has been answered.
+    Await {
+        /// Which client.
+        client: ClientId,
+        /// Whether it waits.
+        waits: bool,
+    },
     /// From now on a client is told of every change of a delegation, or no longer.
     Watch {
         /// Which client.
@@ -601,6 +612,11 @@ pub trait Family: Send {
     }
     /// What the family adds to `status`: a field, and its JSON.
     fn status(&self) -> Option<(&'static str, String)> {
+        None
+    }
+    /// What this agent can do, of the family that knows.
+    fn capabilities(&self, cx: &Cx<'_>) -> Option<Box<RawValue>> {
+        let _ = cx;
         None
     }
     /// Takes over an item of the store whose key begins with the family's name.

@@ -95,6 +95,10 @@ command! {
     intent "intent";
     session "session";
     domain "domain";
+    tool "tool";
+    hops "hops";
+    on "on";
+    status "status";
     allow "allow";
     uid "uid";
     messages_per_minute "messages_per_minute";

@@ -239,6 +239,52 @@ pub const SCOPE_UNACKED_MAX: usize = 10_000;
 pub const RULE_NAMES_MAX: usize = 64;
 /// `[[topics.rules]]`.
 pub const TOPIC_RULES_MAX: usize = 64;
+/// What is signed of a beacon, in bytes.
+pub const PRESENCE_BEACON_BYTES_MAX: usize = 1_400;
+/// Domains of a beacon, and tools.
+pub const PRESENCE_NAMES_MAX: usize = 16;
+/// Addresses of a beacon.
+pub const PRESENCE_ADDRS_MAX: usize = 4;
+/// How long a beacon holds.
+pub const PRESENCE_LIFE_MS: u64 = 900_000;
+/// How often a beacon is said again when nothing has changed; a long one less often, by its bytes.
+pub const PRESENCE_EVERY_MS: u64 = 300_000;
+/// How often the longest one is.
+pub const PRESENCE_EVERY_MS_MAX: u64 = 600_000;
+/// Bytes that presence may send to a neighbour in a minute in which nothing changes.
+pub const PRESENCE_BYTES_PER_MINUTE: usize = 200;
+/// Changes within this are said together.
+pub const PRESENCE_CHANGE_MS: u64 = 1_000;
+/// How long there must be no work before a busy agent is idle again.
+pub const PRESENCE_IDLE_MS: u64 = 30_000;
+/// Beacons of one neighbour that are looked at together; one more is every `PRESENCE_CHANGE_MS`.
+pub const PRESENCE_BEACONS_AT_ONCE: u64 = 10;
+/// How far the clock of a beacon that was found may be off.
+pub const PRESENCE_CLOCK_MS: u64 = 120_000;
+/// Intervals between signs of life that are remembered of a neighbour.
+pub const PRESENCE_INTERVALS_MAX: usize = 64;
+/// How often a walk is passed on at most.
+pub const FIND_HOPS_MAX: u8 = 3;
+/// Neighbours that a walk is passed on to.
+pub const FIND_ONWARD: usize = 2;
+/// Neighbours that a walk begins with.
+pub const FIND_FIRST: usize = 8;
+/// Agents of one answer.
+pub const FIND_AGENTS_MAX: usize = 16;
+/// How far away an agent of an answer may be.
+pub const FOUND_HOPS_MAX: u8 = 8;
+/// Walks under way.
+pub const FIND_WALKS_MAX: usize = 64;
+/// Walks under way of one peer.
+pub const FIND_WALKS_PER_PEER_MAX: usize = 8;
+/// Walks that are remembered so that one that comes again ends.
+pub const FIND_SEEN_MAX: usize = 1_024;
+/// How long a walk waits for each hop that it may still go.
+pub const FIND_HOP_MS: u64 = 500;
+/// How long an answer to what a family asked of a peer is waited for.
+pub const FAMILY_REQUEST_MS: u64 = 5_000;
+/// How long a daemon that ends waits for its last words to arrive.
+pub const LAST_WORDS_MS: u64 = 500;
 /// Rows of the audit log that are counted together by what they say.
 pub const AUDIT_KEYS_MAX: usize = 512;
 /// How long repeats are counted in one row of the audit log.

@@ -131,6 +131,10 @@ pub struct Session {
     pub binding: [u8; 32],
     /// Queries and delegations of ours that are under way on it.
     pub work: usize,
+    /// When the peer was last heard of on it (monotonic milliseconds).
+    pub heard_ms: u64,
+    /// Packets that have come on it, where somebody counts them.
+    pub packets: Option<u64>,
 }
 
 impl Session {
@@ -206,6 +210,8 @@ mod tests {
             early: false,
             binding: [0; 32],
             work: 0,
+            heard_ms: 0,
+            packets: None,
         }
     }
 

@@ -356,6 +356,58 @@ fn denied(policy: &Policy, asked: &Asked<'_>) -> Option<(&'static str, String)> 
     None
 }
 
+/// Who may learn of an agent by its neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Findable {
+    /// Nobody.
+    Nobody,
+    /// Peers that the neighbour trusts.
+    Trusted,
+    /// Peers that the neighbour knows.
+    #[default]
+    Known,
+}
+
+impl Findable {
+    /// As settings and beacons say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Trusted => "trusted",
+            Self::Known => "known",
+        }
+    }
+
+    /// The one of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Nobody, Self::Trusted, Self::Known].into_iter().find(|one| one.as_str() == text)
+    }
+
+    /// Whether a peer of this level may learn of it.
+    pub fn by(self, level: Level) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Trusted => level >= Level::Trusted,
+            Self::Known => level >= Level::Known,
+        }
+    }
+}
+
+/// `[presence]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresenceSettings {
+    /// `enabled`: whether the feature is offered; what it is at the start counts.
+    pub enabled: bool,
+    /// `findable`.
+    pub findable: Findable,
+}
+
+impl Default for PresenceSettings {
+    fn default() -> Self {
+        Self { enabled: true, findable: Findable::Known }
+    }
+}
+
 /// Whether a domain covers the one asked for: `family` covers `family` and `family.calendar`.
 pub fn covers(served: &str, asked: &str) -> bool {
     asked.strip_prefix(served).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

@@ -10,7 +10,7 @@ use crate::id::{AgentId, MsgId, PublicKey};
 use crate::node::ClientId;
 use crate::open::{Closed, Open};
 use crate::topics::rules::TopicSettings;
-use crate::trust::Level;
+use crate::trust::{Level, PresenceSettings};
 
 /// What a family may look at.
 pub trait View {
@@ -71,4 +71,16 @@ pub trait View {
     fn key(&self) -> PublicKey;
     /// `[topics]`.
     fn topics(&self) -> &TopicSettings;
+    /// `[presence]`.
+    fn presence(&self) -> PresenceSettings;
+    /// How often an idle connection is kept awake.
+    fn keepalive_ms(&self) -> u64;
+    /// Everybody who is known here.
+    fn peers(&self) -> Vec<AgentId>;
+    /// Where others may reach this agent, best first.
+    fn addrs(&self) -> &[String];
+    /// What this agent can do, as `discover` says it.
+    fn capabilities(&self) -> &str;
+    /// When a connected peer was last heard of, on the monotonic clock; none where nobody counts its packets.
+    fn heard_ms(&self, peer: AgentId) -> Option<u64>;
 }

@@ -64,8 +64,12 @@ fn without_a_fault_all_goes_well() {
     let whole = run(SCENARIO);
     assert_eq!(whole.violations, []);
     println!("{} steps, {:?}, {:?}, {:?}", whole.steps, whole.replies, whole.counts, whole.asked.len());
-    let refused: u64 = whole.replies.iter().filter(|(word, _)| *word != "ok").map(|(_, count)| count).sum();
-    assert_eq!(refused, 2, "a command that there is not, and a guess: {:?}", whole.replies);
+    let refused = |word: &str| whole.replies.get(word).copied().unwrap_or(0);
+    assert_eq!(refused("invalid_command"), 1, "a command that there is not: {:?}", whole.replies);
+    // A guess; and a progress that the result of its delegation has overtaken, as the network will have it.
+    assert!((1..=3).contains(&refused("not_authorized")), "{:?}", whole.replies);
+    let told = ["ok", "invalid_command", "not_authorized"];
+    assert!(whole.replies.keys().all(|word| told.contains(&word.as_str())), "{:?}", whole.replies);
     assert!(whole.delivered > 20, "{}", whole.delivered);
     // It comes to all that is swept, and the log goes around.
     for (point, at_least) in [

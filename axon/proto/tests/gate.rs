@@ -29,6 +29,7 @@ const ALL: &[&str] = &[
     "knock",
     "rekey",
     "topics",
+    "presence",
     "pipe",
 ];
 

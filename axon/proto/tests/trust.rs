@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use axon_proto::audit::{self, Event};
 use axon_proto::id::PublicKey;
+use axon_proto::kinds::presence::beacon::{About, Beacon};
 use axon_proto::node::{ClientId, ConnId, Effect, Input, StaticPeer};
 use axon_proto::trust::{Level, Policies, Policy};
 use net::{Solo, answer_on, closes, lines};
@@ -87,6 +88,9 @@ const KINDS: &[(&str, Level, Then)] = &[
     ("topic.leave", Level::Known, Taken),
     ("topic.gossip", Level::Known, Taken),
     ("topic.message", Level::Known, Unjudged("error")),
+    ("presence.beacon", Level::Known, Taken),
+    ("presence.find", Level::Known, Answered("presence.found")),
+    ("presence.found", Level::Unknown, Unjudged("error")),
     ("future", Level::Known, Unopened),
 ];
 
@@ -121,7 +125,8 @@ enum Retry {
 }
 
 /// The other requests, beside one-way kinds.
-const REQUESTS: &[&str] = &["ping", "query", "delegate", "cancel", "discover", "knock", "rekey"];
+const REQUESTS: &[&str] =
+    &["ping", "query", "delegate", "cancel", "discover", "knock", "rekey", "presence.find"];
 
 #[rustfmt::skip]
 const RULES: &[Rule] = &[
@@ -225,6 +230,22 @@ impl Case {
             "topic.join" => json!({"n":1,"filters":["a-word"]}),
             "topic.leave" => json!({"n":1}),
             "topic.gossip" => json!({"graft":[{"topic":"a-word","from":self.solo.peer}]}),
+            // Of somebody else: it is taken and counted, and says nothing.
+            "presence.beacon" => {
+                let about = About {
+                    status: "a".into(),
+                    capabilities: "0".repeat(16).into(),
+                    name: Some("a-word".into()),
+                    ..About::default()
+                };
+                let signed = Beacon::to_sign(&new_key, 1, 1, &about);
+                let signed: Value = serde_json::from_str(signed.get()).unwrap();
+                json!({"signed":signed,"sig":"A".repeat(86) + "=="})
+            }
+            "presence.find" => {
+                json!({"id":self.solo.new_id(),"target":{"tool":"a-word"},"hops":0})
+            }
+            "presence.found" => json!({"agents":[]}),
             _ => json!({}),
         };
         let mut message = self.solo.envelope(kind, payload);

@@ -52,6 +52,7 @@ mod pause;
 mod peers;
 mod ping;
 mod policy;
+mod presence;
 mod program;
 mod qr;
 mod rekey;
@@ -181,6 +182,9 @@ enum Verb {
     Approve(approve::Args),
     Deny(approve::DenyArgs),
     Peers(peers::Args),
+    Presence(presence::Args),
+    Who(presence::WhoArgs),
+    Find(presence::FindArgs),
     Contacts(contacts::Args),
     Trust(trust::Args),
     Forget(forget::Args),
@@ -265,6 +269,9 @@ impl Cli {
             Verb::Approve(args) => drive(approve::run(cx, args)),
             Verb::Deny(args) => drive(approve::deny(cx, args)),
             Verb::Peers(args) => drive(peers::run(cx, args)),
+            Verb::Presence(args) => drive(presence::run(cx, args)),
+            Verb::Who(args) => drive(presence::who(cx, args)),
+            Verb::Find(args) => drive(presence::find(cx, args)),
             Verb::Contacts(args) => drive(contacts::run(cx, args)),
             Verb::Trust(args) => drive(trust::run(cx, args)),
             Verb::Forget(args) => drive(forget::run(cx, args)),

@@ -12,7 +12,7 @@ use axon_proto::id::AgentId;
 use axon_proto::kinds::topics::rules::TopicSettings;
 use axon_proto::limits;
 use axon_proto::node::{KnockSettings, OutboxSettings, Settings, StaticPeer};
-use axon_proto::trust::Policies;
+use axon_proto::trust::{Findable, Policies, PresenceSettings};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use toml_edit::{Document, Item, TableLike, Value};
@@ -84,6 +84,8 @@ pub struct Config {
     pub knock: KnockSettings,
     /// `[topics]` and `[[topics.rules]]`.
     pub topics: TopicSettings,
+    /// `[presence]`.
+    pub presence: PresenceSettings,
     /// `[[peers]]`.
     pub peers: Vec<StaticPeer>,
     pub(crate) file: PathBuf,
@@ -191,6 +193,8 @@ impl Config {
             agent: self.agent.clone(),
             policies: self.policies.clone(),
             topics: self.topics.clone(),
+            presence: self.presence,
+            keepalive_secs: self.keepalive_secs,
             knock: self.knock.clone(),
             ipc_token,
         }
@@ -243,6 +247,11 @@ impl Config {
             ("outbox.hold_secs_max", Taken::Int(n)) => self.outbox.hold_secs_max = n,
             ("ipc.max_client_queue", Taken::Int(n)) => self.max_client_queue = size(n),
             ("ipc.token_path", Taken::Text(text)) => self.token_path = Some(text.into()),
+            ("presence.enabled", Taken::Bool(yes)) => self.presence.enabled = yes,
+            ("presence.findable", Taken::Text(text)) => {
+                // It is one of the words of the row.
+                self.presence.findable = Findable::parse(&text).unwrap_or(self.presence.findable);
+            }
             (key, value) if key.starts_with("topics.") => topics::apply(&mut self.topics, key, value),
             // `[agent]` is taken as a whole.
             (_, value) => _ = policy::apply(&mut self.policies, &mut self.knock, key, value),
@@ -262,7 +271,7 @@ impl Default for Config {
             pipe: node.pipe,
             max_ipc_clients: node.max_ipc_clients,
             max_connections: node.max_connections,
-            keepalive_secs: 15,
+            keepalive_secs: node.keepalive_secs,
             idle_timeout_secs: 60,
             reconnect_max_backoff_secs: node.reconnect_max_backoff_secs,
             handshake_timeout_secs: node.handshake_timeout_secs,
@@ -280,6 +289,7 @@ impl Default for Config {
             policies: node.policies,
             knock: node.knock,
             topics: node.topics,
+            presence: node.presence,
             peers: Vec::new(),
             file: PathBuf::new(),
             peer_spots: Vec::new(),
@@ -376,6 +386,10 @@ pub(crate) fn take(kind: Kind, item: &Item) -> Result<Taken, String> {
         Kind::Path => {
             let text = item.as_str().ok_or_else(wrong)?;
             if is_line(text, 4_096) { Ok(Taken::Text(text.to_owned())) } else { Err(wrong()) }
+        }
+        Kind::Word(words) => {
+            let word = item.as_str().filter(|text| words.contains(text)).ok_or_else(wrong)?;
+            Ok(Taken::Text(word.to_owned()))
         }
         Kind::List => {
             let list = item.as_array().ok_or_else(wrong)?;
@@ -680,6 +694,7 @@ mod tests {
                 }
                 settings::Preset::Bool(yes) => (yes.to_string(), (!yes).to_string()),
                 settings::Preset::Names(names) => (format!("{names:?}"), "[]".to_owned()),
+                settings::Preset::Word(word) => (format!("{word:?}"), "\"nobody\"".to_owned()),
                 settings::Preset::None => continue,
             };
             let shown = |value: &str| {
@@ -782,6 +797,9 @@ mod tests {
 
     #[test]
     fn wrong_topics_are_told() {
+        refused("presence.findable = \"friends\"", 1, 21, "presence.findable", "one of known, trusted");
+        refused("presence.findable = 1", 1, 21, "presence.findable", "one of known, trusted, nobody");
+        refused("[presence]\nenable = true", 2, 1, "presence.enable", "\"presence.enabled\"");
         refused("topics = 1", 1, 1, "topics", "write [topics]");
         refused("topics.enabled = 1", 1, 18, "topics.enabled", "true or false");
         refused("[topics]\nrelay = \">\"", 2, 9, "topics.relay", "a list of at most 64 topics");

@@ -205,6 +205,7 @@ fn entry(row: &Setting, key: &str, item: Option<&Item>, path: &Path, text: &str)
             Preset::Int(n) => n.into(),
             Preset::Bool(yes) => yes.into(),
             Preset::Names(names) => names.into(),
+            Preset::Word(word) => word.into(),
         },
     };
     Ok(Entry { key: key.to_owned(), value, default: item.is_none(), unit: row.unit, doc: row.doc })
@@ -239,7 +240,7 @@ fn parse_value(kind: Kind, text: &str) -> Result<Value, String> {
     let value = match kind {
         Kind::Int { .. } => text.replace('_', "").parse::<i64>().map(Value::from).ok(),
         Kind::Bool => text.parse::<bool>().map(Value::from).ok(),
-        Kind::Text { .. } | Kind::Addr | Kind::Path => Some(Value::from(text)),
+        Kind::Text { .. } | Kind::Addr | Kind::Path | Kind::Word(_) => Some(Value::from(text)),
         Kind::List | Kind::Names(_) if text.starts_with('[') => text.parse().ok(),
         Kind::List | Kind::Names(_) => {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());

@@ -25,6 +25,8 @@ pub enum Kind {
     Addr,
     /// A file's path; a relative one starts at the root.
     Path,
+    /// One of these words.
+    Word(&'static [&'static str]),
     /// A list of texts.
     List,
     /// A list of at most `limits::RULE_NAMES_MAX` names of one sort.
@@ -59,6 +61,8 @@ pub enum Preset {
     Bool(bool),
     /// These names.
     Names(&'static [&'static str]),
+    /// This word.
+    Word(&'static str),
 }
 
 /// One row.
@@ -276,6 +280,20 @@ pub const SETTINGS: &[Setting] = &[
         false,
         "topics that are passed on though nobody here has subscribed",
     ),
+    row(
+        "presence.enabled",
+        Kind::Bool,
+        Preset::Bool(true),
+        true,
+        "tell peers how this agent is, and hear it of them",
+    ),
+    row(
+        "presence.findable",
+        Kind::Word(&["known", "trusted", "nobody"]),
+        Preset::Word("known"),
+        false,
+        "whom neighbours tell of this agent: those whom they know, those whom they trust, nobody",
+    ),
 ];
 
 /// The keys of one `[[peers]]` entry.
@@ -299,6 +317,7 @@ pub const TABLES: &[&str] = &[
     "policy.trusted",
     "knock",
     "topics",
+    "presence",
 ];
 
 /// The table whose unknown keys are told to peers as they are.
@@ -375,6 +394,7 @@ pub fn expects(kind: Kind) -> String {
         Kind::Text { bytes_max } => format!("a text of 1 to {bytes_max} bytes without control characters"),
         Kind::Addr => "an IP address without a port, such as \"127.0.0.1\" or \"::1\"".to_owned(),
         Kind::Path => "a file's path".to_owned(),
+        Kind::Word(words) => format!("one of {}", words.join(", ")),
         Kind::List => "a list of texts, such as [\"one\", \"two\"]".to_owned(),
         Kind::Names(names) => super::policy::expects(names),
         Kind::Any => "something that JSON can say".to_owned(),

@@ -368,6 +368,11 @@ impl Net {
         Some(Path { conn, rtt_us, addr: unmapped(connection.remote_address()) })
     }
 
+    /// Packets that have come on a connection since it began.
+    pub fn packets(&self, conn: ConnId) -> Option<u64> {
+        Some(silence::packets(&self.conns.get(&conn)?.connection))
+    }
+
     /// Takes note of an event; yields what the node must be told of it.
     pub fn absorb(&mut self, event: NetEvent) -> Option<Input> {
         match event.0 {

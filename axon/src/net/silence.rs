@@ -125,7 +125,8 @@ fn is_silent(connection: &Connection, flight: &Flight, count: u64, seen_at: Inst
     false
 }
 
-fn packets(connection: &Connection) -> u64 {
+/// Packets that have come.
+pub(super) fn packets(connection: &Connection) -> u64 {
     connection.stats().udp_rx.datagrams
 }
 

@@ -377,6 +377,12 @@ impl World {
                     let rtts = conns.into_iter().map(|conn| Path { conn, rtt_us: 1_000, addr }).collect();
                     inputs.push(Input::Measured { client, req_id, rtts });
                 }
+                Effect::Count(conns) => {
+                    // Packets that grow with the time: everybody is heard of.
+                    let packets = self.clock().mono_ms;
+                    let counts = conns.into_iter().map(|conn| (conn, packets)).collect();
+                    inputs.push(Input::Counted(counts));
+                }
                 Effect::CloseClient { client } => {
                     if self.client_gone(client) {
                         inputs.push(Input::ClientGone { client });

@@ -16,15 +16,18 @@ import type {
   Delegation,
   Delegations,
   DelegationState,
+  FindOptions,
+  FoundAgent,
   Inbox,
   Message,
   Outbox,
   Peer,
   Pong,
+  Presence,
   Published,
   ResponsePayload,
-  Sent,
   SendState,
+  Sent,
   Status,
   Subscribed,
   Subscription,
@@ -400,6 +403,34 @@ export class Client {
     options: CallOptions = {},
   ): Promise<void> {
     await this.#quick("topic_keep", { topic, ...keep }, options);
+  }
+
+  /** How one peer is, or all. */
+  async presence(peer?: string, options: CallOptions = {}): Promise<Presence[]> {
+    return (await this.#quick<{ presence: Presence[] }>("presence", { peer }, options)).presence;
+  }
+
+  /**
+   * Says how this agent is, until this connection ends; without a status its word is taken back. Gives how
+   * the agent is then, by the word of all its clients or by its work.
+   */
+  async setPresence(status?: "idle" | "busy" | "away" | "dnd", options: CallOptions = {}): Promise<string> {
+    return (await this.#quick<{ status: string }>("set_presence", { status }, options)).status;
+  }
+
+  /** Asks for an event when a peer comes, goes or changes. It ends with the connection. */
+  async watchPresence(on = true, options: CallOptions = {}): Promise<void> {
+    await this.#quick("subscribe_presence", { on }, options);
+  }
+
+  /** Peers that serve a domain and have a tool, as far as they have said so. */
+  async who(able: { domain?: string; tool?: string } = {}, options: CallOptions = {}): Promise<Presence[]> {
+    return (await this.#quick<{ agents: Presence[] }>("who", able, options)).agents;
+  }
+
+  /** Looks among peers, and their peers, for an agent or for what it can do. */
+  async find(find: FindOptions, options: CallOptions = {}): Promise<FoundAgent[]> {
+    return (await this.#quick<{ agents: FoundAgent[] }>("find", { ...find }, options)).agents;
   }
 
   /** Messages that are held or were, and those whose reading was asked for. */

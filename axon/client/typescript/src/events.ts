@@ -164,6 +164,7 @@ export function read(line: Json): Event {
     (name === "withdrawn" && typeof line["ref"] === "string") ||
     (name === "delivery" && typeof line["id"] === "string" && typeof line["state"] === "string") ||
     (name === "delegation" && typeof (line["delegation"] as Json | null | undefined)?.["id"] === "string") ||
+    (name === "presence" && typeof (line["peer"] as Json | null | undefined)?.["id"] === "string") ||
     (name === "knock" && typeof line["id"] === "string");
   return whole ? (line as unknown as Event) : { event: "other", name, line };
 }

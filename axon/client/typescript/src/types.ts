@@ -323,6 +323,61 @@ export interface TopicPeer {
   lazy: number;
 }
 
+/** What an agent says of what it can do and where it is. */
+export interface Said {
+  /** The digest of its capabilities: another one when they have changed. */
+  capabilities: string;
+  domains: string[];
+  tools: string[];
+  /** Where it may be reached, best first. */
+  addrs: string[];
+  /** There is more, which `discover` tells. */
+  more?: true;
+}
+
+/** How a peer is, as far as the daemon knows. */
+export interface Presence extends Partial<Said> {
+  id: string;
+  name?: string;
+  /** True: only it calls itself so. */
+  claimed?: true;
+  /** Whether a connection with it is up. */
+  connected: boolean;
+  /** `idle`, `busy`, `away`, `dnd`, `offline`, `unknown`, or a word of a later version. */
+  status: string;
+  since_ms?: number;
+  /** How sure one may be that it has gone; above 8 it counts as gone. */
+  phi?: number;
+  /** How long ago it said so. */
+  age_ms?: number;
+}
+
+/** An agent that was found, perhaps one that is no peer. */
+export interface FoundAgent extends Said {
+  id: string;
+  public_key: string;
+  /** How far away it is; 1: a neighbour. */
+  hops: number;
+  status: string;
+  ts_ms: number;
+  name?: string;
+  claimed?: true;
+  /** Its level, where it is a peer. */
+  trust?: string;
+  /** For `axon connect`. */
+  link?: string;
+}
+
+/** Whom to find: an agent, or what it can do. */
+export interface FindOptions {
+  /** Its id, or the name of a peer; then neither `domain` nor `tool`. */
+  id?: string;
+  domain?: string;
+  tool?: string;
+  /** How far away at most, 1 to 5; 2 when left out. */
+  hops?: number;
+}
+
 /** A knock that waits for the owner. */
 export interface Knock {
   id: string;
@@ -411,6 +466,13 @@ export interface KnockEvent extends Knock {
   event: "knock";
 }
 
+/** A peer has come, gone, or says that it is otherwise. */
+export interface PresenceEvent {
+  event: "presence";
+  change: "online" | "offline" | "status";
+  peer: Presence;
+}
+
 /** Some events were not told: ask for what is wanted again. Those that follow are told. */
 export interface MissedEvent {
   event: "missed";
@@ -435,5 +497,6 @@ export type Event =
   | DeliveryEvent
   | DelegationEvent
   | KnockEvent
+  | PresenceEvent
   | MissedEvent
   | OtherEvent;

@@ -67,6 +67,7 @@ impl Node {
         }
         self.client_detached(now, client);
         self.give_up_requests_of(now, client);
+        self.capabilities_changed(now);
         self.hand_over(now);
     }
 
@@ -80,6 +81,15 @@ impl Node {
         if !waits || (listens && !state.reading) {
             self.out.push(Effect::CloseClient { client });
             self.client_gone(now, client);
+        }
+    }
+
+    /// A family answers a client's command later, or has answered it.
+    pub(super) fn awaits(&mut self, now: Now, client: ClientId, waits: bool) {
+        let Some(state) = self.agents.clients.get_mut(&client) else { return };
+        state.pending = if waits { state.pending + 1 } else { state.pending.saturating_sub(1) };
+        if !waits && state.leaving {
+            self.client_eof(now, client);
         }
     }
 
@@ -339,8 +349,10 @@ impl Node {
             self.tell_family(now, index, FamilyInput::ClientHello { client });
         }
         let durable = self.settings.durable.then_some(&"durable");
-        let topics = self.settings.topics.enabled.then_some(&"topics");
-        let features: Vec<&str> = IPC_FEATURES.iter().chain(durable).chain(topics).copied().collect();
+        let families =
+            [(self.settings.topics.enabled, &"topics"), (self.settings.presence.enabled, &"presence")];
+        let on = families.into_iter().filter(|(enabled, _)| *enabled).map(|(_, name)| name);
+        let features: Vec<&str> = IPC_FEATURES.iter().chain(durable).chain(on).copied().collect();
         Ok(Line::ok(command.req_id())
             .field("version", &version)
             .field("daemon_max_version", &IPC_VERSION)
@@ -489,6 +501,11 @@ const V2_COMMANDS: &[&str] = &[
     "advertise",
     "auth",
     "hello",
+    "presence",
+    "set_presence",
+    "subscribe_presence",
+    "who",
+    "find",
     "subscribe_topic",
     "unsubscribe_topic",
     "publish",

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Key, Node, Now, view};
+use super::{ConnId, Effect, Key, Node, Now, view};
 use crate::agents::Agents;
 use crate::family::{Act, Cx, Family, Input as FamilyInput, Open};
 use crate::id::{AgentId, MsgId};
@@ -107,6 +107,50 @@ impl Node {
         }
         for index in 0..self.families.len() {
             self.tell_family(now, index, FamilyInput::PeerDown { peer });
+        }
+    }
+
+    /// Tells all families the same.
+    pub(super) fn tell_families(&mut self, now: Now, input: impl Fn() -> FamilyInput<'static>) {
+        for index in 0..self.families.len() {
+            self.tell_family(now, index, input());
+        }
+    }
+
+    /// What this agent can do may be something else now: who wants to know is told, if so.
+    pub(super) fn capabilities_changed(&mut self, now: Now) {
+        let mut now_said = None;
+        for index in 0..self.families.len() {
+            self.with_family(now, index, |family, cx| {
+                now_said = now_said.take().or_else(|| family.capabilities(cx));
+            });
+        }
+        let now_said = now_said.map(|said| said.get().into()).unwrap_or_default();
+        if self.capabilities != now_said {
+            self.capabilities = now_said;
+            self.tell_families(now, || FamilyInput::Capabilities);
+        }
+    }
+
+    /// Asks how many packets have come from peers, where somebody wants to know.
+    pub(super) fn count_packets(&mut self) {
+        if self.settings.presence.enabled {
+            let up = |conn: &ConnId| self.sessions.get(*conn).is_some_and(|one| one.phase == Phase::Up);
+            let conns: Vec<ConnId> = self.sessions.conns().filter(up).collect();
+            if !conns.is_empty() {
+                self.out.push(Effect::Count(conns));
+            }
+        }
+    }
+
+    /// So many have come: a peer that has sent one lives.
+    pub(super) fn packets_counted(&mut self, now: Now, counts: &[(ConnId, u64)]) {
+        for (conn, packets) in counts {
+            if let Some(session) = self.sessions.get_mut(*conn)
+                && session.packets.replace(*packets) != Some(*packets)
+            {
+                session.heard_ms = now.mono_ms;
+            }
         }
     }
 

@@ -619,6 +619,7 @@ impl Node {
                 let advert = FamilyInput::Advert { client, capabilities: Some(capabilities) };
                 self.tell_family(now, index, advert);
             }
+            self.capabilities_changed(now);
             self.out.push(Effect::Line { client, line, of: Of::Us });
             return Ok(());
         }
@@ -650,6 +651,7 @@ impl Node {
                 let (consumer, capabilities) = (&*consumer, &*capabilities);
                 self.tell_family(now, index, FamilyInput::LastingAdvert { consumer, capabilities });
             }
+            self.capabilities_changed(now);
         }
         self.answer_line(client, &req_id, outcome.map(|()| line).map_err(|error| disk_error(&error)));
         self.resume(now, client);

@@ -203,6 +203,8 @@ pub enum Input {
         /// Which.
         conn: ConnId,
     },
+    /// The answer to `Effect::Count`: packets that have come on these connections since they began.
+    Counted(Vec<(ConnId, u64)>),
 
     /// Discovery has seen a peer.
     Found {
@@ -426,6 +428,9 @@ pub enum Effect {
         /// Of which connections.
         conns: Vec<ConnId>,
     },
+    /// Tell the node at once how many packets have come on these connections, by `Input::Counted`. A shell
+    /// that cannot tell may pass it over.
+    Count(Vec<ConnId>),
     /// Take no more lines from a client for now, or take them again. Some that were on their way still come.
     Pace {
         /// Which.

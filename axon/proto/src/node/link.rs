@@ -104,6 +104,8 @@ impl Node {
             early,
             binding,
             work: 0,
+            heard_ms: now.mono_ms,
+            packets: None,
         };
         self.sessions.insert(conn, session);
         self.timers.set(Key::Hello(conn), now.mono_ms + self.settings.handshake_timeout_secs * 1_000);
@@ -141,6 +143,7 @@ impl Node {
         if session.phase == Phase::Draining {
             session.since_ms = now.mono_ms;
         }
+        session.heard_ms = now.mono_ms;
         let peer = session.peer;
         let envelope = match decode(bytes) {
             Ok(envelope) => envelope,
@@ -252,7 +255,11 @@ impl Node {
             if let Some((index, kind)) = known {
                 self.tell_family(now, index, FamilyInput::Message { message: &message, kind });
             }
-            return self.receipt(now, &message);
+            // A request is answered by its family.
+            if one_way {
+                self.receipt(now, &message);
+            }
+            return;
         }
         if self.replay.knows(from, id, now.wall_ms) {
             if self.is_arriving(&message) {

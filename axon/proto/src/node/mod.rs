@@ -219,6 +219,8 @@ pub struct Node {
     acts: VecDeque<Act>,
     /// Clients that a row is shown to, empty between two rows.
     audience: Vec<ClientId>,
+    /// What this agent can do, as `discover` says it.
+    capabilities: Box<str>,
     out: Vec<Effect>,
 }
 
@@ -305,6 +307,7 @@ impl Node {
             scratch: Scratch::default(),
             acts: VecDeque::new(),
             audience: Vec::new(),
+            capabilities: Box::default(),
             out: Vec::new(),
         };
         node.timers.set(Key::Sweep, now.mono_ms + SWEEP_INTERVAL_MS);
@@ -323,9 +326,8 @@ impl Node {
         if !settings.durable || settings.buffer_size == 0 {
             features.retain(|feature| *feature != "receipt");
         }
-        if !settings.topics.enabled {
-            features.retain(|feature| *feature != "topics");
-        }
+        let off = [(settings.topics.enabled, "topics"), (settings.presence.enabled, "presence")];
+        features.retain(|feature| off.iter().all(|(enabled, name)| *enabled || feature != name));
         if settings.pipe {
             features.push("pipe");
         }
@@ -392,9 +394,10 @@ impl Node {
             Input::Silent { conn } => self.silent(now, conn),
             Input::Alive { conn } => {
                 if let Some(session) = self.sessions.get_mut(conn) {
-                    session.silent = false;
+                    (session.silent, session.heard_ms) = (false, now.mono_ms);
                 }
             }
+            Input::Counted(counts) => self.packets_counted(now, &counts),
             Input::Found { id, key, addrs } => self.found(now, id, key, &addrs),
             Input::ClientUp { client, trusted, socket } => self.client_up(client, trusted, socket),
             Input::HandshakeRefused { id } => self.handshake_refused(now, id),
@@ -423,9 +426,8 @@ impl Node {
         let blocked: Vec<AgentId> = contacts.filter(|id| self.peers.is_blocked(*id)).collect();
         blocked.into_iter().for_each(|peer| self.forget_words(now, peer));
         self.reopen(now);
-        for index in 0..self.families.len() {
-            self.tell_family(now, index, FamilyInput::Started);
-        }
+        self.tell_families(now, || FamilyInput::Started);
+        self.capabilities_changed(now);
         self.expire_held(now);
         // What was read, and not told any more before the end.
         self.were_read(now, self.mailbox.read_up_to());
@@ -441,14 +443,15 @@ impl Node {
         let out = self.peers.configure(&settings.peers, now.wall_ms);
         // Whether receipts are given was said in hello, and holds until the end.
         let (durable, pipe) = (self.settings.durable, self.settings.pipe);
+        let enabled = self.settings.presence.enabled;
         if self.settings.policies != settings.policies || self.settings.knock != settings.knock {
             self.audit(now, crate::audit::Event::Policy, None, "settings");
         }
         settings.topics.enabled = self.settings.topics.enabled;
         self.settings = Settings { durable, pipe, ..settings };
-        for index in 0..self.families.len() {
-            self.tell_family(now, index, FamilyInput::Settings);
-        }
+        self.settings.presence.enabled = enabled;
+        self.tell_families(now, || FamilyInput::Settings);
+        self.capabilities_changed(now);
         self.out.push(Effect::Evict(self.keep()));
         self.publish_pins();
         if !out.is_empty() {
@@ -525,9 +528,8 @@ impl Node {
         }
         let swept = self.outbox.sweep(now.wall_ms);
         self.note(swept);
-        for index in 0..self.families.len() {
-            self.tell_family(now, index, FamilyInput::Tick);
-        }
+        self.tell_families(now, || FamilyInput::Tick);
+        self.count_packets();
         self.replay.sweep(now.wall_ms);
         let sessions = &self.sessions;
         let gone = self.peers.sweep(now.mono_ms, |id| !sessions.of(id).is_empty());
@@ -551,6 +553,7 @@ impl Node {
         self.stopping = true;
         self.timers.set(Key::StopBy, now.mono_ms + SHUTDOWN_MS);
         self.refuse_waiting(now);
+        self.tell_families(now, || FamilyInput::Stopping);
         self.stop_if_idle(now);
     }
 

@@ -56,6 +56,8 @@ pub(super) struct Pending {
     work: bool,
     /// It must be on disk before it leaves, and is not yet.
     unstored: bool,
+    /// It was said while the daemon ends, and is given a moment to arrive.
+    last: bool,
     /// When its answer is due (monotonic milliseconds).
     due_ms: u64,
 }
@@ -80,7 +82,7 @@ impl Pending {
     pub(super) fn is_awaited(&self) -> bool {
         match &self.origin {
             Origin::Command { .. } | Origin::Knock => true,
-            Origin::Family { command } => command.is_some(),
+            Origin::Family { command } => command.is_some() || self.last,
             // It is safe here, and will be sent again.
             Origin::Held { .. } => false,
         }
@@ -136,8 +138,8 @@ impl Node {
     ) -> Token {
         let token = self.new_token();
         let due_ms = now.mono_ms.saturating_add(wait_ms);
-        let pending =
-            Pending { envelope, kind, origin, conn: None, sends: 0, work: false, unstored: true, due_ms };
+        let (conn, sends, work, unstored, last) = (None, 0, false, true, self.stopping);
+        let pending = Pending { envelope, kind, origin, conn, sends, work, unstored, last, due_ms };
         if let Some(client) = pending.client().and_then(|client| self.agents.clients.get_mut(&client)) {
             client.pending += 1;
         }
@@ -462,7 +464,8 @@ impl Node {
                 } else if let Some(error) = failed {
                     let text =
                         format!("a {} for {} was lost: {}", pending.kind.name, pending.envelope.to, error);
-                    self.info(text);
+                    // One that does no harm twice is said again anyway.
+                    if pending.kind.idempotent { self.debug(text) } else { self.info(text) }
                 }
             }
             (Origin::Held { n }, fate) => self.held_settled(now, *n, fate),

@@ -18,7 +18,7 @@ use crate::family::{
 };
 use crate::id::{AgentId, MsgId};
 use crate::ipc::{Line, offered_line};
-use crate::limits::{QUEUED_REQUESTS_MAX, REQUEST_TIMEOUT_MS};
+use crate::limits::{FAMILY_REQUEST_MS, LAST_WORDS_MS, QUEUED_REQUESTS_MAX, REQUEST_TIMEOUT_MS};
 use crate::mailbox::Shown;
 use crate::scope::Right;
 use crate::store::{CommitError, Read, Write};
@@ -170,7 +170,8 @@ impl Node {
                     }
                     Ok(envelope) => {
                         let origin = Origin::Family { command: command.clone() };
-                        self.submit(now, Arc::new(envelope), kind, origin, REQUEST_TIMEOUT_MS);
+                        let wait_ms = self.patience_ms(kind, command.is_some());
+                        self.submit(now, Arc::new(envelope), kind, origin, wait_ms);
                         Ok(())
                     }
                     Err(error) => Err(IpcError::new(IpcCode::MessageTooLarge, error.to_string())),
@@ -208,6 +209,7 @@ impl Node {
                     self.out.push(Effect::Line { client, line, of: Of::Several });
                 }
             }
+            Act::Await { client, waits } => self.awaits(now, client, waits),
             Act::Watch { client, on } => {
                 if let Some(state) = self.agents.clients.get_mut(&client) {
                     state.watches = on;
@@ -264,6 +266,16 @@ impl Node {
         };
         for (client, _) in self.agents.clients.iter().filter(|(_, state)| state.watches && sees(state)) {
             self.out.push(Effect::Line { client: *client, line: line.clone(), of: Of::Several });
+        }
+    }
+
+    /// How long it is waited for what a family sends, perhaps on a client's command.
+    fn patience_ms(&self, kind: &Kind, commanded: bool) -> u64 {
+        match commanded {
+            true => REQUEST_TIMEOUT_MS,
+            false if self.stopping => LAST_WORDS_MS,
+            false if kind.is_request() => FAMILY_REQUEST_MS,
+            false => REQUEST_TIMEOUT_MS,
         }
     }
 

@@ -75,11 +75,12 @@ enum Needs {
 fn needs(name: &str, command: &Command<'_>) -> Needs {
     match name {
         "hello" | "auth" | "whoami" | "status" | "peers" => Needs::Nothing,
-        "send" | "outbox" | "delegations" | "publish" => Needs::Rights(&[Right::Send]),
+        "send" | "outbox" | "delegations" | "publish" | "presence" | "subscribe_presence" | "who"
+        | "find" => Needs::Rights(&[Right::Send]),
         "inbox" | "ack" | "subscribe_topic" | "unsubscribe_topic" | "topics" | "topic_peers" => {
             Needs::Rights(&[Right::Inbox])
         }
-        "reply" => Needs::Rights(&[Right::Answer]),
+        "reply" | "set_presence" => Needs::Rights(&[Right::Answer]),
         "subscribe" => match (command.has_answer(), command.has_kinds()) {
             (true, false) => Needs::Rights(&[Right::Answer]),
             (true, true) => Needs::Rights(&[Right::Answer, Right::Inbox]),
@@ -444,6 +445,7 @@ impl Node {
             self.tell_family(now, index, told);
             self.tell_family(now, index, FamilyInput::SocketGone { socket: &name });
         }
+        self.capabilities_changed(now);
         self.audit_for(now, Event::Socket, None, Some(&name), "removed");
         let line = Line::ok(command.req_id()).field("name", &name).end();
         let end = End::Line { client, req_id: command.req_id().to_owned(), line };

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use crate::id::{AgentId, PublicKey};
 use crate::topics::rules::TopicSettings;
-use crate::trust::Policies;
+use crate::trust::{Policies, PresenceSettings};
 
 /// A peer from `[[peers]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +103,10 @@ pub struct Settings {
     pub knock: KnockSettings,
     /// `[topics]`.
     pub topics: TopicSettings,
+    /// `[presence]`.
+    pub presence: PresenceSettings,
+    /// `keepalive_secs`.
+    pub keepalive_secs: u64,
     /// `ipc-token`: 64 hexadecimal digits, where a client must show it.
     pub ipc_token: Option<String>,
 }
@@ -128,6 +132,8 @@ impl Default for Settings {
             policies: Policies::default(),
             knock: KnockSettings::default(),
             topics: TopicSettings::default(),
+            presence: PresenceSettings::default(),
+            keepalive_secs: 15,
             ipc_token: None,
         }
     }

@@ -12,7 +12,7 @@ use crate::id::{AgentId, MsgId, PublicKey};
 use crate::node::ClientId;
 use crate::session::Phase;
 use crate::topics::rules::TopicSettings;
-use crate::trust::Level;
+use crate::trust::{Level, PresenceSettings};
 
 pub(super) struct NodeView<'a> {
     pub node: &'a Node,
@@ -111,5 +111,24 @@ impl View for NodeView<'_> {
     }
     fn topics(&self) -> &TopicSettings {
         &self.node.settings.topics
+    }
+    fn presence(&self) -> PresenceSettings {
+        self.node.settings.presence
+    }
+    fn keepalive_ms(&self) -> u64 {
+        self.node.settings.keepalive_secs.saturating_mul(1_000)
+    }
+    fn peers(&self) -> Vec<AgentId> {
+        self.node.peers.iter().map(|peer| peer.id).collect()
+    }
+    fn addrs(&self) -> &[String] {
+        &self.node.addrs
+    }
+    fn capabilities(&self) -> &str {
+        &self.node.capabilities
+    }
+    fn heard_ms(&self, peer: AgentId) -> Option<u64> {
+        let up = self.node.conns_of(peer).into_iter().filter_map(|conn| self.node.sessions.get(conn));
+        up.filter(|session| session.packets.is_some()).map(|session| session.heard_ms).max()
     }
 }

@@ -476,6 +476,8 @@ impl Sim {
                 Effect::Measure { client, req_id, .. } => {
                     inputs.push(Input::Measured { client, req_id, rtts: Vec::new() });
                 }
+                // Nobody counts packets here: who is gone is seen by its connections.
+                Effect::Count(_) => {}
                 Effect::Pace { client, pause } => self.pace(at, client, pause),
                 Effect::CloseClient { client } => {
                     if self.hosts[at].clients.remove(&client).is_some() {

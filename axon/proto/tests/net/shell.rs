@@ -408,6 +408,8 @@ impl World {
             Effect::Measure { client, req_id, .. } => {
                 self.feed(at, Input::Measured { client, req_id, rtts: Vec::new() });
             }
+            // Nobody counts packets here: who is gone is seen by its connections.
+            Effect::Count(_) => {}
             Effect::CloseClient { client } => {
                 if let Some(cli) = self.hosts[at].clients.get_mut(&client) {
                     cli.closed = true;

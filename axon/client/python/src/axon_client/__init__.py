@@ -19,6 +19,7 @@ from ._agent import Agent, Connecting, Delegation, connect, default_path
 from ._answer import Answer, Outcome, Refuse
 from ._errors import AxonError
 from ._messages import Messages
+from ._presence import FoundRow, PresenceRow
 from ._request import Request, SyncRequest
 from ._topics import (
     Published,
@@ -62,12 +63,14 @@ __all__ = [
     "DelegationRow",
     "Envelope",
     "Event",
+    "FoundRow",
     "Message",
     "Messages",
     "Outcome",
     "OutboxRow",
     "Page",
     "Peer",
+    "PresenceRow",
     "Published",
     "Refuse",
     "Reply",

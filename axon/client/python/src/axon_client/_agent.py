@@ -16,6 +16,7 @@ from ._errors import AxonError
 from ._events import Events, Json
 from ._link import Link
 from ._messages import Messages, subscribed
+from ._presence import AsyncPresence
 from ._request import Request, SyncRequest
 from ._serve import AsyncHandler, Handler, Serving, SyncHandler
 from ._topics import Published, TopicMessages, TopicPeer, Topics, TopicSubscribed
@@ -61,7 +62,7 @@ class Delegation:
         return await self._agent.cancel(self.id, reason)
 
 
-class Agent:
+class Agent(AsyncPresence):
     """An agent at the socket of its daemon.
 
     All calls may run at the same time. The connection is made again when the daemon was restarted: a call

@@ -23,6 +23,7 @@ from ._answer import Answer, Outcome, Refuse
 from ._errors import AxonError, closed
 from ._events import Json
 from ._messages import Messages as AsyncMessages
+from ._presence import SyncPresence
 from ._request import SyncRequest as Request
 from ._topics import Published, TopicMessage, TopicPeer, Topics, TopicSubscribed
 from ._topics import TopicMessages as AsyncTopicMessages
@@ -318,7 +319,7 @@ class Delegation:
         return self._loop.wait(self._delegation.cancel(reason))
 
 
-class Agent:
+class Agent(SyncPresence):
     """An agent at the socket of its daemon: see `axon_client.Agent`."""
 
     def __init__(

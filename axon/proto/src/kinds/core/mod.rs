@@ -212,7 +212,9 @@ impl Family for Core {
             | Input::Loaded { .. }
             | Input::ClientGone { .. }
             | Input::ClientHello { .. }
-            | Input::Settings => {}
+            | Input::Settings
+            | Input::Capabilities
+            | Input::Stopping => {}
         }
     }
 
@@ -230,6 +232,10 @@ impl Family for Core {
 
     fn lasting_advert(&self, consumer: &str, capabilities: &RawValue) -> Result<Option<Write>, IpcError> {
         self.adverts.lasting(consumer, capabilities).map(Some)
+    }
+
+    fn capabilities(&self, cx: &Cx<'_>) -> Option<Box<RawValue>> {
+        Some(self.adverts.merged(cx))
     }
 
     fn restore(&mut self, key: &str, value: &[u8]) {
