@@ -230,7 +230,7 @@ fn numbers_have_bounds_and_say_them() {
         (["--inflight", "257"], "1 to 256"),
         (["--inflight", "-1"], "1 to 256"),
     ] {
-        for verb in [&["ask"][..], &["notify"], &["kept"], &["--self"]] {
+        for verb in [&["ask"][..], &["notify"], &["kept"], &["pubsub"], &["--self"]] {
             let ran = place.run(&[verb, &args].concat());
             assert!(ran.usage().contains(bounds), "{verb:?} {args:?}: {ran:?}");
         }
@@ -240,7 +240,7 @@ fn numbers_have_bounds_and_say_them() {
         (&["--count", "3", "echo"], "by itself"),
         (&["--count", "3"], "--self"),
         (&["ask", "--domain", "x"], "--peer"),
-        (&["pubsub"], "pubsub"),
+        (&["pubsub", "--peer", "bob"], "--peer"),
         (&["--self", "--name", "x"], "of its own"),
     ] {
         let ran = place.run(args);
@@ -255,14 +255,14 @@ fn daemons_of_its_own_are_measured_and_gone_afterwards() {
     let ran = place.run(&["--self", "--count", "100", "--size", "32", "--inflight", "4"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
     let lines = ran.lines();
-    let runs = [("ask", 1), ("ask", 4), ("kept", 4), ("notify", 4)];
+    let runs = [("ask", 1), ("ask", 4), ("kept", 4), ("pubsub", 1), ("pubsub", 4), ("notify", 4)];
     assert_eq!(lines.len(), runs.len(), "{ran:?}");
     for (line, (run, inflight)) in lines.iter().zip(runs) {
         well(line, run, 100);
         assert_eq!((&line["inflight"], &line["size_bytes"]), (&json!(inflight), &json!(32)));
         assert_eq!((&line["peer"], &line["own_daemons"]), (&json!("bob"), &json!(true)));
         let state = match run {
-            "ask" => Value::Null,
+            "ask" | "pubsub" => Value::Null,
             "kept" => json!("delivered"),
             // Nothing is on disk there, and so there is no receipt.
             _ => json!("sent"),
