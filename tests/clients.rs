@@ -187,7 +187,10 @@ fn python_examples_of_the_readme() {
     };
     let (alice, bob) = support::pair();
     let program = |daemon: &Daemon, text: &str| {
-        let mut command = python("python_examples_of_the_readme", &["-c", text]).unwrap();
+        // Whoever runs the tests in the background may have them ignore Ctrl-C, and Python keeps to that.
+        let heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)";
+        let text = format!("{heeds}\n{text}");
+        let mut command = python("python_examples_of_the_readme", &["-c", &text]).unwrap();
         command.env("AXON_ROOT", daemon.root()).env("HOME", daemon.root());
         command
     };

@@ -363,8 +363,9 @@ fn whoami_peers_and_status_have_all_their_fields() {
     client.ok(json!({"cmd":"send","to":"bob","kind":"ping"}));
     let later = client.ok(json!({"cmd":"status"}));
     let count = |status: &Value, field: &str| status[field].as_u64().unwrap();
-    assert_eq!(count(&later, "messages_sent"), count(&status, "messages_sent") + 1);
-    assert_eq!(count(&later, "messages_received"), count(&status, "messages_received") + 1);
+    // What the daemons say to one another of topics and presence counts as well.
+    assert!(count(&later, "messages_sent") > count(&status, "messages_sent"), "{later}");
+    assert!(count(&later, "messages_received") > count(&status, "messages_received"), "{later}");
 }
 
 #[test]

@@ -557,6 +557,8 @@ class Sync(Case):
 # An agent that gets Ctrl-C while its first thread sleeps: the signal is delivered to another thread.
 INTERRUPTED = """
 import signal, sys, threading, time
+# Whoever runs the tests in the background may have them ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import {module} as client
 
 ended = threading.Event()
