@@ -50,7 +50,7 @@ const NOTES: [(&str, &str); 10] = [
 /// Through the command line as it prints into a pipe, with `--plain`, through the socket, and through MCP:
 /// what is written and what is read.
 const CEILINGS: &[(&str, [Option<Cost>; 4])] = &[
-    ("connect", [None, None, cost(14, 78), None]),
+    ("connect", [None, None, cost(14, 82), None]),
     ("ask", [cost(11, 80), cost(13, 11), cost(30, 175), cost(21, 24)]),
     ("answer", [cost(46, 130), cost(49, 50), cost(70, 212), cost(31, 40)]),
     ("delegate", [cost(12, 151), cost(14, 15), cost(45, 375), cost(24, 26)]),

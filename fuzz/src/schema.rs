@@ -28,7 +28,8 @@ macro_rules! schemas {
 schemas! {
     "ack" "admission" "cancel" "capabilities" "delegate" "discover" "envelope" "error" "hello" "ipc-command"
     "ipc-event" "ipc-reply" "knock" "notify" "ping" "pong" "progress" "query" "receipt" "rekey" "response"
-    "result"
+    "result" "presence.beacon" "presence.find" "presence.found" "topic.gossip" "topic.join" "topic.leave"
+    "topic.message"
 }
 
 /// All schemas.
@@ -271,6 +272,13 @@ impl<'a> Maker<'a> {
             },
             "^\\s*axon://" | "^axon://" => LINKS[dice.below(LINKS.len())].into(),
             "^[^\\u0000-\\u001f\\u007f-\\u009f]*$" => WORDS[dice.below(WORDS.len() - 2)].into(),
+            "^[^\\u0000-\\u001f\\u007f-\\u009f]+$" => ["a", "a name", "ü"][dice.below(3)].into(),
+            "^[A-Za-z0-9+/]{85}[AQgw]==$" => format!("{}==", "A".repeat(86)),
+            "^ed25519\\.[0-9a-f]{32}$" => format!("ed25519.{}", hex(dice, 32).to_lowercase()),
+            "^[a-z]{1,16}$" => ["idle", "busy", "away"][dice.below(3)].into(),
+            FILTER => ["build.main", "build.*", "a.*.c", ">", "build.>"][dice.below(5)].into(),
+            // A topic's name, or one level of it.
+            other if other.starts_with("^[!#-") => ["a", "build", "x1-y"][dice.below(3)].into(),
             other => panic!("no text is made for the pattern {other}: say here how"),
         }
     }
@@ -295,6 +303,7 @@ impl<'a> Maker<'a> {
 }
 
 const AGENT: &str = "^[eE][dD]25519\\.[0-9a-fA-F]{32}$";
+const FILTER: &str = "^(([!#-)+,\\-/-=?-\\[\\]-~]+|\\*)\\.){0,15}([!#-)+,\\-/-=?-\\[\\]-~]+|\\*|>)$";
 const MESSAGE: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$";
 
 /// Words that mean something somewhere.
