@@ -450,6 +450,7 @@ impl Driver {
     }
 
     /// Opens or closes a scoped socket whose file is written; gives its path.
+    #[inline(never)]
     fn change_scope(&mut self, change: ScopeChange, before: Option<Scope>) -> Result<String, String> {
         match change {
             ScopeChange::Put(scope) => {
@@ -536,6 +537,7 @@ impl Driver {
         self.effects = effects;
     }
 
+    #[inline(never)]
     fn stop(&mut self, signal: &str) {
         tracing::info!("{signal}: finishing what is in flight");
         self.told_to_stop = true;
@@ -550,6 +552,7 @@ impl Driver {
     }
 
     /// Takes what the files say now; what is wrong leaves everything as it was.
+    #[inline(never)]
     fn reloaded(&mut self, job: Option<JobId>, outcome: Result<Box<Fresh>, String>) {
         let by = if job.is_some() { "reload" } else { "SIGHUP" };
         let done = match outcome {
@@ -573,6 +576,7 @@ impl Driver {
         }
     }
 
+    #[inline(never)]
     fn take(&mut self, by: &str, fresh: Fresh) {
         let Fresh { config, token, contacts } = fresh;
         if net_config(&config, self.args.port) != net_config(&self.config, self.args.port)

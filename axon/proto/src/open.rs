@@ -111,6 +111,7 @@ pub struct Closed {
 }
 
 impl Identified for Closed {
+    type Id = MsgId;
     fn id(&self) -> MsgId {
         self.id
     }

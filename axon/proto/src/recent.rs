@@ -8,12 +8,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, Hash};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-
-use crate::id::MsgId;
 
 /// Things in one block.
 const BLOCK: usize = 8_192;
@@ -28,8 +26,10 @@ struct Place([u8; 3]);
 
 /// What has an id.
 pub trait Identified {
+    /// What tells it from others.
+    type Id: Copy + Eq + Hash;
     /// It.
-    fn id(&self) -> MsgId;
+    fn id(&self) -> Self::Id;
 }
 
 /// Things with an id, the oldest first.
@@ -61,7 +61,7 @@ impl<T: Identified> Recent<T> {
     }
 
     /// The one with this id.
-    pub fn get(&self, id: MsgId) -> Option<&T> {
+    pub fn get(&self, id: T::Id) -> Option<&T> {
         let hash = self.hasher.hash_one(id);
         let place = self.places.find(hash, |place| self.queue.has(*place, id))?;
         self.queue.get(*place)
@@ -99,7 +99,7 @@ impl<T: Identified> Recent<T> {
     }
 
     /// Takes one out, wherever it is; whether it was there.
-    pub fn remove(&mut self, id: MsgId) -> bool {
+    pub fn remove(&mut self, id: T::Id) -> bool {
         let was_there = self.take_place(id, |_| true);
         if was_there && self.queue.len > 2 * self.len() + TAKEN_MAX {
             for one in self.take_all() {
@@ -126,7 +126,7 @@ impl<T: Identified> Recent<T> {
         }
     }
 
-    fn take_place(&mut self, id: MsgId, is_it: impl Fn(Place) -> bool) -> bool {
+    fn take_place(&mut self, id: T::Id, is_it: impl Fn(Place) -> bool) -> bool {
         let Self { queue, places, hasher } = self;
         let found = places.find_entry(hasher.hash_one(id), |place| is_it(*place) && queue.has(*place, id));
         found.map(|place| place.remove()).is_ok()
@@ -175,7 +175,7 @@ impl<T: Identified> Queue<T> {
         }
     }
 
-    fn has(&self, place: Place, id: MsgId) -> bool {
+    fn has(&self, place: Place, id: T::Id) -> bool {
         self.get(place).is_some_and(|one| one.id() == id)
     }
 
@@ -227,6 +227,7 @@ impl<T> fmt::Debug for Recent<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::MsgId;
 
     /// As many ids as wanted, all different.
     fn id(n: u32) -> MsgId {
@@ -236,6 +237,7 @@ mod tests {
     }
 
     impl Identified for (MsgId, u32) {
+        type Id = MsgId;
         fn id(&self) -> MsgId {
             self.0
         }

@@ -4,8 +4,10 @@
 //! that fills most of it loses its oldest, so that one peer cannot push out another's.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
 
 use foldhash::HashMap;
+use foldhash::quality::RandomState;
 
 use crate::id::{AgentId, MsgId};
 use crate::limits::{
@@ -22,6 +24,8 @@ use crate::recent::{Identified, Recent};
 /// that they have arrived, and their ids are kept for the usual time only.
 #[derive(Debug)]
 pub struct Replay {
+    /// Makes the prints of ids.
+    hasher: RandomState,
     /// By sender. What came first expires first: all are kept equally long.
     senders: HashMap<AgentId, Recent<Short>>,
     count: usize,
@@ -31,18 +35,19 @@ pub struct Replay {
     unwritten: Vec<Seen>,
 }
 
-/// An id that is kept for the usual time.
+/// An id that is kept for the usual time: there may be 100,000, so what is kept is a print of 64 bits. Two ids
+/// of one sender have the same once in 10^14 messages, or when it tries, and the second is then its own loss.
 #[derive(Debug, Clone, Copy)]
 struct Short {
-    id: MsgId,
+    print: [u8; 8],
     /// Unix milliseconds, little endian: enough for as long as years have four digits.
     until_ms: [u8; 6],
 }
 
 impl Short {
-    fn new(id: MsgId, until_ms: u64) -> Self {
+    fn new(print: Print, until_ms: u64) -> Self {
         let [a, b, c, d, e, f, ..] = until_ms.min((1 << 48) - 1).to_le_bytes();
-        Self { id, until_ms: [a, b, c, d, e, f] }
+        Self { print: print.0, until_ms: [a, b, c, d, e, f] }
     }
 
     fn until_ms(&self) -> u64 {
@@ -51,9 +56,14 @@ impl Short {
     }
 }
 
+/// What is left of an id. Made with a secret of this run, so that nobody can say which ids have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Print([u8; 8]);
+
 impl Identified for Short {
-    fn id(&self) -> MsgId {
-        self.id
+    type Id = Print;
+    fn id(&self) -> Print {
+        Print(self.print)
     }
 }
 
@@ -61,6 +71,7 @@ impl Replay {
     /// Begins with what the disk remembered.
     pub fn new(remembered: &[Seen], wall_ms: u64) -> Self {
         let mut replay = Self {
+            hasher: RandomState::default(),
             senders: HashMap::default(),
             count: 0,
             count_max: REPLAY_IDS_MAX,
@@ -78,7 +89,7 @@ impl Replay {
     /// Whether an id was seen and is still remembered.
     pub fn knows(&mut self, from: AgentId, id: MsgId, wall_ms: u64) -> bool {
         self.forget_expired(from, wall_ms);
-        self.senders.get(&from).is_some_and(|ids| ids.get(id).is_some())
+        self.has_short(from, id)
             || self
                 .long
                 .get(&from)
@@ -87,8 +98,16 @@ impl Replay {
 
     /// Whether an id is among those that are remembered, be its time over or not.
     pub fn has(&self, from: AgentId, id: MsgId) -> bool {
-        self.senders.get(&from).is_some_and(|ids| ids.get(id).is_some())
+        self.has_short(from, id)
             || self.long.get(&from).is_some_and(|ids| ids.iter().any(|(of, _)| *of == id))
+    }
+
+    fn has_short(&self, from: AgentId, id: MsgId) -> bool {
+        self.senders.get(&from).is_some_and(|ids| ids.get(self.print(id)).is_some())
+    }
+
+    fn print(&self, id: MsgId) -> Print {
+        Print(self.hasher.hash_one(id).to_le_bytes())
     }
 
     /// Remembers an id and gives what is to be stored with its message.
@@ -111,7 +130,8 @@ impl Replay {
 
     /// Forgets an id whose message was refused before it was taken: it may come again.
     pub fn forget(&mut self, from: AgentId, id: MsgId) {
-        if self.senders.get_mut(&from).is_some_and(|ids| ids.remove(id)) {
+        let print = self.print(id);
+        if self.senders.get_mut(&from).is_some_and(|ids| ids.remove(print)) {
             self.count -= 1;
         }
         if let Some(ids) = self.long.get_mut(&from) {
@@ -177,7 +197,8 @@ impl Replay {
     }
 
     fn insert_short(&mut self, seen: Seen) {
-        if !self.senders.entry(seen.from).or_default().push(Short::new(seen.id, seen.until_ms)) {
+        let short = Short::new(self.print(seen.id), seen.until_ms);
+        if !self.senders.entry(seen.from).or_default().push(short) {
             return;
         }
         self.count += 1;

@@ -197,6 +197,7 @@ fn value(contact: &Contact, key: &str) -> Option<Value> {
     }
 }
 
+#[inline(never)]
 fn read_contacts(page: &Page<'_>, item: &Item, own: AgentId) -> Result<Vec<Contact>, ConfigError> {
     let mut contacts: Vec<Contact> = Vec::new();
     let mut ids = HashMap::new();

@@ -220,6 +220,7 @@ fn value(scope: &Scope, key: &str) -> Option<Value> {
     }
 }
 
+#[inline(never)]
 fn read_scopes(page: &Page<'_>, item: &Item) -> Result<Vec<Scope>, ConfigError> {
     let mut scopes: Vec<Scope> = Vec::new();
     for entry in page.entries(LIST, item)? {

@@ -117,6 +117,7 @@ fn read_cache(path: &Path) -> Result<Vec<KnownPeer>, Unreadable> {
 }
 
 /// Replaces the cache.
+#[inline(never)]
 pub fn save_peers(path: &Path, peers: &[KnownPeer]) -> Result<(), DiskError> {
     let file = PeersFileRef { version: PEERS_FILE_VERSION, peers };
     let mut text =
@@ -173,6 +174,7 @@ impl ReplayLog {
     }
 
     /// Adds ids in one write, and drops expired ones from the file when it has grown too long.
+    #[inline(never)]
     pub fn append(&mut self, seen: &[Seen], now_ms: u64) -> Result<(), DiskError> {
         if seen.is_empty() {
             return Ok(());

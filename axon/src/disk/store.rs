@@ -334,6 +334,7 @@ impl Worker {
         }
     }
 
+    #[inline(never)]
     fn other(&mut self, job: Job) {
         let written = match job {
             // Taken above.
@@ -362,6 +363,7 @@ impl Worker {
         }
     }
 
+    #[inline(never)]
     fn owners(&self, job: Owners) {
         match job {
             Owners::Contacts(job, changes) => {

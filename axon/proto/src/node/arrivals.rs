@@ -147,6 +147,7 @@ impl Node {
         self.arriving.insert((from, id), commit);
     }
 
+    #[inline(never)]
     pub(super) fn is_set_aside(
         &mut self,
         now: Now,
@@ -272,6 +273,7 @@ impl Node {
     }
 
     /// A message is on disk, or is not.
+    #[inline(never)]
     pub(super) fn arrived(&mut self, now: Now, arrival: Arrival, outcome: Result<(), CommitError>) {
         let (from, id) = (arrival.message.envelope.from, arrival.message.envelope.id);
         if let Some(bytes) = self.arriving_bytes.get_mut(&from) {

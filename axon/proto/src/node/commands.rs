@@ -23,6 +23,7 @@ use crate::wire::to_raw;
 type Answer = Result<Arc<str>, IpcError>;
 
 impl Node {
+    #[inline(never)]
     pub(super) fn client_up(&mut self, client: ClientId, trusted: bool, socket: Option<Arc<str>>) {
         if self.stopping {
             let message = "this daemon is shutting down: connect again in a moment";
@@ -85,6 +86,7 @@ impl Node {
     }
 
     /// A family answers a client's command later, or has answered it.
+    #[inline(never)]
     pub(super) fn awaits(&mut self, now: Now, client: ClientId, waits: bool) {
         let Some(state) = self.agents.clients.get_mut(&client) else { return };
         state.pending = if waits { state.pending + 1 } else { state.pending.saturating_sub(1) };
@@ -111,6 +113,7 @@ impl Node {
         }
     }
 
+    #[inline(never)]
     pub(super) fn line_too_long(&mut self, client: ClientId) {
         let v1 = self.agents.clients.get(&client).is_some_and(|client| client.speaks() != Speaks::V2);
         let code = if v1 { IpcCode::InvalidCommand } else { IpcCode::CommandTooLarge };
@@ -410,6 +413,7 @@ impl Node {
         added.fold(line, |line, (name, json)| line.raw(name, &json)).end()
     }
 
+    #[inline(never)]
     pub(super) fn measured(&mut self, now: Now, client: ClientId, req_id: &str, rtts: &[Path]) {
         let scope = self.scope_of(client);
         let state = self.agents.clients.get_mut(&client);

@@ -70,6 +70,7 @@ impl Node {
     }
 
     /// `contacts.toml` was read again.
+    #[inline(never)]
     pub(super) fn contacts_read(&mut self, now: Now, file: ContactsFile) {
         // What is being joined is judged by the file as it is now.
         let joining: Vec<AgentId> = self.joining().collect();
@@ -154,6 +155,7 @@ impl Node {
 
     /// A peer is out: everything of it ends, and nothing that it said is shown from now on. Gives what is to
     /// be stored.
+    #[inline(never)]
     pub(super) fn cut_off(&mut self, now: Now, peer: AgentId, reason: &'static str) -> Vec<Write> {
         self.drop_peer(now, peer, reason);
         self.forget_words(now, peer);
@@ -171,6 +173,7 @@ impl Node {
     }
 
     /// What a peer that is out has said stands in no list any more.
+    #[inline(never)]
     pub(super) fn forget_words(&mut self, now: Now, peer: AgentId) {
         for index in 0..self.families.len() {
             self.tell_family(now, index, FamilyInput::PeerOut { peer });

@@ -151,6 +151,7 @@ impl Node {
     }
 
     /// Something of ours is in flight and nothing comes: dial beside, and see.
+    #[inline(never)]
     pub(super) fn silent(&mut self, now: Now, conn: ConnId) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
         session.silent = true;
@@ -161,6 +162,7 @@ impl Node {
         }
     }
 
+    #[inline(never)]
     pub(super) fn found(&mut self, now: Now, id: AgentId, key: PublicKey, addrs: &[SocketAddr]) {
         let sessions = &self.sessions;
         let connected = |id: AgentId| !sessions.of(id).is_empty();

@@ -113,6 +113,7 @@ impl Node {
     }
 
     /// A message is on disk, or could not be held.
+    #[inline(never)]
     pub(super) fn is_held(
         &mut self,
         now: Now,

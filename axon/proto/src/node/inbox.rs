@@ -549,6 +549,7 @@ impl Node {
     }
 
     /// A consumer's cursor is on disk, or could not be moved.
+    #[inline(never)]
     pub(super) fn acked(
         &mut self,
         now: Now,
@@ -642,6 +643,7 @@ impl Node {
     }
 
     /// A lasting advert is on disk, or could not be stored.
+    #[inline(never)]
     pub(super) fn advertised(&mut self, now: Now, advert: Advertising, outcome: Result<(), CommitError>) {
         let Advertising { client, req_id, consumer, capabilities, line } = advert;
         if outcome.is_ok() {

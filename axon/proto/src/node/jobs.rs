@@ -158,6 +158,7 @@ impl Node {
         }
     }
 
+    #[inline(never)]
     pub(super) fn job_done(&mut self, now: Now, job: JobId, outcome: Result<String, String>) {
         if let Some(chain) = self.jobs.remove(&job) {
             self.go_on(now, chain, outcome);

@@ -63,6 +63,7 @@ impl Node {
     }
 
     /// Somebody wants in.
+    #[inline(never)]
     pub(super) fn knock(&mut self, now: Now, message: &Inbound, knock: &Knock) {
         let Some(session) = self.sessions.get(message.conn) else { return };
         let (peer, key, addr, binding) = (session.peer, session.key, session.addr, session.binding);
@@ -314,6 +315,7 @@ impl Node {
     }
 
     /// A stranger has been heard for as long as it may.
+    #[inline(never)]
     pub(super) fn stranger_due(&mut self, now: Now, conn: ConnId) {
         let heard = |session: &Session| session.is_stranger || session.phase == Phase::Stranger;
         if self.sessions.get(conn).is_some_and(heard) {

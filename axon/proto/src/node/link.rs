@@ -119,6 +119,7 @@ impl Node {
         self.sessions.of(peer).to_vec()
     }
 
+    #[inline(never)]
     pub(super) fn hello_due(&mut self, now: Now, conn: ConnId) {
         if self.sessions.get(conn).is_some_and(|session| session.phase == Phase::Greeting) {
             self.early.remove(&conn);
@@ -127,6 +128,7 @@ impl Node {
     }
 
     /// Answers a hello that came in 0-RTT. Whoever repeats it gets the same again and has changed nothing.
+    #[inline(never)]
     pub(super) fn early_hello(&mut self, now: Now, stream: StreamId, peer: AgentId, bytes: Vec<u8>) {
         let Ok(envelope) = decode(bytes) else { return };
         let fits = envelope.from == peer && envelope.to == self.me && envelope.kind() == "hello";
@@ -548,6 +550,7 @@ impl Node {
         }
     }
 
+    #[inline(never)]
     pub(super) fn drain_due(&mut self, now: Now, conn: ConnId) {
         let Some(session) = self.sessions.get(conn).filter(|session| session.phase == Phase::Draining) else {
             return;
@@ -572,6 +575,7 @@ impl Node {
         self.session_over(now, conn, reason);
     }
 
+    #[inline(never)]
     pub(super) fn disconnected(&mut self, now: Now, conn: ConnId, why: &str) {
         self.session_over(now, conn, why);
     }

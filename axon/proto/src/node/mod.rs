@@ -436,6 +436,7 @@ impl Node {
         self.heralds_due(now);
     }
 
+    #[inline(never)]
     fn configure(&mut self, now: Now, mut settings: Settings) {
         // Whom a command has just forgotten is perhaps still in the file that was read.
         let gone = self.unwritten_removals();
@@ -546,6 +547,7 @@ impl Node {
     }
 
     /// Stops: refuses what waits, gives agents and peers a moment to finish what they are at.
+    #[inline(never)]
     fn stop(&mut self, now: Now) {
         if self.stopping {
             return self.stop_now(now);

@@ -26,6 +26,7 @@ pub(super) struct Noted {
 
 impl Node {
     /// Puts messages of a family into the inbox, and stores `writes` with them.
+    #[inline(never)]
     pub(super) fn take_notes(
         &mut self,
         now: Now,
@@ -70,6 +71,7 @@ impl Node {
     }
 
     /// They are on disk, or are not.
+    #[inline(never)]
     pub(super) fn noted(&mut self, now: Now, noted: Noted, outcome: &Result<(), CommitError>) {
         let Noted { family, token, rows } = noted;
         for (row, from, id) in rows {
@@ -90,6 +92,7 @@ impl Node {
     }
 
     /// It is answered now.
+    #[inline(never)]
     pub(super) fn fulfil(
         &mut self,
         now: Now,
@@ -102,6 +105,7 @@ impl Node {
     }
 
     /// Reads items for a family.
+    #[inline(never)]
     pub(super) fn load_for(&mut self, family: &'static str, token: u64, keys: Vec<String>) {
         if let Some(family) = self.family_named(family) {
             self.read(Read::Items { keys }, Reading::Load { family, token });
@@ -129,6 +133,7 @@ impl Node {
     }
 
     /// Messages are not shown because too many wait: who listens is told that some are missing.
+    #[inline(never)]
     pub(super) fn all_lag(&mut self, kind: &str) {
         let mut clients = std::mem::take(&mut self.audience);
         self.agents.may_be_shown(kind, &mut clients);

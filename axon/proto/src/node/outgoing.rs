@@ -299,6 +299,7 @@ impl Node {
         }
     }
 
+    #[inline(never)]
     pub(super) fn pending_due(&mut self, now: Now, token: Token) {
         let Some(pending) = self.pending.get(&token) else { return };
         let error = if pending.conn.is_some() {
@@ -315,6 +316,7 @@ impl Node {
         self.settle(now, token, Fate::Failed(error));
     }
 
+    #[inline(never)]
     pub(super) fn replied(&mut self, now: Now, token: Token, outcome: Result<Vec<u8>, Lost>) {
         let Some(pending) = self.pending.get(&token) else {
             if !self.heralded(now, token, &outcome) {
@@ -422,32 +424,7 @@ impl Node {
         }
         match (&pending.origin, fate) {
             (Origin::Command { client, req_id, v1: false }, fate) => {
-                let line = match fate {
-                    Fate::Answered(answer) => {
-                        let line = Line::ok_in(self.scratch.take(), req_id);
-                        let line = line.id("msg_id", &pending.envelope.id).raw("response", answer.raw());
-                        let line = line.end_in(&mut self.scratch);
-                        let of = Of::Peer(answer.from);
-                        if self.agents.clients.contains_key(client) {
-                            self.out.push(Effect::Line { client: *client, line, of });
-                        }
-                        None
-                    }
-                    Fate::Delivered | Fate::Arrived => {
-                        let delivered = matches!(fate, Fate::Delivered);
-                        if delivered && pending.envelope.read_receipt {
-                            self.await_read(now, *client, &pending.envelope);
-                        }
-                        let state = if delivered { "delivered" } else { "sent" };
-                        let line = Line::ok_in(self.scratch.take(), req_id);
-                        let line = line.id("msg_id", &pending.envelope.id).word("state", state);
-                        Some(Ok(line.end_in(&mut self.scratch)))
-                    }
-                    Fate::Refused(error) | Fate::Failed(error) => Some(Err(error)),
-                };
-                if let Some(line) = line {
-                    self.answer_of(*client, req_id, line, Of::Peer(pending.envelope.to));
-                }
+                self.settle_command(now, *client, req_id, &pending, fate);
             }
             (Origin::Command { client, req_id, v1: true }, fate) => {
                 self.settle_v1(now, *client, req_id, &pending, fate);
@@ -497,6 +474,38 @@ impl Node {
         }
     }
 
+    /// Answers a client's command.
+    #[inline(never)]
+    fn settle_command(&mut self, now: Now, client: ClientId, req_id: &str, pending: &Pending, fate: Fate) {
+        let line = match fate {
+            Fate::Answered(answer) => {
+                let line = Line::ok_in(self.scratch.take(), req_id);
+                let line = line.id("msg_id", &pending.envelope.id).raw("response", answer.raw());
+                let line = line.end_in(&mut self.scratch);
+                let of = Of::Peer(answer.from);
+                if self.agents.clients.contains_key(&client) {
+                    self.out.push(Effect::Line { client, line, of });
+                }
+                None
+            }
+            Fate::Delivered | Fate::Arrived => {
+                let delivered = matches!(fate, Fate::Delivered);
+                if delivered && pending.envelope.read_receipt {
+                    self.await_read(now, client, &pending.envelope);
+                }
+                let state = if delivered { "delivered" } else { "sent" };
+                let line = Line::ok_in(self.scratch.take(), req_id);
+                let line = line.id("msg_id", &pending.envelope.id).word("state", state);
+                Some(Ok(line.end_in(&mut self.scratch)))
+            }
+            Fate::Refused(error) | Fate::Failed(error) => Some(Err(error)),
+        };
+        if let Some(line) = line {
+            self.answer_of(client, req_id, line, Of::Peer(pending.envelope.to));
+        }
+    }
+
+    #[inline(never)]
     fn settle_v1(&mut self, now: Now, client: ClientId, req_id: &str, pending: &Pending, fate: Fate) {
         let id = pending.envelope.id;
         match fate {
@@ -534,6 +543,7 @@ impl Node {
     }
 
     /// Answers on a stream; what would be too large becomes an error that says so.
+    #[inline(never)]
     pub(super) fn respond(
         &mut self,
         now: Now,

@@ -100,6 +100,12 @@ impl Node {
         if self.heralds.old.is_empty() || self.stopping || self.started.is_none() {
             return;
         }
+        self.tell_due(now);
+    }
+
+    /// Few daemons ever have an old key.
+    #[inline(never)]
+    fn tell_due(&mut self, now: Now) {
         let mut due = Vec::new();
         let mut next: Option<u64> = None;
         for old in self.heralds.old.iter().filter(|old| old.until_ms > now.wall_ms) {
@@ -180,6 +186,7 @@ impl Node {
     // --- a peer's ---
 
     /// A peer says that it has a new key.
+    #[inline(never)]
     pub(super) fn peer_rekey(&mut self, now: Now, message: &Inbound, rekey: &Rekey) {
         let Some(session) = self.sessions.get(message.conn) else { return };
         let (old, old_key) = (session.peer, session.key);

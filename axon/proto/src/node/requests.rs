@@ -104,16 +104,7 @@ impl Node {
                 self.open(Fresh { message, kind, domain: None, due_ms, parkable: false }, Some(client));
                 self.hand(now, id, client, lease);
             }
-            Act::Answered { id, payload, taken, due_ms } => {
-                self.agents.answered(id, payload);
-                if let Some(open) = self.agents.get_mut(id) {
-                    open.taken |= taken;
-                    open.due_ms = due_ms;
-                    self.timers.clear(Key::Due(id));
-                    due_ms.into_iter().for_each(|at| self.timers.set(Key::Due(id), at));
-                }
-                self.note_open(now, id);
-            }
+            Act::Answered { id, payload, taken, due_ms } => self.answered(now, id, payload, taken, due_ms),
             Act::Park { id } => {
                 self.agents.enqueue(id, OpenState::Parked);
                 self.note_open(now, id);
@@ -131,20 +122,7 @@ impl Node {
                 self.agents.hold(id, client, true);
                 self.note_open(now, id);
             }
-            Act::Restream { id, message } => {
-                if let Some(open) = self.agents.get_mut(id) {
-                    let older = open.inbound.stream;
-                    // What was stored and offered stays what it was.
-                    (open.inbound.stream, open.inbound.conn) = (message.stream, message.conn);
-                    // Nothing comes on it any more, and whoever waits there is told so.
-                    if let Some(stream) = older.filter(|stream| self.streams.remove(stream).is_some()) {
-                        self.out.push(Effect::Reset { stream });
-                    }
-                    if let Some(stream) = message.stream {
-                        self.streams.insert(stream, id);
-                    }
-                }
-            }
+            Act::Restream { id, message } => self.restream(id, &message),
             Act::Again { message } => {
                 self.replay.forget(message.envelope.from, message.envelope.id);
                 let known = self.kinds.get(message.envelope.kind());
@@ -216,48 +194,91 @@ impl Node {
                 }
             }
             Act::TellWatchers { line, peer, via } => self.tell_watchers(&line, peer, via.as_deref()),
-            Act::WasRead { by, message, .. } if !self.disk_has_room_for(by) => {
-                self.read_is_stored(now, &message, Err(CommitError::Disk("too much waits for it".into())));
-            }
-            Act::WasRead { by, id, read, message } => match self.was_read(now, by, id, read) {
-                Ok(None) => self.receipt(now, &message),
-                Ok(Some(write)) => {
-                    self.commit(vec![write], After::ReadTold(Box::new(message)));
-                }
-                Err(()) => {
-                    let why = "ref is no message that was sent to you";
-                    let refusal = Refusal::new(PeerCode::NotAuthorized, why);
-                    acts.push_back(Act::Drop { message, refusal });
-                }
-            },
+            Act::WasRead { by, id, read, message } => self.read_there(now, by, (id, read), message, acts),
             Act::Knock { message, knock } => self.knock(now, &message, &knock),
             Act::Rekey { message, rekey } => self.peer_rekey(now, &message, &rekey),
             Act::Answer { client, req_id, result } => {
                 let line = result.map(|id| self.ok_line(&req_id, &id));
                 self.answer_line(client, &req_id, line);
             }
-            Act::Drop { message, refusal } => {
-                self.dropped.not_authorized += 1;
-                if let Some(seq) = message.seq {
-                    self.decide(seq, None);
-                    self.gone(vec![seq]);
-                }
-                if let Some(stream) = message.stream {
-                    let (to, id) = (message.envelope.from, message.envelope.id);
-                    self.respond(now, stream, to, id, "error", &error_payload(&refusal));
-                } else {
-                    let from = message.envelope.from;
-                    self.debug(format!(
-                        "a {} of {from} was dropped: {}",
-                        message.envelope.kind(),
-                        refusal.message
-                    ));
-                }
+            Act::Drop { message, refusal } => self.drop_message(now, &message, &refusal),
+        }
+    }
+
+    #[inline(never)]
+    fn answered(&mut self, now: Now, id: MsgId, payload: Arc<str>, taken: bool, due_ms: Option<u64>) {
+        self.agents.answered(id, payload);
+        if let Some(open) = self.agents.get_mut(id) {
+            open.taken |= taken;
+            open.due_ms = due_ms;
+            self.timers.clear(Key::Due(id));
+            due_ms.into_iter().for_each(|at| self.timers.set(Key::Due(id), at));
+        }
+        self.note_open(now, id);
+    }
+
+    #[inline(never)]
+    fn restream(&mut self, id: MsgId, message: &Inbound) {
+        if let Some(open) = self.agents.get_mut(id) {
+            let older = open.inbound.stream;
+            // What was stored and offered stays what it was.
+            (open.inbound.stream, open.inbound.conn) = (message.stream, message.conn);
+            // Nothing comes on it any more, and whoever waits there is told so.
+            if let Some(stream) = older.filter(|stream| self.streams.remove(stream).is_some()) {
+                self.out.push(Effect::Reset { stream });
+            }
+            if let Some(stream) = message.stream {
+                self.streams.insert(stream, id);
             }
         }
     }
 
+    /// A peer says that a message of ours was read there.
+    #[inline(never)]
+    fn read_there(
+        &mut self,
+        now: Now,
+        by: AgentId,
+        (id, read): (MsgId, bool),
+        message: Inbound,
+        acts: &mut VecDeque<Act>,
+    ) {
+        if !self.disk_has_room_for(by) {
+            self.read_is_stored(now, &message, Err(CommitError::Disk("too much waits for it".into())));
+            return;
+        }
+        match self.was_read(now, by, id, read) {
+            Ok(None) => self.receipt(now, &message),
+            Ok(Some(write)) => {
+                self.commit(vec![write], After::ReadTold(Box::new(message)));
+            }
+            Err(()) => {
+                let why = "ref is no message that was sent to you";
+                let refusal = Refusal::new(PeerCode::NotAuthorized, why);
+                acts.push_back(Act::Drop { message, refusal });
+            }
+        }
+    }
+
+    /// Refuses a one-way message.
+    #[inline(never)]
+    fn drop_message(&mut self, now: Now, message: &Inbound, refusal: &Refusal) {
+        self.dropped.not_authorized += 1;
+        if let Some(seq) = message.seq {
+            self.decide(seq, None);
+            self.gone(vec![seq]);
+        }
+        if let Some(stream) = message.stream {
+            let (to, id) = (message.envelope.from, message.envelope.id);
+            self.respond(now, stream, to, id, "error", &error_payload(refusal));
+        } else {
+            let from = message.envelope.from;
+            self.debug(format!("a {} of {from} was dropped: {}", message.envelope.kind(), refusal.message));
+        }
+    }
+
     /// A delegation has changed: says so to the clients that watch them and see it.
+    #[inline(never)]
     fn tell_watchers(&mut self, line: &Arc<str>, peer: AgentId, via: Option<&str>) {
         let sees = |client: &Client| {
             client.scope.as_ref().is_none_or(|scope| {
@@ -291,6 +312,7 @@ impl Node {
     }
 
     /// A one-way kind on a bidirectional stream asks whether it was taken.
+    #[inline(never)]
     pub(super) fn receipt(&mut self, now: Now, message: &Inbound) {
         if let Some(stream) = message.stream {
             let payload = to_raw(&serde_json::json!({ "accepted": true }));
@@ -476,6 +498,7 @@ impl Node {
         self.timers.set(Key::Due(id), now.mono_ms + SAY_AGAIN_MS);
     }
 
+    #[inline(never)]
     pub(super) fn due(&mut self, now: Now, id: MsgId) {
         // One whose last word is being stored has been in time.
         if self.agents.get(id).is_some_and(|open| !open.finishing) {

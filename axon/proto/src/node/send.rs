@@ -136,6 +136,7 @@ impl Node {
     }
 
     /// A message of a client that waited for its ledger row to be on disk.
+    #[inline(never)]
     pub(super) fn may_leave(&mut self, now: Now, token: Token, outcome: Result<(), CommitError>) {
         match outcome {
             Ok(()) => self.leave(now, token),

@@ -255,6 +255,7 @@ impl Node {
     }
 
     /// Tells the log when the disk begins to refuse, and when it takes again.
+    #[inline(never)]
     fn note_disk(&mut self, outcome: &Result<(), CommitError>) {
         match outcome {
             Ok(()) if std::mem::take(&mut self.disk_fails) => {

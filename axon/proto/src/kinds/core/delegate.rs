@@ -79,6 +79,7 @@ pub fn message(message: &Inbound, kind: &'static Kind, cx: &mut Cx<'_>) {
 }
 
 /// A delegation that is known came again, because its sender lost the answer.
+#[inline(never)]
 pub fn repeated(message: &Inbound, ledger: &Ledger, cx: &mut Cx<'_>) {
     let id = message.envelope.id;
     let from = message.envelope.from;
@@ -125,6 +126,7 @@ const REFUSED_BEFORE: &str =
     "this delegation was refused before: if it is still needed, send it under a new id";
 
 /// The daemon was started again while the delegation was open.
+#[inline(never)]
 pub fn restored(open: &Open, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     let id = open.inbound.envelope.id;
     if open.taken && matches!(open.state, OpenState::Held { .. }) {
@@ -148,6 +150,7 @@ pub fn restored(open: &Open, ledger: &mut Ledger, cx: &mut Cx<'_>) {
 }
 
 /// A delegation that was taken here has ended.
+#[inline(never)]
 pub fn ended(open: &Open, ended: Ended, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     let id = open.inbound.envelope.id;
     let (otherwise, why) = match ended {
@@ -174,6 +177,7 @@ pub fn ended(open: &Open, ended: Ended, ledger: &mut Ledger, cx: &mut Cx<'_>) {
 }
 
 /// No agent takes the delegation now.
+#[inline(never)]
 pub fn unclaimed(open: &Open, why: &Unclaimed, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     let id = open.inbound.envelope.id;
     if *why == Unclaimed::QueueFull && open.answered.is_none() {
@@ -190,6 +194,7 @@ pub fn unclaimed(open: &Open, why: &Unclaimed, ledger: &mut Ledger, cx: &mut Cx<
 }
 
 /// The delegation is past its due time: the time for an acknowledgement, or for the work.
+#[inline(never)]
 pub fn due(open: &Open, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     if open.answered.is_none() {
         return end_refused(open, &why_due(open), cx);
@@ -202,6 +207,7 @@ pub fn due(open: &Open, ledger: &mut Ledger, cx: &mut Cx<'_>) {
 }
 
 /// The agent that had accepted the delegation has gone.
+#[inline(never)]
 pub fn abandoned(open: &Open, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     if open.requeued {
         let why = ("not done", "two agents in turn went away while at it");
@@ -213,6 +219,7 @@ pub fn abandoned(open: &Open, ledger: &mut Ledger, cx: &mut Cx<'_>) {
 }
 
 /// An agent's word on a delegation.
+#[inline(never)]
 pub fn agent_reply(open: &Open, said: &Said<'_>, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     let id = open.inbound.envelope.id;
     match said.kind {
@@ -373,6 +380,7 @@ pub fn cancel(message: &Inbound, kind: &'static Kind, ledger: &Ledger, cx: &mut 
 }
 
 /// An agent's word on a cancel.
+#[inline(never)]
 pub fn cancel_reply(open: &Open, said: &Said<'_>, cx: &mut Cx<'_>) {
     let id = open.inbound.envelope.id;
     let kind = if said.kind == "error" { "error" } else { "ack" };
@@ -384,6 +392,7 @@ pub fn cancel_reply(open: &Open, said: &Said<'_>, cx: &mut Cx<'_>) {
 }
 
 /// The agent that was to stop the work has gone, and the work with it.
+#[inline(never)]
 pub fn cancel_abandoned(open: &Open, cx: &mut Cx<'_>) {
     cx.reply(&open.inbound, "ack", accepted());
     cx.act(Act::End { id: open.inbound.envelope.id, ended: Ended::Answered, by: None });
@@ -513,6 +522,7 @@ pub fn sending(envelope: &Envelope, held: bool, ledger: &mut Ledger, cx: &Cx<'_>
 }
 
 /// A request of ours has been answered, or never will be.
+#[inline(never)]
 pub fn peer_reply(
     request: &Envelope,
     answer: Result<&Envelope, NoAnswer>,
@@ -570,6 +580,7 @@ fn answered(answer: &Envelope) -> (State, Option<String>) {
 }
 
 /// A held delegation will not be sent any more.
+#[inline(never)]
 pub fn given_up(id: MsgId, why: GivenUp, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     let (state, why) = match why {
         GivenUp::Expired => (State::Expired, "the peer could not be reached in time"),
@@ -621,6 +632,7 @@ pub fn report(message: &Inbound, ledger: &mut Ledger, cx: &mut Cx<'_>) {
 }
 
 /// A delegation or result that was admitted could not be stored.
+#[inline(never)]
 pub fn not_stored(message: &Inbound, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     let envelope = &message.envelope;
     match (envelope.kind(), envelope.reference) {

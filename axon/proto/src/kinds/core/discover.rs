@@ -52,6 +52,7 @@ impl Adverts {
     }
 
     /// Replaces what a consumer advertises for good.
+    #[inline(never)]
     pub fn set_lasting(&mut self, consumer: &str, capabilities: &RawValue) {
         match parse(capabilities) {
             none if none.is_empty() => drop(self.lasting.remove(consumer)),

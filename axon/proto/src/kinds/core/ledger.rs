@@ -365,6 +365,7 @@ impl Ledger {
 
     /// The daemon was started again: delegations that had left, or were about to, and had no answer yet. If
     /// the peer has one all the same, its report says so.
+    #[inline(never)]
     pub fn unanswered(&mut self, cx: &mut Cx<'_>) {
         let sent = self.out.rows.values().filter(|entry| entry.state == State::Sent);
         for id in sent.map(|entry| entry.id).collect::<Vec<MsgId>>() {
@@ -375,6 +376,7 @@ impl Ledger {
     }
 
     /// A peer is out: work that it gave is forgotten, and of work that it was given all that it said.
+    #[inline(never)]
     pub fn forget_words(&mut self, peer: AgentId, cx: &mut Cx<'_>) {
         let theirs = |half: &Half| -> Vec<MsgId> {
             half.rows.values().filter(|entry| entry.peer == peer).map(|entry| entry.id).collect()
@@ -403,6 +405,7 @@ impl Ledger {
     }
 
     /// A scoped socket is gone: what was given by it is the owner's.
+    #[inline(never)]
     pub fn disown(&mut self, socket: &str, cx: &mut Cx<'_>) {
         for direction in [Direction::Out, Direction::In] {
             let of = |entry: &&mut Entry| entry.via.as_deref() == Some(socket);
@@ -416,6 +419,7 @@ impl Ledger {
     }
 
     /// A peer has another id: what was given to it, and what it gave, is the new one's.
+    #[inline(never)]
     pub fn succeed(&mut self, old: AgentId, new: AgentId, cx: &mut Cx<'_>) {
         for direction in [Direction::Out, Direction::In] {
             for entry in self.half_mut(direction).rows.values_mut().filter(|entry| entry.peer == old) {
@@ -487,6 +491,7 @@ impl Ledger {
     }
 
     /// What lies on disk is there: writes the rows.
+    #[inline(never)]
     pub fn listed(&self, note: &str, values: &[Option<Arc<[u8]>>], req_id: &str) -> Arc<str> {
         let mut rows = String::from("[");
         let has_more = note.ends_with('+');

@@ -264,6 +264,7 @@ impl Family for Core {
 }
 
 impl Core {
+    #[inline(never)]
     fn message(&mut self, message: &Inbound, kind: &'static Kind, cx: &mut Cx<'_>) {
         match kind.name {
             "ping" => cx.reply(message, "pong", to_raw(&pong(cx))),

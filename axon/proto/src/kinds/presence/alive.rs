@@ -2,7 +2,8 @@
 //!
 //! Source: N. Hayashibara, X. Défago, R. Yared, T. Katayama, "The φ accrual failure detector", SRDS 2004. The
 //! intervals are taken as normally distributed; the tail is the logistic approximation that is usual for
-//! it (error below 1.4·10⁻⁴). Pure: it sees times and nothing else.
+//! it (error below 1.4·10⁻⁴). Pure: it sees times and nothing else. The functions are libm's in Rust: the
+//! system's would map half a megabyte for two of them (`spec/decisions/0002-libraries.md`).
 
 use std::collections::VecDeque;
 
@@ -51,9 +52,9 @@ impl Detector {
     pub fn phi(&self, silent_ms: u64) -> f64 {
         let (mean, deviation) = self.expected();
         let y = (f64::from(bounded(silent_ms)) - mean) / deviation;
-        let e = (-y * y.mul_add(0.070_566 * y, 1.597_6)).exp();
+        let e = libm::exp(-y * (0.070_566 * y * y + 1.597_6));
         let later = if y > 0.0 { e / (1.0 + e) } else { 1.0 - 1.0 / (1.0 + e) };
-        (-later.log10()).clamp(0.0, PHI_MAX)
+        (-libm::log10(later)).clamp(0.0, PHI_MAX)
     }
 
     /// Mean and deviation of what may be expected. A burst of messages says nothing of how often an idle
@@ -65,7 +66,7 @@ impl Detector {
             return (pace, pace / 4.0);
         }
         let mean = float(self.sum) / count;
-        let variance = mean.mul_add(-mean, float(self.squares) / count).max(0.0);
+        let variance = (float(self.squares) / count - mean * mean).max(0.0);
         (mean.max(pace), variance.sqrt().max(pace / 4.0))
     }
 }

@@ -302,6 +302,7 @@ impl Topics {
     }
 
     /// Signs what waits, and sends it on its way.
+    #[inline(never)]
     pub(super) fn flush(&mut self, cx: &mut Cx<'_>, said: &mut Said) {
         let (signed, claim) = self.publishing.flush(cx.view, cx.now);
         heard::put(claim.into_iter().collect(), cx);

@@ -94,6 +94,7 @@ pub struct MessagePayload<'a> {
 
 impl Topics {
     /// A neighbour has said something.
+    #[inline(never)]
     pub(super) fn heard_gossip(&mut self, from: AgentId, payload: &str, cx: &mut Cx<'_>, said: &mut Said) {
         // It was checked before it came here.
         let Ok(read) = Gossip::parse(payload) else { return };
@@ -367,6 +368,7 @@ impl Topics {
     }
 
     /// Tries again to store what could not be.
+    #[inline(never)]
     pub(super) fn deliver_again(&mut self, cx: &mut Cx<'_>) {
         while let Some((at_ms, _)) = self.again.front()
             && *at_ms <= cx.now.mono_ms

@@ -280,6 +280,7 @@ impl Kept {
     // --- the store ---
 
     /// Takes over an item of the store.
+    #[inline(never)]
     pub fn restore_keep(&mut self, value: &[u8]) {
         if let Ok(keep) = serde_json::from_slice::<Keep>(value)
             && self.keeps.len() < TOPIC_KEEPS_MAX
@@ -289,6 +290,7 @@ impl Kept {
     }
 
     /// Takes over an item of the store.
+    #[inline(never)]
     pub fn restore_batch(&mut self, value: &[u8]) {
         let Ok(stored) = serde_json::from_slice::<Stored>(value) else { return };
         let (Ok(topic), Ok(mark)) = (Topic::parse(&stored.topic), u64::from_str_radix(&stored.mark, 16))

@@ -137,6 +137,7 @@ impl Topics {
         self.next_token
     }
 
+    #[inline(never)]
     fn taken(&mut self, token: u64, stored: bool, cx: &mut Cx<'_>, said: &mut Said) {
         match self.awaited.remove(&token) {
             Some(Awaited::Rows(delivery)) => {
@@ -174,6 +175,7 @@ impl Topics {
         }
     }
 
+    #[inline(never)]
     fn loaded(&mut self, token: u64, values: &[Option<Arc<[u8]>>], cx: &mut Cx<'_>, said: &mut Said) {
         match self.awaited.remove(&token) {
             Some(Awaited::History { to }) => {
@@ -192,6 +194,7 @@ impl Topics {
         }
     }
 
+    #[inline(never)]
     fn timer(&mut self, cx: &mut Cx<'_>, said: &mut Said) {
         let mono_ms = cx.now.mono_ms;
         if self.publishing.next_due_ms().is_some_and(|at_ms| at_ms <= mono_ms) {
@@ -254,6 +257,24 @@ impl Topics {
         }
     }
 
+    /// Nothing of what it said is kept or passed on.
+    #[inline(never)]
+    fn peer_out(&mut self, peer: AgentId, cx: &mut Cx<'_>) {
+        self.peer_down(peer);
+        self.mesh.forget_publisher(peer);
+        self.again.retain(|(_, delivery)| delivery.given.batch.from != peer);
+        let writes = self.kept.forget(peer);
+        heard::put(writes, cx);
+    }
+
+    #[inline(never)]
+    fn socket_gone(&mut self, socket: &str, cx: &mut Cx<'_>) {
+        let writes = self.subs.consumer_gone(&format!("{SCOPED}{socket}"));
+        heard::put(writes, cx);
+        self.say_joins(cx);
+    }
+
+    #[inline(never)]
     fn client_gone(&mut self, client: ClientId, cx: &mut Cx<'_>) {
         self.replays.retain(|replay| !replay.is_for(client));
         if self.subs.client_gone(client) {
@@ -285,18 +306,8 @@ impl Family for Topics {
                 let on = self.subs.listens(client, &cx.view.consumer(client));
                 cx.act(Act::Listen { client, kind: heard::MESSAGE, on });
             }
-            Input::PeerOut { peer } => {
-                self.peer_down(peer);
-                self.mesh.forget_publisher(peer);
-                self.again.retain(|(_, delivery)| delivery.given.batch.from != peer);
-                let writes = self.kept.forget(peer);
-                heard::put(writes, cx);
-            }
-            Input::SocketGone { socket } => {
-                let writes = self.subs.consumer_gone(&format!("{SCOPED}{socket}"));
-                heard::put(writes, cx);
-                self.say_joins(cx);
-            }
+            Input::PeerOut { peer } => self.peer_out(peer, cx),
+            Input::SocketGone { socket } => self.socket_gone(socket, cx),
             Input::Started => {
                 let claim = self.publishing.claim(cx.now.wall_ms);
                 heard::put(vec![claim], cx);

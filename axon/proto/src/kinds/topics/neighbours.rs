@@ -109,6 +109,7 @@ impl Topics {
     }
 
     /// No connection to a peer is left.
+    #[inline(never)]
     pub(super) fn peer_down(&mut self, peer: AgentId) {
         self.mesh.gone(peer);
         self.history.gone(peer);

@@ -138,6 +138,7 @@ impl Publishing {
     }
 
     /// Signs all that waits; gives also what is to be stored.
+    #[inline(never)]
     pub fn flush(&mut self, view: &dyn View, now: Now) -> (Vec<Signed>, Option<Write>) {
         let mut signed = Vec::new();
         (self.flush_at_ms, self.count) = (None, 0);

@@ -188,6 +188,7 @@ impl Subs {
     }
 
     /// A client has gone, and its subscriptions with it; whether it had any.
+    #[inline(never)]
     pub fn client_gone(&mut self, client: ClientId) -> bool {
         let before = self.list.len();
         self.list.retain(|sub| sub.owner != Owner::Client(client));

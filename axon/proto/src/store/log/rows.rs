@@ -23,6 +23,7 @@ struct Window {
 
 impl<F: Files> Store<F> {
     /// Reads.
+    #[inline(never)]
     pub fn read(&mut self, read: &Read) -> ReadOut {
         let out = match read {
             Read::Rows { .. } => self.read_rows(read).map(ReadOut::Rows),
