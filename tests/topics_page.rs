@@ -79,6 +79,7 @@ fn limits_are_those_of_the_code() {
         ("missing batches of one neighbour", vec![n(TOPIC_MISSING_PER_PEER_MAX)]),
         ("trees whose lazy neighbours are remembered", vec![n(TOPIC_TREES_MAX)]),
         ("hops that make a neighbour the better giver", vec![u64::from(TOPIC_CLOSER_HOPS)]),
+        ("batches remembered to be refused", vec![n(TOPIC_REFUSED_MAX), TOPIC_REFUSED_MS]),
         ("wait before sums are compared", vec![TOPIC_SUM_MS, TOPIC_SUM_AGAIN_MS, u64::from(TOPIC_SUMS)]),
         ("gossip on its way to one neighbour", vec![n(TOPIC_UNDER_WAY_MAX)]),
         ("filters whose history is kept", vec![n(TOPIC_KEEPS_MAX)]),

@@ -358,6 +358,10 @@ pub const TOPIC_SEEN_MAX: usize = 131_072;
 pub const TOPIC_SUBS_PER_OWNER_MAX: usize = 256;
 /// Subscriptions of all together.
 pub const TOPIC_SUBS_MAX: usize = 1_024;
+/// Batches that were refused and are not asked for.
+pub const TOPIC_REFUSED_MAX: usize = 4_096;
+/// How long they are not.
+pub const TOPIC_REFUSED_MS: u64 = 60_000;
 /// Filters of topics whose history is kept.
 pub const TOPIC_KEEPS_MAX: usize = 64;
 /// Batches of history that are kept, of all topics together.

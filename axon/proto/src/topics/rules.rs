@@ -205,26 +205,40 @@ struct Left {
 
 const MINUTE_MS: u64 = 60_000;
 
+impl Left {
+    /// What is left now.
+    fn now(self, per_minute: u64, now_ms: u64) -> u64 {
+        let passed_ms = now_ms.saturating_sub(self.at_ms).min(MINUTE_MS);
+        let more = per_minute.saturating_mul(passed_ms) / (MINUTE_MS / 1_000);
+        self.left.saturating_add(more).min(full(per_minute))
+    }
+}
+
+/// What nobody has used up, in thousandths of a message.
+fn full(per_minute: u64) -> u64 {
+    per_minute.saturating_mul(1_000)
+}
+
 impl PublisherRates {
+    /// Whether so many more messages would pass now; nothing counts for that.
+    pub fn would_pass(&self, publisher: AgentId, count: u64, per_minute: u64, now_ms: u64) -> bool {
+        let left = self.left.get(&publisher).map_or(full(per_minute), |of| of.now(per_minute, now_ms));
+        left >= count.saturating_mul(1_000).min(full(per_minute))
+    }
+
     /// Whether so many more messages may pass; they count then.
     pub fn spend(&mut self, publisher: AgentId, count: u64, per_minute: u64, now_ms: u64) -> bool {
-        let full = per_minute.saturating_mul(1_000);
         if !self.left.contains_key(&publisher) && self.left.len() >= TOPIC_PUBLISHERS_MAX {
             self.sweep(now_ms);
             if self.left.len() >= TOPIC_PUBLISHERS_MAX {
                 return false;
             }
         }
-        let of = self.left.entry(publisher).or_insert(Left { left: full, at_ms: now_ms });
-        let passed_ms = now_ms.saturating_sub(of.at_ms).min(MINUTE_MS);
-        let more = per_minute.saturating_mul(passed_ms) / (MINUTE_MS / 1_000);
-        *of = Left { left: of.left.saturating_add(more).min(full), at_ms: now_ms };
-        let cost = count.saturating_mul(1_000);
         // A batch that is longer than what a minute allows passes when nothing was spent.
-        let passes = of.left >= cost.min(full);
-        if passes {
-            of.left = of.left.saturating_sub(cost);
-        }
+        let passes = self.would_pass(publisher, count, per_minute, now_ms);
+        let of = self.left.entry(publisher).or_insert(Left { left: full(per_minute), at_ms: now_ms });
+        let cost = if passes { count.saturating_mul(1_000) } else { 0 };
+        *of = Left { left: of.now(per_minute, now_ms).saturating_sub(cost), at_ms: now_ms };
         passes
     }
 

@@ -10,19 +10,18 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::batch::{Batch, BatchId};
-use super::held::Known;
 use super::kept::{Kept, key_of_body};
 use super::name::Topic;
 use super::neighbours::{Neighbour, Said};
-use super::rules::{NotTaken, Publisher};
+use super::rules::NotTaken;
 use super::subs::About;
-use super::tree::{Given, Gossip, Sum};
+use super::tree::{Given, Gossip, Have, Sum};
 use super::{Awaited, Topics, history};
 use crate::family::{Act, Cx, Note};
 use crate::id::{AgentId, MsgId};
 use crate::limits::{
-    BATCH_AGE_MS_MAX, BATCH_AHEAD_MS_MAX, HISTORY_WANT_MAX, TOPIC_AGAIN_MAX, TOPIC_AGAIN_MS,
-    TOPIC_AGAIN_TIMES, TOPIC_GOSSIP_SEQS_MAX, TOPIC_LISTED_MAX, TOPIC_PUBLISHERS_MAX, TOPIC_STRANGERS_MAX,
+    HISTORY_WANT_MAX, TOPIC_AGAIN_MAX, TOPIC_AGAIN_MS, TOPIC_AGAIN_TIMES, TOPIC_GOSSIP_SEQS_MAX,
+    TOPIC_LISTED_MAX,
 };
 use crate::store::Row;
 use crate::trust::Level;
@@ -105,7 +104,9 @@ impl Topics {
         for given in std::mem::take(&mut gossip.batches) {
             self.heard_batch(from, given, cx, said);
         }
-        let (kept_have, have) = std::mem::take(&mut gossip.have).into_iter().partition(|have| have.kept);
+        let (kept_have, mut have): (Vec<Have>, Vec<Have>) =
+            std::mem::take(&mut gossip.have).into_iter().partition(|have| have.kept);
+        have.retain(|have| self.asks(from, have, cx));
         let (kept_sums, sums) = std::mem::take(&mut gossip.sums).into_iter().partition(|sum| sum.kept);
         (gossip.have, gossip.sums) = (have, sums);
         // Nobody has two sums of one topic to say at once.
@@ -119,9 +120,10 @@ impl Topics {
         let ours = |topic: &Topic| subs.wants(topic) || kept.wants(topic) || settings.relays(topic);
         let outs = self.mesh.hear(from, &gossip, ours, cx.now.mono_ms);
         said.add(outs);
-        let kept_have: Vec<super::tree::Have> = kept_have;
-        for have in kept_have.iter().filter(|have| self.kept.wants(&have.topic)) {
-            if !self.kept.has(have.id) && !self.storing.contains(&have.id) {
+        for have in kept_have {
+            let lacks = !self.kept.has(have.id) && !self.storing.contains(&have.id);
+            let asks = lacks && self.kept.wants(&have.topic) && self.asks_history(from, &have, cx);
+            if asks {
                 self.history.announced(from, have.id);
             }
         }
@@ -199,79 +201,6 @@ impl Topics {
         self.note_traffic(&batch, cx.now.wall_ms);
         let part = Part::All;
         self.deliver(Delivery { given, via: Some(from), history, shown, tries: 0, part }, cx);
-    }
-
-    /// Whether a batch is taken, as history or as it is published; none: it is here already, or comes later.
-    fn judge(
-        &mut self,
-        from: AgentId,
-        batch: &Batch,
-        asked: bool,
-        cx: &Cx<'_>,
-        said: &mut Said,
-    ) -> Result<Option<bool>, NotTaken> {
-        let (settings, topic, wall_ms) = (cx.view.topics(), &batch.topic, cx.now.wall_ms);
-        if self.neighbours.get(&from).is_some_and(|one| one.is_forger(cx.now.mono_ms)) {
-            return Err(NotTaken::Forged);
-        }
-        let publisher = Publisher::of(cx.view.level(batch.from)).ok_or(NotTaken::Blocked)?;
-        let near = cx.view.level(from).unwrap_or(Level::Blocked);
-        if !settings.hears(topic, publisher) || !settings.takes_from(topic, near) {
-            return Err(NotTaken::NotAuthorized);
-        }
-        if self.kept.has(batch.id()) || self.storing.contains(&batch.id()) {
-            return Ok(None);
-        }
-        let (keeps, old) = (self.kept.wants(topic), batch.ts_ms.saturating_add(BATCH_AGE_MS_MAX) < wall_ms);
-        let history = asked && keeps && (old || self.mesh.was_taken(batch.id()));
-        // Whoever makes up keys does not take the places of those who were let in.
-        if let (count, false) = self.mesh.publishers(batch.from) {
-            let let_in = |id: AgentId| cx.view.level(id).is_some_and(|level| level >= Level::Known);
-            if !let_in(batch.from) && count >= TOPIC_STRANGERS_MAX {
-                return Err(NotTaken::Old);
-            } else if count >= TOPIC_PUBLISHERS_MAX {
-                self.mesh.forget_silent(let_in);
-            }
-        }
-        if !history {
-            let (known, out) = self.mesh.look(from, batch);
-            said.add(out);
-            match known {
-                Known::New => {}
-                Known::Taken => return Ok(None),
-                Known::Old | Known::TooMany => return Err(NotTaken::Old),
-            }
-        }
-        if history && !self.kept.would_stay(batch, wall_ms) {
-            return Err(NotTaken::Old);
-        }
-        if (old && !history) || batch.ts_ms > wall_ms.saturating_add(BATCH_AHEAD_MS_MAX) {
-            return Err(NotTaken::Old);
-        }
-        let subscribed = self.subs.wants(topic);
-        if !keeps && !subscribed && !settings.relays(topic) {
-            return Err(NotTaken::Unwanted);
-        }
-        let longest = || batch.messages().iter().map(|(_, message)| message.get().len()).max().unwrap_or(0);
-        if settings.bytes_max(topic).is_some_and(|max| longest() as u64 > max) {
-            return Err(NotTaken::Limited);
-        }
-        if (keeps || subscribed) && !cx.view.disk_has_room() {
-            // It is not noted as seen, so that it comes again.
-            return Err(NotTaken::Limited);
-        }
-        if !cx.view.verify(&batch.key, &Batch::signed_bytes(&batch.signed), &batch.sig) {
-            self.neighbours.entry(from).or_default().has_forged(cx.now.mono_ms);
-            return Err(NotTaken::Forged);
-        }
-        // Only now: whoever forges takes nothing of what somebody else may publish.
-        if let Some(per_minute) = settings.per_minute(topic, publisher)
-            && !asked
-            && !self.rates.spend(batch.from, batch.count as u64, per_minute, cx.now.mono_ms)
-        {
-            return Err(NotTaken::Limited);
-        }
-        Ok(Some(history))
     }
 
     /// Gives a batch to whoever has subscribed here, and keeps it where that was asked for; whether that

@@ -11,11 +11,12 @@ use foldhash::HashMap;
 
 use super::batch::{Batch, BatchId};
 use super::name::Topic;
+use super::rules::NotTaken;
 use super::tree::{Given, further};
 use crate::id::AgentId;
 use crate::limits::{
-    BATCH_AGE_MS_MAX, TOPIC_CACHE_BYTES_MAX, TOPIC_CACHE_MS, TOPIC_PUBLISHERS_MAX, TOPIC_SEEN_MAX,
-    TOPIC_SEEN_PER_PUBLISHER_MAX,
+    BATCH_AGE_MS_MAX, TOPIC_CACHE_BYTES_MAX, TOPIC_CACHE_MS, TOPIC_PUBLISHERS_MAX, TOPIC_REFUSED_MAX,
+    TOPIC_REFUSED_MS, TOPIC_SEEN_MAX, TOPIC_SEEN_PER_PUBLISHER_MAX,
 };
 
 /// What is known of a batch by its id alone.
@@ -187,6 +188,89 @@ impl Cache {
     }
 }
 
+/// What is known of a batch that was refused.
+#[derive(Debug, Clone, Copy)]
+struct Turned {
+    ts_ms: u64,
+    mark: u64,
+    why: NotTaken,
+    at_ms: u64,
+}
+
+/// Batches that were refused for what is in them, and that are as their publisher signed them: for a while
+/// they are not asked for, and in sums they count as if they were here.
+#[derive(Debug, Default)]
+pub struct Refused {
+    topics: BTreeMap<Topic, BTreeMap<BatchId, Turned>>,
+    topic_of: HashMap<BatchId, Topic>,
+    /// When each was refused, the oldest first.
+    order: VecDeque<(u64, BatchId)>,
+}
+
+impl Refused {
+    /// Whether one of this number was.
+    pub fn has(&self, id: BatchId) -> bool {
+        self.topic_of.contains_key(&id)
+    }
+
+    /// Why this very batch was.
+    pub fn why(&self, batch: &Batch) -> Option<NotTaken> {
+        let turned = self.topics.get(&batch.topic)?.get(&batch.id())?;
+        (turned.mark == batch.mark).then_some(turned.why)
+    }
+
+    /// How many there are of a topic and time, and the sum of their marks.
+    pub fn sum(&self, topic: &Topic, from_ms: u64, to_ms: u64) -> (u64, u64) {
+        let those = self.topics.get(topic).into_iter().flat_map(BTreeMap::values);
+        let those = those.filter(|turned| (from_ms..=to_ms).contains(&turned.ts_ms));
+        those.fold((0, 0), |(count, sum), turned| (count + 1, sum.wrapping_add(turned.mark)))
+    }
+
+    /// Notes one; the oldest go for it.
+    pub fn note(&mut self, batch: &Batch, why: NotTaken, mono_ms: u64) {
+        let id = batch.id();
+        self.remove(id);
+        while self.order.len() >= TOPIC_REFUSED_MAX
+            && let Some((at_ms, oldest)) = self.order.pop_front()
+        {
+            self.end(at_ms, oldest);
+        }
+        let turned = Turned { ts_ms: batch.ts_ms, mark: batch.mark, why, at_ms: mono_ms };
+        self.topic_of.insert(id, batch.topic.clone());
+        self.topics.entry(batch.topic.clone()).or_default().insert(id, turned);
+        self.order.push_back((mono_ms, id));
+    }
+
+    /// One is taken after all.
+    pub fn remove(&mut self, id: BatchId) {
+        let Some(topic) = self.topic_of.remove(&id) else { return };
+        if let Some(of) = self.topics.get_mut(&topic) {
+            of.remove(&id);
+            if of.is_empty() {
+                self.topics.remove(&topic);
+            }
+        }
+    }
+
+    /// Lets go of what was refused a while ago.
+    pub fn forget(&mut self, mono_ms: u64) {
+        while let Some((at_ms, id)) = self.order.front().copied()
+            && at_ms + TOPIC_REFUSED_MS <= mono_ms
+        {
+            self.order.pop_front();
+            self.end(at_ms, id);
+        }
+    }
+
+    /// The time of one is over, unless it was refused again since.
+    fn end(&mut self, at_ms: u64, id: BatchId) {
+        let turned = self.topic_of.get(&id).and_then(|topic| self.topics.get(topic)?.get(&id));
+        if turned.is_some_and(|turned| turned.at_ms == at_ms) {
+            self.remove(id);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,6 +338,30 @@ mod tests {
         cache.add(given(1, 9), None, 100);
         let on = cache.get(batch).unwrap().given(130);
         assert_eq!((on.hops, on.age_ms), (3, 35));
+    }
+
+    // shows: TOP-TREE-8
+    #[test]
+    fn what_was_refused_is_remembered_for_a_while_and_up_to_a_bound() {
+        let mut refused = Refused::default();
+        let (one, topic) = (given(0, 9).batch, Topic::parse("t").unwrap());
+        refused.note(&one, NotTaken::Limited, 0);
+        refused.note(&one, NotTaken::Old, 5);
+        assert_eq!((refused.has(one.id()), refused.why(&one)), (true, Some(NotTaken::Old)));
+        assert_eq!((refused.sum(&topic, 0, 0), refused.sum(&topic, 1, 9)), ((1, one.mark), (0, 0)));
+        let other = Batch { mark: one.mark ^ 1, ..Batch::clone(&one) };
+        assert_eq!(refused.why(&other), None, "another of this number is not the one that was refused");
+        refused.forget(TOPIC_REFUSED_MS);
+        assert!(refused.has(one.id()), "it was refused again");
+        refused.forget(TOPIC_REFUSED_MS + 5);
+        assert!(!refused.has(one.id()) && refused.topics.is_empty() && refused.order.is_empty());
+        for seq in 0..2 * TOPIC_REFUSED_MAX as u64 {
+            refused.note(&given(seq, 1).batch, NotTaken::Limited, seq);
+        }
+        assert_eq!((refused.topic_of.len(), refused.order.len()), (TOPIC_REFUSED_MAX, TOPIC_REFUSED_MAX));
+        assert_eq!(refused.topics[&topic].len(), TOPIC_REFUSED_MAX);
+        refused.remove(given(2 * TOPIC_REFUSED_MAX as u64 - 1, 1).batch.id());
+        assert_eq!(refused.sum(&topic, 0, 0).0, TOPIC_REFUSED_MAX as u64 - 1);
     }
 
     // shows: TOP-TREE-4

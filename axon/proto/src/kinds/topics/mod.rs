@@ -3,14 +3,15 @@
 //! Source: `spec/kinds/topics.md`; why it is so: `spec/decisions/0017-topics.md`. `name` are topics and
 //! filters, `batch` is what is signed and travels, `held` what was seen and can be given, `tree` how batches
 //! spread, `wire` what neighbours say as JSON, `rules` who may do what, `kept` and `history` what is kept and
-//! compared, `subs` who has subscribed. The family itself: `neighbours`, `heard` is the way in, `publish` and
-//! `commands` serve clients, `replay` reads history to them.
+//! compared, `subs` who has subscribed. The family itself: `neighbours`, `heard` is the way in and `judge` what
+//! is let in, `publish` and `commands` serve clients, `replay` reads history to them.
 
 pub mod batch;
 mod commands;
 mod heard;
 pub mod held;
 pub mod history;
+mod judge;
 pub mod kept;
 mod neighbours;
 mod publish;
@@ -312,7 +313,11 @@ impl Family for Topics {
                 let claim = self.publishing.claim(cx.now.wall_ms);
                 heard::put(vec![claim], cx);
             }
-            Input::Settings => self.say_joins(cx),
+            Input::Settings => {
+                // By other rules it may be taken.
+                self.mesh.forget_refused();
+                self.say_joins(cx);
+            }
             Input::Tick => self.tick(cx),
             _ => {}
         }

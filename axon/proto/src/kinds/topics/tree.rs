@@ -14,8 +14,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::batch::{Batch, BatchId};
-use super::held::{Cache, Cached, Known, Seen};
+use super::held::{Cache, Cached, Known, Refused, Seen};
 use super::name::{Filter, Topic};
+use super::rules::NotTaken;
 use crate::id::AgentId;
 use crate::limits::{
     TOPIC_ANNOUNCE_MS, TOPIC_ANNOUNCERS_MAX, TOPIC_CLOSER_HOPS, TOPIC_MISSING_PER_PEER_MAX, TOPIC_NEWS_MAX,
@@ -160,6 +161,7 @@ pub struct Mesh {
     oldest: VecDeque<Tree>,
     seen: Seen,
     cache: Cache,
+    refused: Refused,
     missing: BTreeMap<BatchId, Missing>,
     /// When to look at what is due, at the latest.
     look_at_ms: Option<u64>,
@@ -272,6 +274,41 @@ impl Mesh {
         self.seen.look(id) == Known::Taken
     }
 
+    /// Whether somebody has announced a batch that is not here.
+    pub fn awaits(&self, id: BatchId) -> bool {
+        self.missing.contains_key(&id)
+    }
+
+    /// Whether a batch of this number was refused of late.
+    pub fn is_refused(&self, id: BatchId) -> bool {
+        self.refused.has(id)
+    }
+
+    /// Why this very batch was refused of late.
+    pub fn why_refused(&self, batch: &Batch) -> Option<NotTaken> {
+        self.refused.why(batch)
+    }
+
+    /// A batch is refused that is as its publisher signed it: nobody is asked for it for a while.
+    pub fn refuse(&mut self, batch: &Batch, why: NotTaken, mono_ms: u64) {
+        if let Some(missing) = self.missing.remove(&batch.id()) {
+            self.share_back(missing.first);
+        }
+        self.refused.note(batch, why, mono_ms);
+    }
+
+    /// What was refused may be taken now.
+    pub fn forget_refused(&mut self) {
+        self.refused = Refused::default();
+    }
+
+    /// Nothing of a batch's publisher is taken on its topic: its giver is lazy from now on.
+    pub fn turn_away(&mut self, from: AgentId, batch: &Batch) -> Option<Out> {
+        let tree = tree(batch);
+        self.make_lazy(&tree, from)
+            .then(|| Out::Send { to: from, gossip: Gossip { prune: vec![tree], ..Gossip::default() } })
+    }
+
     /// A batch that can be given.
     pub fn cached(&self, id: BatchId) -> Option<&Cached> {
         self.cache.get(id)
@@ -280,11 +317,7 @@ impl Mesh {
     /// What is known of a batch before its signature is looked at. One that was taken makes its giver lazy.
     pub fn look(&mut self, from: AgentId, batch: &Batch) -> (Known, Option<Out>) {
         let known = self.seen.look(batch.id());
-        let mut said = None;
-        if known == Known::Taken && self.make_lazy(&tree(batch), from) {
-            let gossip = Gossip { prune: vec![tree(batch)], ..Gossip::default() };
-            said = Some(Out::Send { to: from, gossip });
-        }
+        let said = if known == Known::Taken { self.turn_away(from, batch) } else { None };
         (known, said)
     }
 
@@ -292,6 +325,7 @@ impl Mesh {
     pub fn take(&mut self, from: AgentId, given: Given, mono_ms: u64) -> Vec<Out> {
         let (batch, hops) = (given.batch.clone(), given.hops);
         self.seen.take(batch.id(), mono_ms);
+        self.refused.remove(batch.id());
         let mut out = Outgoing::default();
         self.make_eager(&tree(&batch), from);
         if let Some(missing) = self.missing.remove(&batch.id()) {
@@ -339,8 +373,9 @@ impl Mesh {
         }
         for sum in gossip.sums.iter().filter(|sum| ours(&sum.topic)) {
             let (from_ms, to_ms) = (sum.from_ms, sum.to_ms);
-            let (count, marks) = self.sum(&sum.topic, from_ms, to_ms);
-            if (count, marks) == (sum.count, sum.marks) {
+            let (count, marks) = self.known(&sum.topic, from_ms, to_ms);
+            // What is refused here the other may have refused as well, or not.
+            if [(count, marks), self.sum(&sum.topic, from_ms, to_ms)].contains(&(sum.count, sum.marks)) {
                 continue;
             }
             let those = self.cache.of(&sum.topic).filter(|cached| within(cached, from_ms, to_ms));
@@ -407,6 +442,7 @@ impl Mesh {
     pub fn forget(&mut self, mono_ms: u64) {
         self.seen.forget(mono_ms);
         self.cache.forget(mono_ms);
+        self.refused.forget(mono_ms);
         let topics = self.cache.topics();
         self.sums.retain(|topic, _| topics.contains(topic));
     }
@@ -436,7 +472,7 @@ impl Mesh {
     }
 
     fn announced(&mut self, from: AgentId, have: &Have, mono_ms: u64) {
-        if self.seen.look(have.id) != Known::New {
+        if self.seen.look(have.id) != Known::New || self.refused.has(have.id) {
             return;
         }
         if let Some(missing) = self.missing.get_mut(&have.id) {
@@ -506,6 +542,12 @@ impl Mesh {
         those.fold((0, 0), |(count, sum), cached| (count + 1, sum.wrapping_add(cached.batch.mark)))
     }
 
+    /// The same with those that were refused.
+    fn known(&self, topic: &Topic, from_ms: u64, to_ms: u64) -> (u64, u64) {
+        let (held, refused) = (self.sum(topic, from_ms, to_ms), self.refused.sum(topic, from_ms, to_ms));
+        (held.0 + refused.0, held.1.wrapping_add(refused.1))
+    }
+
     fn say_sum(&mut self, topic: &Topic, mono_ms: u64, out: &mut Outgoing) {
         let due = self.sums.remove(topic);
         // What has only just come is on its way to others too.
@@ -522,7 +564,7 @@ impl Mesh {
         if to_ms < from_ms {
             return;
         }
-        let (count, marks) = self.sum(topic, from_ms, to_ms);
+        let (count, marks) = self.known(topic, from_ms, to_ms);
         let topic = topic.clone();
         let sum = Sum { topic, from_ms, to_ms, count, marks, answer: false, kept: false };
         for peer in self.neighbours(&sum.topic) {

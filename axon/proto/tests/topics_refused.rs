@@ -1,0 +1,165 @@
+//! What is refused here, and what a neighbour may do to others' topics: nobody is asked for what would be
+//! refused, and what one neighbour says spoils nothing for the others. The test writes every message of the
+//! neighbours itself.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod net;
+mod topics_world;
+
+use std::cell::Cell;
+
+use axon_proto::kinds::topics::name::Filter;
+use axon_proto::kinds::topics::rules::{Publisher, Rule, STRANGER_MESSAGES_PER_MINUTE};
+use axon_proto::limits::{TOPIC_REFUSED_MS, TOPIC_WANT_MS};
+use axon_proto::node::{Effect, Settings};
+use axon_proto::trust::Level;
+use serde_json::{Value, json};
+use topics_world::{FORGED, World, given, id, passed_on, sent, shown};
+
+thread_local! {
+    static LOOKED_AT: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A world that counts the signatures that are looked at.
+fn counting(change: impl FnOnce(&mut Settings)) -> World {
+    let mut world = World::with(change);
+    world.solo.verify = |_, _, sig| {
+        LOOKED_AT.set(LOOKED_AT.get() + 1);
+        sig[0] != FORGED
+    };
+    world.restart();
+    world
+}
+
+fn looked_at() -> u32 {
+    LOOKED_AT.take()
+}
+
+fn rule(filter: &str) -> Rule {
+    Rule::default_for(Filter::parse(filter).unwrap())
+}
+
+/// A neighbour announces a batch; what is asked for in the seconds after.
+fn asked_after(world: &mut World, n: u8, topic: &str, publisher: u8, seq: u64) -> Vec<Value> {
+    let have = json!({"have":[{"topic":topic,"from":id(publisher),"seqs":[[seq, 1]]}]});
+    let mut effects = world.say_to(n, "topic.gossip", &have);
+    effects.extend(world.solo.wait(2 * TOPIC_WANT_MS));
+    [2, 3].into_iter().flat_map(|to| listed(&effects, to, "want")).collect()
+}
+
+fn listed(effects: &[Effect], to: u8, list: &str) -> Vec<Value> {
+    let gossip = sent(effects, to, "topic.gossip");
+    gossip.iter().flat_map(|said| said[list].as_array().cloned().unwrap_or_default()).collect()
+}
+
+/// The sum that a neighbour would say of one batch.
+fn sum_of(batch: &Value) -> Value {
+    use sha2::{Digest as _, Sha256};
+    let mark: String = Sha256::digest(batch["signed"].to_string())
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let ts = &batch["signed"]["ts"];
+    json!({"sums":[{"topic":batch["signed"]["topic"],"from_ms":ts,"to_ms":ts,"count":1,"marks":mark}]})
+}
+
+// shows: TOP-TREE-8
+#[test]
+fn what_would_be_refused_for_its_publisher_is_not_asked_for() {
+    let mut world = World::with(|settings| {
+        settings.topics.rules = vec![
+            Rule { publish: Publisher::Peer(Level::Known), ..rule("peers.>") },
+            Rule { relay: Level::Trusted, ..rule("near.>") },
+        ];
+    });
+    world.solo.owned(json!({"cmd":"trust","peer":id(4),"trust":"blocked"}));
+    for (topic, publisher, asked) in [
+        ("t", 50, true),
+        ("t", 4, false),
+        ("peers.x", 50, false),
+        ("peers.x", 3, true),
+        ("near.x", 50, false),
+    ] {
+        let want = asked_after(&mut world, 2, topic, publisher, 1);
+        assert_eq!(!want.is_empty(), asked, "{topic} of {publisher}: {want:?}");
+        let have = json!({"have":[{"topic":topic,"from":id(publisher),"seqs":[[2, 1]],"kept":true}]});
+        world.solo.owned(json!({"cmd":"topic_keep","topic":">"}));
+        let effects = world.say_to(3, "topic.gossip", &have);
+        assert_eq!(!listed(&effects, 3, "want").is_empty(), asked, "history: {topic} of {publisher}");
+        world.solo.owned(json!({"cmd":"topic_keep","topic":">","off":true}));
+    }
+    // Whoever gives it all the same is told once to announce it only, from then on.
+    let batches = [world.batch(4, "t", 10), world.batch(4, "t", 11)];
+    let effects = world.give(2, &batches);
+    assert_eq!(listed(&effects, 2, "prune"), [json!({"topic":"t","from":id(4)})]);
+    assert_eq!(world.dropped("blocked"), 2);
+}
+
+// shows: TOP-TREE-8, TOP-SUM-2
+#[test]
+fn what_was_refused_for_its_size_is_not_asked_for_again_for_a_while() {
+    let mut world = counting(|settings| {
+        settings.topics.rules = vec![Rule { bytes_max: 8, ..rule("small.>") }];
+    });
+    let large = world.batch(50, "small.x", 123_456);
+    assert_eq!(passed_on(&world.give(2, std::slice::from_ref(&large)), 3), 0);
+    for n in [2, 3] {
+        assert_eq!(asked_after(&mut world, n, "small.x", 50, 123_456), [] as [Value; 0]);
+        // In a sum it is nothing that is missing here.
+        let effects = world.say_to(n, "topic.gossip", &sum_of(&large));
+        assert_eq!((listed(&effects, n, "sums"), listed(&effects, n, "have")), (vec![], vec![]));
+    }
+    // Given again it is refused again, and no signature is looked at for it.
+    assert_eq!(looked_at(), 1);
+    world.give(3, std::slice::from_ref(&large));
+    assert_eq!((world.dropped("limited"), looked_at()), (2, 0));
+    world.solo.wait(TOPIC_REFUSED_MS + 10_000);
+    assert_eq!(asked_after(&mut world, 2, "small.x", 50, 123_456).len(), 1);
+}
+
+// shows: TOP-TREE-8
+#[test]
+fn one_that_a_neighbour_makes_up_keeps_the_true_one_from_nobody() {
+    let mut world = World::with(|settings| {
+        settings.topics.rules = vec![Rule { bytes_max: 8, ..rule("small.>") }];
+    });
+    let client = world.solo.client();
+    world.subscribe(client, json!({"topic":"small.x","from":"any"}));
+    let wall_ms = world.wall_ms();
+    let made_up = given(50, "small.x", 7, wall_ms, &[json!({"n":"much too large"})], true);
+    world.give(2, &[made_up]);
+    assert_eq!(world.dropped("limited"), 1);
+    assert_eq!(asked_after(&mut world, 3, "small.x", 50, 7).len(), 1);
+    let batch = given(50, "small.x", 7, world.wall_ms(), &[json!({"n":7})], false);
+    assert_eq!(shown(&world.give(3, &[batch]), client), [7]);
+}
+
+// shows: TOP-TREE-8, TOP-TAKE-1
+#[test]
+fn of_whom_publishes_too_much_nothing_is_asked_for_and_no_signature_is_looked_at() {
+    let mut world = counting(|_| {});
+    let client = world.solo.client();
+    world.subscribe(client, json!({"topic":"t","from":"any"}));
+    let many: Vec<Value> = (0..64).map(|n| json!({ "n": n })).collect();
+    let batches = STRANGER_MESSAGES_PER_MINUTE / 64;
+    let flood = |world: &World, n: u64| given(50, "t", 100 + 64 * n, world.wall_ms(), &many, false);
+    for n in 0..batches {
+        let batch = flood(&world, n);
+        assert_eq!(shown(&world.give(2, &[batch]), client).len(), 64);
+    }
+    assert_eq!(u64::from(looked_at()), batches);
+    let batch = flood(&world, batches);
+    world.give(2, &[batch]);
+    assert_eq!((world.dropped("limited"), looked_at()), (1, 0));
+    let seq = 100 + 64 * batches;
+    let have = json!({"have":[{"topic":"t","from":id(50),"seqs":[[seq, 1]]}]});
+    world.say_to(3, "topic.gossip", &have);
+    assert_eq!(listed(&world.solo.wait(TOPIC_WANT_MS + 50), 3, "want"), [] as [Value; 0]);
+    // Once there is room for a batch it is asked for.
+    world.solo.wait(1_000);
+    assert_eq!(asked_after(&mut world, 3, "t", 50, seq).len(), 1);
+    let batch = flood(&world, batches);
+    assert_eq!(shown(&world.give(3, &[batch]), client).len(), 64);
+}
