@@ -77,7 +77,7 @@ fn limits_are_those_of_the_code() {
         ("wait for a batch that was announced", vec![TOPIC_WANT_MS, TOPIC_WANT_AGAIN_MS]),
         ("neighbours remembered to have a missing batch", vec![n(TOPIC_ANNOUNCERS_MAX)]),
         ("missing batches of one neighbour", vec![n(TOPIC_MISSING_PER_PEER_MAX)]),
-        ("trees whose lazy neighbours are remembered", vec![n(TOPIC_TREES_MAX)]),
+        ("trees in which one neighbour is lazy / of which it was given a batch", vec![n(TOPIC_TREES_MAX)]),
         ("hops that make a neighbour the better giver", vec![u64::from(TOPIC_CLOSER_HOPS)]),
         ("batches remembered to be refused", vec![n(TOPIC_REFUSED_MAX), TOPIC_REFUSED_MS]),
         ("wait before sums are compared", vec![TOPIC_SUM_MS, TOPIC_SUM_AGAIN_MS, u64::from(TOPIC_SUMS)]),

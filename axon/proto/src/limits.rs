@@ -330,7 +330,7 @@ pub const TOPIC_WANT_AGAIN_MS: u64 = 200;
 pub const TOPIC_ANNOUNCERS_MAX: usize = 8;
 /// Missing batches that one neighbour has announced first.
 pub const TOPIC_MISSING_PER_PEER_MAX: usize = 1_024;
-/// Trees, by publisher and topic, of which lazy neighbours are remembered.
+/// Trees, by publisher and topic, in which one neighbour is lazy, and of which it was given a batch.
 pub const TOPIC_TREES_MAX: usize = 1_024;
 /// So many hops closer makes a neighbour the better giver.
 pub const TOPIC_CLOSER_HOPS: u16 = 7;

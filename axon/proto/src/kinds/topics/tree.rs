@@ -10,8 +10,10 @@
 //! those who are pinned, connected, and want the topic. Why this and no membership protocol:
 //! `spec/decisions/0017-topics.md`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::batch::{Batch, BatchId};
 use super::held::{Cache, Cached, Known, Refused, Seen};
@@ -52,7 +54,7 @@ pub struct Given {
 }
 
 /// The tree of one publisher on one topic.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tree {
     /// The topic.
     pub topic: Topic,
@@ -119,6 +121,46 @@ struct Neighbour {
     news: Vec<Have>,
     /// How many batches are missing that only it has announced first.
     missing: usize,
+    /// Trees in which it is lazy; in all others it is eager.
+    lazy: Trees,
+    /// Trees of which it was given a batch, and may therefore ask that it be announced only.
+    given: Trees,
+}
+
+/// Trees in the order in which they came, the newest of them.
+#[derive(Debug, Default)]
+struct Trees {
+    numbers: HashMap<Tree, u64>,
+    order: BTreeMap<u64, Tree>,
+    next: u64,
+}
+
+impl Trees {
+    fn contains(&self, tree: &Tree) -> bool {
+        self.numbers.contains_key(tree)
+    }
+
+    /// Whether it is new. The oldest goes for it.
+    fn insert(&mut self, tree: &Tree) -> bool {
+        if self.contains(tree) {
+            return false;
+        }
+        if self.numbers.len() >= TOPIC_TREES_MAX
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.numbers.remove(&oldest);
+        }
+        self.next += 1;
+        self.numbers.insert(tree.clone(), self.next);
+        self.order.insert(self.next, tree.clone());
+        true
+    }
+
+    fn remove(&mut self, tree: &Tree) {
+        if let Some(number) = self.numbers.remove(tree) {
+            self.order.remove(&number);
+        }
+    }
 }
 
 impl Neighbour {
@@ -155,10 +197,6 @@ struct SumDue {
 #[derive(Debug, Default)]
 pub struct Mesh {
     neighbours: BTreeMap<AgentId, Neighbour>,
-    /// Neighbours that are lazy; all others are eager.
-    pruned: BTreeMap<Tree, BTreeSet<AgentId>>,
-    /// The trees in `pruned`, the oldest first.
-    oldest: VecDeque<Tree>,
     seen: Seen,
     cache: Cache,
     refused: Refused,
@@ -191,7 +229,6 @@ impl Mesh {
     /// A neighbour is gone.
     pub fn gone(&mut self, peer: AgentId) {
         self.neighbours.remove(&peer);
-        self.pruned.values_mut().for_each(|lazy| _ = lazy.remove(&peer));
         let mut ended = Vec::new();
         self.missing.retain(|_, missing| {
             missing.announcers.retain(|(announcer, _)| *announcer != peer);
@@ -241,8 +278,7 @@ impl Mesh {
     /// What a neighbour wants, and in how many trees it is lazy; none: it is no neighbour.
     pub fn neighbour(&self, peer: AgentId) -> Option<(&[Filter], usize)> {
         let neighbour = self.neighbours.get(&peer)?;
-        let lazy = self.pruned.values().filter(|lazy| lazy.contains(&peer)).count();
-        Some((&neighbour.filters, lazy))
+        Some((&neighbour.filters, neighbour.lazy.numbers.len()))
     }
 
     /// How many publishers are remembered, and whether this is one of them.
@@ -356,8 +392,11 @@ impl Mesh {
     ) -> Vec<Out> {
         let mut out = Outgoing::default();
         gossip.graft.iter().for_each(|tree| self.make_eager(tree, from));
+        // What it was not given it has nothing to say of: made-up trees take no room.
         for tree in &gossip.prune {
-            self.make_lazy(tree, from);
+            if self.neighbours.get(&from).is_some_and(|neighbour| neighbour.given.contains(tree)) {
+                self.make_lazy(tree, from);
+            }
         }
         for have in gossip.have.iter().filter(|have| ours(&have.topic)) {
             self.announced(from, have, mono_ms);
@@ -367,6 +406,7 @@ impl Mesh {
                 // Who asks for what it has not subscribed gets nothing.
                 if self.neighbours(&cached.batch.topic).contains(&from) {
                     self.make_eager(&tree(&cached.batch), from);
+                    self.note_given(&tree(&cached.batch), from);
                     out.to(from).batches.push(cached.given(mono_ms));
                 }
             }
@@ -456,17 +496,19 @@ impl Mesh {
         let batch = &given_on.batch;
         self.cache.add(given, via, mono_ms);
         self.sum_due(&batch.topic, mono_ms);
-        let lazy = self.pruned.get(&tree(batch)).cloned().unwrap_or_default();
+        let tree = tree(batch);
         for peer in self.neighbours(&batch.topic) {
+            let Some(neighbour) = self.neighbours.get_mut(&peer) else { continue };
             if Some(peer) == via || peer == batch.from {
                 continue;
             }
-            if !lazy.contains(&peer) {
-                out.to(peer).batches.push(given_on.clone());
-            } else if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            if neighbour.lazy.contains(&tree) {
                 neighbour.announce(have(batch, hops));
                 let at_ms = *self.announce_at_ms.get_or_insert(mono_ms + TOPIC_ANNOUNCE_MS);
                 sooner(&mut self.look_at_ms, at_ms);
+            } else {
+                neighbour.given.insert(&tree);
+                out.to(peer).batches.push(given_on.clone());
             }
         }
     }
@@ -501,28 +543,21 @@ impl Mesh {
     }
 
     fn make_eager(&mut self, tree: &Tree, peer: AgentId) {
-        if let Some(lazy) = self.pruned.get_mut(tree) {
-            lazy.remove(&peer);
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.lazy.remove(tree);
         }
     }
 
-    /// Whether it was eager.
+    fn note_given(&mut self, tree: &Tree, peer: AgentId) {
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.given.insert(tree);
+        }
+    }
+
+    /// Whether it was eager. Where it is lazy in too many trees, it is eager again in the oldest of them, and
+    /// is given a batch twice there.
     fn make_lazy(&mut self, tree: &Tree, peer: AgentId) -> bool {
-        if !self.neighbours.contains_key(&peer) {
-            return false;
-        }
-        if let Some(lazy) = self.pruned.get_mut(tree) {
-            return lazy.insert(peer);
-        }
-        // The oldest is forgotten: its neighbours are eager again, and give a batch twice.
-        if self.pruned.len() >= TOPIC_TREES_MAX
-            && let Some(oldest) = self.oldest.pop_front()
-        {
-            self.pruned.remove(&oldest);
-        }
-        self.oldest.push_back(tree.clone());
-        self.pruned.insert(tree.clone(), BTreeSet::from([peer]));
-        true
+        self.neighbours.get_mut(&peer).is_some_and(|neighbour| neighbour.lazy.insert(tree))
     }
 
     // --- sums ---

@@ -115,8 +115,8 @@ fn a_neighbour_that_announces_without_end_has_its_share_and_no_more() {
     // One that is no neighbour has none.
     mesh.hear(C, &news(&[&batch(9, "t.x", 8)]), |_| true, 0);
     assert_eq!(mesh.missing.len(), 1);
-    mesh.make_lazy(&tree(&batch(9, "t.x", 1)), C);
-    assert!(mesh.pruned.is_empty());
+    assert!(!mesh.make_lazy(&tree(&batch(9, "t.x", 1)), C));
+    assert!(!mesh.neighbours.contains_key(&C));
 }
 
 // shows: TOP-TREE-5
@@ -161,12 +161,40 @@ fn a_neighbour_that_wants_now_this_and_now_that_hears_no_more_than_may_wait() {
 // shows: TOP-TREE-6
 #[test]
 fn trees_are_remembered_up_to_a_bound() {
-    let mut mesh = mesh(&[A]);
+    let mut mesh = mesh(&[A, B]);
+    let of = |n: usize| tree(&batch(9, &format!("t.{n}"), 1));
+    mesh.make_lazy(&of(0), B);
     for n in 0..2 * TOPIC_TREES_MAX {
-        mesh.make_lazy(&tree(&batch(9, &format!("t.{n}"), 1)), A);
+        mesh.make_lazy(&of(n), A);
     }
-    assert_eq!((mesh.pruned.len(), mesh.oldest.len()), (TOPIC_TREES_MAX, TOPIC_TREES_MAX));
-    assert!(!mesh.pruned.contains_key(&tree(&batch(9, "t.0", 1))));
+    let lazy = &mesh.neighbours[&A].lazy;
+    assert_eq!((lazy.numbers.len(), lazy.order.len()), (TOPIC_TREES_MAX, TOPIC_TREES_MAX));
+    assert!(!lazy.contains(&of(0)) && lazy.contains(&of(TOPIC_TREES_MAX)));
+    assert!(mesh.neighbours[&B].lazy.contains(&of(0)), "another's are its own");
+    mesh.make_eager(&of(TOPIC_TREES_MAX), A);
+    assert!(!mesh.neighbours[&A].lazy.contains(&of(TOPIC_TREES_MAX)));
+}
+
+// shows: TOP-TREE-2, TOP-TREE-6
+#[test]
+fn made_up_trees_that_a_neighbour_prunes_undo_no_tree() {
+    let mut mesh = mesh(&[A, B, C]);
+    mesh.take(C, given(batch(9, "t.x", 1), 1), 0);
+    mesh.hear(A, &Gossip { prune: vec![tree(&batch(9, "t.x", 1))], ..Gossip::default() }, |_| true, 0);
+    let made_up: Vec<Tree> =
+        (0..2 * TOPIC_TREES_MAX).map(|n| tree(&batch(9, &format!("t.{n}"), 1))).collect();
+    let prune = Gossip { prune: made_up.clone(), ..Gossip::default() };
+    for peer in [A, B] {
+        mesh.hear(peer, &prune, |_| true, 0);
+    }
+    assert_eq!(mesh.neighbours[&B].lazy.numbers.len(), 0);
+    let outs = mesh.take(C, given(batch(9, "t.x", 2), 1), 0);
+    assert_eq!((said(&outs, A).batches.len(), said(&outs, B).batches.len()), (0, 1));
+    // What it was given because it asked for it, it may prune as well.
+    let asked = Gossip { want: vec![batch(9, "t.x", 2).id()], ..Gossip::default() };
+    mesh.hear(A, &asked, |_| true, 0);
+    mesh.hear(A, &Gossip { prune: vec![tree(&batch(9, "t.x", 2))], ..Gossip::default() }, |_| true, 0);
+    assert!(mesh.neighbours[&A].lazy.contains(&tree(&batch(9, "t.x", 2))));
 }
 
 // shows: TOP-TREE-4
