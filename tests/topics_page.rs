@@ -84,6 +84,7 @@ fn limits_are_those_of_the_code() {
         ("gossip on its way to one neighbour", vec![n(TOPIC_UNDER_WAY_MAX)]),
         ("filters whose history is kept", vec![n(TOPIC_KEEPS_MAX)]),
         ("history of all topics", vec![n(TOPIC_KEPT_BATCHES_MAX), TOPIC_KEPT_BYTES_MAX]),
+        ("wait before what is kept is looked at again for what is too old", vec![TOPIC_KEPT_LOOK_MS]),
         ("history asked of one neighbour at once", vec![n(HISTORY_WANT_MAX)]),
         ("history that one neighbour is known to have and is not asked for yet", vec![n(HISTORY_QUEUE_MAX)]),
         ("wait for history that was asked for", vec![HISTORY_WAIT_MS]),

@@ -368,6 +368,8 @@ pub const TOPIC_KEEPS_MAX: usize = 64;
 pub const TOPIC_KEPT_BATCHES_MAX: usize = 16_384;
 /// Their bytes.
 pub const TOPIC_KEPT_BYTES_MAX: u64 = 67_108_864;
+/// How long before what is kept is looked at again for what is too old.
+pub const TOPIC_KEPT_LOOK_MS: u64 = 60_000;
 /// Messages of one topic that may be kept.
 pub const TOPIC_KEEP_LAST_MAX: u64 = 100_000;
 /// Messages of one topic that are kept where nobody says how many.

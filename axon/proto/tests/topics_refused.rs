@@ -163,3 +163,26 @@ fn of_whom_publishes_too_much_nothing_is_asked_for_and_no_signature_is_looked_at
     let batch = flood(&world, batches);
     assert_eq!(shown(&world.give(3, &[batch]), client).len(), 64);
 }
+
+// shows: TOP-HIST-5
+#[test]
+fn a_stranger_does_not_empty_what_is_kept_of_peers() {
+    let mut world = World::new();
+    world.solo.owned(json!({"cmd":"topic_keep","topic":"t","last":5}));
+    for n in 1..=5 {
+        let batch = world.batch(4, "t", n);
+        world.give(2, &[batch]);
+        world.solo.wait(10);
+    }
+    for n in 1..=20 {
+        let ahead_ms = world.wall_ms() + 119_000;
+        world.give(2, &[given(50, "t", n, ahead_ms, &[json!({ "n": 100 + n })], false)]);
+    }
+    let reader = world.reader("a");
+    let subscribe = json!({"cmd":"subscribe_topic","topic":"t","from":"any","history":true});
+    let (_, effects) = world.command(reader, &subscribe);
+    assert_eq!(shown(&effects, reader), [1, 2, 3, 4, 5]);
+    // Nor is it asked for what has no room here.
+    let have = json!({"have":[{"topic":"t","from":id(50),"seqs":[[99, 0]],"kept":true}]});
+    assert_eq!(listed(&world.say_to(2, "topic.gossip", &have), 2, "want"), [] as [Value; 0]);
+}

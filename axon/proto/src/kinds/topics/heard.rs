@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::batch::{Batch, BatchId};
-use super::kept::{Kept, key_of_body};
+use super::kept::{Came, Kept, key_of_body};
 use super::name::Topic;
 use super::neighbours::{Neighbour, Said};
 use super::rules::NotTaken;
@@ -259,12 +259,17 @@ impl Topics {
     /// Keeps a batch where that was asked for; whether it is.
     fn keep_batch(&mut self, delivery: Delivery, cx: &mut Cx<'_>) -> bool {
         let batch = &delivery.given.batch;
-        let keeps = self.kept.wants(&batch.topic) && cx.view.level(batch.from) != Some(Level::Blocked);
+        let came = came(batch.from, cx);
+        let blocked = cx.view.level(batch.from) == Some(Level::Blocked);
+        let keeps = !blocked && self.kept.wants(&batch.topic) && self.kept.would_stay(batch, came);
         if keeps {
             self.storing.insert(batch.id());
-            let writes = Kept::writes(&delivery.given);
+            let writes = Kept::writes(&delivery.given, came);
             let token = self.token(Awaited::Batch(Box::new(delivery)));
             cx.act(Act::Take { family: "topics", token, notes: Vec::new(), kept: true, writes });
+        } else {
+            // It may have been tried before.
+            self.storing.remove(&batch.id());
         }
         keeps
     }
@@ -276,7 +281,7 @@ impl Topics {
             return self.later(Delivery { part: Part::History, ..delivery }, cx);
         }
         self.storing.remove(&batch.id());
-        let writes = self.kept.add(batch, cx.now.wall_ms);
+        let writes = self.kept.add(batch, came(batch.from, cx));
         put(writes, cx);
     }
 
@@ -342,6 +347,11 @@ impl Topics {
 /// Whether an agent is nobody that this agent's owner has let in: what the network says of one makes no peer.
 pub(super) fn is_stranger(publisher: AgentId, cx: &Cx<'_>) -> bool {
     publisher != cx.me && cx.view.level(publisher).is_none_or(|level| level < Level::Known)
+}
+
+/// How a batch of a publisher comes now.
+pub(super) fn came(publisher: AgentId, cx: &Cx<'_>) -> Came {
+    Came { wall_ms: cx.now.wall_ms, stranger: is_stranger(publisher, cx) }
 }
 
 /// A message as clients are shown it.

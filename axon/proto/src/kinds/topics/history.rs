@@ -181,7 +181,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::batch::Batch;
-    use super::super::kept::Keep;
+    use super::super::kept::{Came, Keep};
     use super::super::name::Filter;
     use super::*;
     use crate::id::PublicKey;
@@ -190,6 +190,7 @@ mod tests {
     const A: AgentId = AgentId([1; 16]);
     const B: AgentId = AgentId([2; 16]);
     const WALL_MS: u64 = 1_000_000;
+    const CAME: Came = Came { wall_ms: WALL_MS, stranger: false };
 
     fn batch(seq: u64) -> Arc<Batch> {
         let topic = Topic::parse("t").unwrap();
@@ -201,7 +202,7 @@ mod tests {
         let mut kept = Kept::default();
         let topic = Filter::parse("t").unwrap();
         kept.keep(Keep { topic, last: Some(last), hours: None }).unwrap();
-        seqs.into_iter().for_each(|seq| drop(kept.add(&batch(seq), WALL_MS)));
+        seqs.into_iter().for_each(|seq| drop(kept.add(&batch(seq), CAME)));
         kept
     }
     fn id(seq: u64) -> BatchId {
@@ -238,7 +239,7 @@ mod tests {
                 }
                 for id in want {
                     assert!(there.has(id));
-                    here.add(&batch(id.seq), WALL_MS);
+                    here.add(&batch(id.seq), CAME);
                     asks.came(id, &topic, None, 0);
                 }
             }

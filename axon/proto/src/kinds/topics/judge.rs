@@ -5,6 +5,7 @@
 
 use super::Topics;
 use super::batch::Batch;
+use super::heard::{came, is_stranger};
 use super::held::Known;
 use super::name::Topic;
 use super::neighbours::Said;
@@ -36,7 +37,9 @@ impl Topics {
     pub(super) fn asks_history(&self, from: AgentId, have: &Have, cx: &Cx<'_>) -> bool {
         let publisher = have.id.from;
         let may = publisher != cx.me && may_come(from, &have.topic, publisher, cx).is_ok();
-        may && !self.mesh.is_refused(have.id) && self.has_place(publisher, cx) && cx.view.disk_has_room()
+        let has_room = !is_stranger(publisher, cx) || self.kept.has_room_for_strangers(&have.topic);
+        let lets = self.has_place(publisher, cx) && cx.view.disk_has_room();
+        may && has_room && lets && !self.mesh.is_refused(have.id)
     }
 
     /// Whether a batch is taken, as history or as it is published; none: it is here already, or comes later.
@@ -82,7 +85,7 @@ impl Topics {
         if let Some(why) = self.mesh.why_refused(batch).filter(|_| !asked) {
             return Err(why);
         }
-        if history && !self.kept.would_stay(batch, wall_ms) {
+        if history && !self.kept.would_stay(batch, came(batch.from, cx)) {
             return Err(self.refuse(from, batch, NotTaken::Old, cx));
         }
         if (old && !history) || batch.ts_ms > wall_ms.saturating_add(BATCH_AHEAD_MS_MAX) {

@@ -3,19 +3,21 @@
 //! Source: `spec/kinds/topics.md`, "History". The batches lie in the store; here is where each is, when it
 //! was published, and what it adds to a sum.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{Batch, BatchId};
 use super::name::{Filter, Topic};
+use super::room::{Lodger, Rooms};
 use super::tree::{Given, Gossip};
 use super::wire::pack;
 use crate::error::{IpcCode, IpcError};
 use crate::id::AgentId;
 use crate::limits::{
     HISTORY_PARTS, TOPIC_KEEP_LAST_DEFAULT, TOPIC_KEEPS_MAX, TOPIC_KEPT_BATCHES_MAX, TOPIC_KEPT_BYTES_MAX,
+    TOPIC_KEPT_LOOK_MS,
 };
 use crate::store::{BODY_PREFIX, Write};
 
@@ -44,6 +46,18 @@ struct Entry {
     messages: u64,
     bytes: u64,
     mark: u64,
+    /// When it was published, or came, whichever was first: a date in the future makes it no newer.
+    at_ms: u64,
+    stranger: bool,
+}
+
+/// How a batch came.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Came {
+    /// When, by the wall clock.
+    pub wall_ms: u64,
+    /// Its publisher is a stranger.
+    pub stranger: bool,
 }
 
 /// An entry as it is stored.
@@ -56,6 +70,11 @@ struct Stored {
     messages: u64,
     bytes: u64,
     mark: String,
+    /// Absent: as `ts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at: Option<u64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    stranger: bool,
 }
 
 /// Batches of one time.
@@ -70,10 +89,20 @@ pub struct Range {
 /// When a batch was published, and which it is.
 type Place = (u64, BatchId);
 
+/// In which order batches of a topic go: what is of strangers first, then what came first.
+type Turn = (Rank, u64, BatchId);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Stranger,
+    Peer,
+}
+
 /// What is kept of one topic.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct OfTopic {
     batches: BTreeMap<Place, Entry>,
+    turns: BTreeSet<Turn>,
     messages: u64,
     bytes: u64,
 }
@@ -84,14 +113,47 @@ pub struct Kept {
     keeps: Vec<Keep>,
     topics: BTreeMap<Topic, OfTopic>,
     places: HashMap<BatchId, (Topic, u64)>,
+    rooms: Rooms,
     bytes: u64,
+    /// When all was looked at for what is too old; none: what is to be kept has changed since.
+    looked_ms: Option<u64>,
+}
+
+impl Entry {
+    fn of(batch: &Batch, came: Came) -> Self {
+        Self {
+            messages: batch.count as u64,
+            bytes: batch.bytes() as u64,
+            mark: batch.mark,
+            at_ms: batch.ts_ms.min(came.wall_ms),
+            stranger: came.stranger,
+        }
+    }
+
+    fn turn(&self, id: BatchId) -> Turn {
+        (if self.stranger { Rank::Stranger } else { Rank::Peer }, self.at_ms, id)
+    }
 }
 
 impl OfTopic {
+    fn insert(&mut self, (ts_ms, id): Place, entry: Entry) {
+        (self.messages, self.bytes) = (self.messages + entry.messages, self.bytes + entry.bytes);
+        self.turns.insert(entry.turn(id));
+        self.batches.insert((ts_ms, id), entry);
+    }
+
     fn remove(&mut self, place: Place) -> Option<Entry> {
         let entry = self.batches.remove(&place)?;
+        self.turns.remove(&entry.turn(place.1));
         (self.messages, self.bytes) = (self.messages - entry.messages, self.bytes - entry.bytes);
         Some(entry)
+    }
+
+    /// The oldest, whoever published it.
+    fn oldest_ms(&self) -> Option<u64> {
+        let first = (Rank::Peer, 0, BatchId { from: AgentId([0; 16]), seq: 0 });
+        let of_peers = self.turns.range(first..).next();
+        self.turns.first().into_iter().chain(of_peers).map(|(_, at_ms, _)| *at_ms).min()
     }
 }
 
@@ -123,6 +185,7 @@ impl Kept {
     /// When there are too many filters.
     pub fn keep(&mut self, keep: Keep) -> Result<Vec<Write>, IpcError> {
         let full = self.keeps.len() >= TOPIC_KEEPS_MAX;
+        self.looked_ms = None;
         let there = self.keeps.iter_mut().find(|known| known.topic == keep.topic);
         let write = Write::put(key_of_keep(&keep.topic), serde_json::to_vec(&keep).unwrap_or_default());
         match there {
@@ -146,26 +209,29 @@ impl Kept {
         if self.keeps.len() == before {
             return (Vec::new(), false);
         }
+        self.looked_ms = None;
         let mut writes = vec![Write::delete(key_of_keep(filter))];
-        let unwanted: Vec<Topic> = self.topics.keys().filter(|topic| !self.wants(topic)).cloned().collect();
-        for topic in unwanted {
-            let gone = self.topics.remove(&topic).unwrap_or_default();
-            gone.batches.into_iter().for_each(|((_, id), entry)| self.let_go(id, entry, &mut writes));
-        }
+        let unwanted = self.topics.iter().filter(|(topic, _)| !self.wants(topic));
+        let ids = unwanted.flat_map(|(_, of)| of.batches.keys().map(|(_, id)| *id));
+        let ids: Vec<BatchId> = ids.collect();
+        ids.into_iter().for_each(|id| self.let_go(id, &mut writes));
         (writes, true)
     }
 
     /// What storing a batch takes. [`Self::add`] follows once it is stored.
-    pub fn writes(given: &Given) -> Vec<Write> {
+    pub fn writes(given: &Given, came: Came) -> Vec<Write> {
         let batch = &given.batch;
+        let entry = Entry::of(batch, came);
         let stored = Stored {
             from: batch.from,
             seq: batch.seq,
             topic: batch.topic.to_string(),
             ts: batch.ts_ms,
-            messages: batch.count as u64,
-            bytes: batch.bytes() as u64,
+            messages: entry.messages,
+            bytes: entry.bytes,
             mark: format!("{:016x}", batch.mark),
+            at: Some(entry.at_ms).filter(|at_ms| *at_ms != batch.ts_ms),
+            stranger: entry.stranger,
         };
         let gossip = Gossip { batches: vec![given.clone()], ..Gossip::default() };
         let body = pack(&gossip).into_iter().next();
@@ -175,26 +241,29 @@ impl Kept {
     }
 
     /// A batch is stored. Gives what is to be stored because others had to go.
-    pub fn add(&mut self, batch: &Batch, wall_ms: u64) -> Vec<Write> {
-        let entry = Entry { messages: batch.count as u64, bytes: batch.bytes() as u64, mark: batch.mark };
-        if !self.insert(batch.topic.clone(), batch.ts_ms, batch.id(), entry) {
+    pub fn add(&mut self, batch: &Batch, came: Came) -> Vec<Write> {
+        if !self.insert(batch.topic.clone(), batch.ts_ms, batch.id(), Entry::of(batch, came)) {
             return Vec::new();
         }
         let mut writes = Vec::new();
-        self.trim(&batch.topic, wall_ms, &mut writes);
-        while self.places.len() > TOPIC_KEPT_BATCHES_MAX || self.bytes > TOPIC_KEPT_BYTES_MAX {
-            // The topic that has most of it lets its oldest go.
-            let most = self.topics.iter().max_by_key(|(_, of)| of.batches.len());
-            let most = most.map(|(topic, _)| topic.clone());
-            let Some(topic) = most else { break };
-            self.pop_oldest(&topic, &mut writes);
+        self.trim(&batch.topic, came.wall_ms, &mut writes);
+        while (self.places.len() > TOPIC_KEPT_BATCHES_MAX || self.bytes > TOPIC_KEPT_BYTES_MAX)
+            && let Some(id) = self.rooms.first_to_go()
+        {
+            self.let_go(id, &mut writes);
         }
         writes
     }
 
-    /// Lets go of what is too old; what is to be stored.
+    /// Lets go of what is too old, or was kept for a filter that has changed; what is to be stored.
     pub fn expire(&mut self, wall_ms: u64) -> Vec<Write> {
         let mut writes = Vec::new();
+        let by_time = self.keeps.iter().any(|keep| keep.hours.is_some());
+        let soon = |looked_ms: u64| !by_time || looked_ms.abs_diff(wall_ms) < TOPIC_KEPT_LOOK_MS;
+        if self.looked_ms.is_some_and(soon) {
+            return writes;
+        }
+        self.looked_ms = Some(wall_ms);
         let topics: Vec<Topic> = self.topics.keys().cloned().collect();
         topics.iter().for_each(|topic| self.trim(topic, wall_ms, &mut writes));
         writes
@@ -204,28 +273,30 @@ impl Kept {
     pub fn floor_ms(&self, topic: &Topic, wall_ms: u64) -> u64 {
         let (last, oldest_ms) = self.bounds(topic, wall_ms);
         let full = self.topics.get(topic).filter(|of| of.messages >= last);
-        let first = full.and_then(|of| of.batches.first_key_value());
-        first.map_or(oldest_ms, |((ts_ms, _), _)| oldest_ms.max(*ts_ms))
+        full.and_then(OfTopic::oldest_ms).map_or(oldest_ms, |first_ms| oldest_ms.max(first_ms))
     }
 
-    /// Whether a batch would be kept, and not go at once because there are enough that are newer.
-    pub fn would_stay(&self, batch: &Batch, wall_ms: u64) -> bool {
-        let (last, oldest_ms) = self.bounds(&batch.topic, wall_ms);
-        let first = self.topics.get(&batch.topic).filter(|of| of.messages >= last);
-        let first = first.and_then(|of| of.batches.first_key_value()).map(|(place, _)| *place);
-        batch.ts_ms >= oldest_ms && first.is_none_or(|first| (batch.ts_ms, batch.id()) > first)
+    /// Whether a batch would be kept, and not go at once because there are enough that go after it.
+    pub fn would_stay(&self, batch: &Batch, came: Came) -> bool {
+        let (last, oldest_ms) = self.bounds(&batch.topic, came.wall_ms);
+        let full = self.topics.get(&batch.topic).filter(|of| of.messages >= last);
+        let first = full.and_then(|of| of.turns.first());
+        let turn = Entry::of(batch, came).turn(batch.id());
+        batch.ts_ms >= oldest_ms && first.is_none_or(|first| turn > *first)
+    }
+
+    /// Whether any batch of a stranger would be kept: a topic may be full of what is not of strangers.
+    pub fn has_room_for_strangers(&self, topic: &Topic) -> bool {
+        let (last, _) = self.bounds(topic, 0);
+        let full = self.topics.get(topic).filter(|of| of.messages >= last);
+        full.and_then(|of| of.turns.first()).is_none_or(|(rank, ..)| *rank == Rank::Stranger)
     }
 
     /// Nothing of a publisher is kept any more; what is to be stored.
     pub fn forget(&mut self, publisher: AgentId) -> Vec<Write> {
         let mut writes = Vec::new();
         let theirs: Vec<BatchId> = self.places.keys().filter(|id| id.from == publisher).copied().collect();
-        for id in theirs {
-            let Some((topic, ts_ms)) = self.places.get(&id).cloned() else { continue };
-            let entry = self.topics.get_mut(&topic).and_then(|of| of.remove((ts_ms, id)));
-            entry.into_iter().for_each(|entry| self.let_go(id, entry, &mut writes));
-        }
-        self.topics.retain(|_, of| !of.batches.is_empty());
+        theirs.into_iter().for_each(|id| self.let_go(id, &mut writes));
         writes
     }
 
@@ -298,7 +369,8 @@ impl Kept {
             return;
         };
         let id = BatchId { from: stored.from, seq: stored.seq };
-        self.insert(topic, stored.ts, id, Entry { messages: stored.messages, bytes: stored.bytes, mark });
+        let Stored { ts, messages, bytes, at, stranger, .. } = stored;
+        self.insert(topic, ts, id, Entry { messages, bytes, mark, at_ms: at.unwrap_or(ts), stranger });
     }
 
     // --- parts ---
@@ -317,9 +389,8 @@ impl Kept {
         }
         self.bytes += entry.bytes;
         self.places.insert(id, (topic.clone(), ts_ms));
-        let of = self.topics.entry(topic).or_default();
-        (of.messages, of.bytes) = (of.messages + entry.messages, of.bytes + entry.bytes);
-        of.batches.insert((ts_ms, id), entry);
+        self.rooms.add(lodger(id, &topic, &entry));
+        self.topics.entry(topic).or_default().insert((ts_ms, id), entry);
         true
     }
 
@@ -337,30 +408,40 @@ impl Kept {
     fn trim(&mut self, topic: &Topic, wall_ms: u64, writes: &mut Vec<Write>) {
         let (last, oldest_ms) = self.bounds(topic, wall_ms);
         while let Some(of) = self.topics.get(topic)
-            && let Some(((ts_ms, _), oldest)) = of.batches.first_key_value()
-            && (*ts_ms < oldest_ms || of.messages - oldest.messages >= last)
+            && let Some(((ts_ms, id), _)) = of.batches.first_key_value()
+            && *ts_ms < oldest_ms
         {
-            self.pop_oldest(topic, writes);
+            self.let_go(*id, writes);
+        }
+        while let Some(of) = self.topics.get(topic)
+            && let Some((_, _, id)) = of.turns.first()
+            && of.messages - self.entry(*id).map_or(0, |first| first.messages) >= last
+        {
+            self.let_go(*id, writes);
         }
     }
 
-    fn pop_oldest(&mut self, topic: &Topic, writes: &mut Vec<Write>) {
-        let Some(of) = self.topics.get_mut(topic) else { return };
-        let oldest = of.batches.first_key_value().map(|(place, _)| *place);
-        let entry = oldest.and_then(|place| of.remove(place));
+    fn entry(&self, id: BatchId) -> Option<&Entry> {
+        let (topic, ts_ms) = self.places.get(&id)?;
+        self.topics.get(topic)?.batches.get(&(*ts_ms, id))
+    }
+
+    /// One is kept no more.
+    fn let_go(&mut self, id: BatchId, writes: &mut Vec<Write>) {
+        let Some((topic, ts_ms)) = self.places.remove(&id) else { return };
+        let Some(of) = self.topics.get_mut(&topic) else { return };
+        let Some(entry) = of.remove((ts_ms, id)) else { return };
         if of.batches.is_empty() {
-            self.topics.remove(topic);
+            self.topics.remove(&topic);
         }
-        if let (Some((_, id)), Some(entry)) = (oldest, entry) {
-            self.let_go(id, entry, writes);
-        }
-    }
-
-    fn let_go(&mut self, id: BatchId, entry: Entry, writes: &mut Vec<Write>) {
-        self.places.remove(&id);
+        self.rooms.remove(lodger(id, &topic, &entry));
         self.bytes = self.bytes.saturating_sub(entry.bytes);
         writes.extend([Write::delete(key_of_batch(id)), Write::delete(key_of_body(id))]);
     }
+}
+
+fn lodger<'a>(id: BatchId, topic: &'a Topic, entry: &Entry) -> Lodger<'a> {
+    Lodger { id, topic, at_ms: entry.at_ms, bytes: entry.bytes, stranger: entry.stranger }
 }
 
 /// Where a batch lies in the store.
@@ -405,9 +486,13 @@ mod tests {
     const HOUR_MS: u64 = 3_600_000;
 
     fn given(topic: &str, seq: u64, ts_ms: u64, messages: usize) -> Given {
+        given_by(1, topic, seq, ts_ms, messages)
+    }
+    fn given_by(publisher: u8, topic: &str, seq: u64, ts_ms: u64, messages: usize) -> Given {
         let message = raw_json("{}".to_owned());
         let topic = Topic::parse(topic).unwrap();
-        let signed = Batch::to_sign(&PublicKey([1; 32]), &topic, seq, ts_ms, &vec![&*message; messages]);
+        let signed =
+            Batch::to_sign(&PublicKey([publisher; 32]), &topic, seq, ts_ms, &vec![&*message; messages]);
         Given { batch: Arc::new(Batch::read(signed, [0; 64]).unwrap()), hops: 1, age_ms: 0 }
     }
     fn keep(topic: &str, last: Option<u64>, hours: Option<u64>) -> Keep {
@@ -417,6 +502,9 @@ mod tests {
         let mut kept = Kept::default();
         keeps.iter().for_each(|keep| drop(kept.keep(keep.clone()).unwrap()));
         kept
+    }
+    fn at(wall_ms: u64) -> Came {
+        Came { wall_ms, stranger: false }
     }
     fn all(kept: &Kept, topic: &str) -> Vec<u64> {
         let topic = Topic::parse(topic).unwrap();
@@ -428,15 +516,15 @@ mod tests {
     fn the_last_messages_of_each_topic_are_kept_or_those_of_some_hours() {
         let mut some = kept(&[keep("t.*", Some(5), None), keep("h", None, Some(2))]);
         for seq in 0..5 {
-            some.add(&given("t.a", 2 * seq, seq, 2).batch, 10);
-            some.add(&given("t.b", 100 + seq, seq, 1).batch, 10);
+            some.add(&given("t.a", 2 * seq, seq, 2).batch, at(10));
+            some.add(&given("t.b", 100 + seq, seq, 1).batch, at(10));
         }
         // Whole batches are kept: so many that the last five are among them.
         assert_eq!((all(&some, "t.a"), all(&some, "t.b").len()), (vec![8, 6, 4], 5));
         assert_eq!(some.held(&Filter::parse("t.*").unwrap()).0, 11);
         let now_ms = 10 * HOUR_MS;
         for hour in 7..10 {
-            some.add(&given("h", 200 + hour, hour * HOUR_MS, 64).batch, now_ms);
+            some.add(&given("h", 200 + hour, hour * HOUR_MS, 64).batch, at(now_ms));
         }
         assert_eq!(all(&some, "h"), [209, 208]);
         assert!(!some.expire(now_ms + HOUR_MS).is_empty());
@@ -455,8 +543,8 @@ mod tests {
         let mut one = kept(&[]);
         let rule = one.keep(keep("t", Some(9), Some(3))).unwrap();
         let given = given("t", 7, 1_000, 3);
-        let writes = Kept::writes(&given);
-        one.add(&given.batch, 1_000);
+        let writes = Kept::writes(&given, at(1_000));
+        one.add(&given.batch, at(1_000));
         let mut again = Kept::default();
         let mut body = None;
         for write in rule.iter().chain(&writes) {
@@ -482,16 +570,26 @@ mod tests {
         assert!(other.keeps.is_empty() && other.places.is_empty());
     }
 
+    // shows: TOP-HIST-5
     #[test]
     fn all_together_is_bounded_and_the_topic_with_most_lets_go_first() {
         let mut some = kept(&[keep(">", Some(100_000), None)]);
-        some.add(&given("small", 1, 1, 1).batch, 1);
+        some.add(&given("small", 1, 1, 1).batch, at(1));
         let mut deleted = 0;
         for seq in 0..TOPIC_KEPT_BATCHES_MAX as u64 + 10 {
-            deleted += some.add(&given("large", 10 + seq, seq, 1).batch, 1).len();
+            deleted += some.add(&given("large", 10 + seq, seq, 1).batch, at(seq)).len();
         }
         assert_eq!((some.places.len(), deleted), (TOPIC_KEPT_BATCHES_MAX, 2 * 11));
         assert_eq!(all(&some, "small"), [1]);
+        // A stranger that fills many topics takes the room of strangers.
+        let mut gone = Vec::new();
+        for seq in 0..20 {
+            let strange = given_by(9, &format!("many.{seq}"), seq, 1_000_000, 1);
+            gone.extend(some.add(&strange.batch, Came { wall_ms: 1_000_000, stranger: true }));
+        }
+        let of_peer = format!("{}/", PublicKey([1; 32]).agent_id());
+        assert!(gone.iter().all(|write| !format!("{write:?}").contains(&of_peer)), "{gone:?}");
+        assert_eq!((gone.len(), some.places.len()), (2 * 20, TOPIC_KEPT_BATCHES_MAX));
         for n in 1..TOPIC_KEEPS_MAX {
             some.keep(keep(&format!("k.{n}"), None, None)).unwrap();
         }
@@ -500,12 +598,67 @@ mod tests {
         assert!(error.message.contains("--off"), "{error:?}");
     }
 
+    // shows: TOP-HIST-5
+    #[test]
+    fn on_a_topic_strangers_take_the_room_that_peers_leave() {
+        let mut some = kept(&[keep("t", Some(5), None)]);
+        let topic = Topic::parse("t").unwrap();
+        let strange = |wall_ms: u64| Came { wall_ms, stranger: true };
+        for seq in 0..10 {
+            some.add(&given_by(9, "t", 100 + seq, 10 + seq, 1).batch, strange(10 + seq));
+        }
+        assert_eq!(all(&some, "t"), [109, 108, 107, 106, 105], "nobody else publishes there");
+        assert!(some.would_stay(&given("t", 1, 5, 1).batch, at(30)), "an older one of a peer");
+        for seq in 1..=3 {
+            some.add(&given("t", seq, 20 + seq, 1).batch, at(20 + seq));
+        }
+        assert_eq!(all(&some, "t"), [3, 2, 1, 109, 108]);
+        assert!(some.has_room_for_strangers(&topic) && some.floor_ms(&topic, 30) == 18);
+        for seq in 4..=5 {
+            some.add(&given("t", seq, 20 + seq, 1).batch, at(20 + seq));
+        }
+        let late = given_by(9, "t", 200, 90, 1);
+        assert!(!some.would_stay(&late.batch, strange(90)) && !some.has_room_for_strangers(&topic));
+        assert_eq!(some.add(&late.batch, strange(90)).len(), 2);
+        assert_eq!((all(&some, "t"), some.floor_ms(&topic, 90)), (vec![5, 4, 3, 2, 1], 21));
+    }
+
+    // shows: TOP-HIST-5
+    #[test]
+    fn a_date_in_the_future_keeps_nobody_elses_out() {
+        let mut some = kept(&[keep("t", Some(5), None)]);
+        for seq in 0..5 {
+            some.add(&given_by(2, "t", 100 + seq, 120_000, 1).batch, at(seq));
+        }
+        for seq in 5..8 {
+            assert!(some.would_stay(&given("t", seq, seq, 1).batch, at(seq)));
+            some.add(&given("t", seq, seq, 1).batch, at(seq));
+        }
+        assert_eq!(all(&some, "t"), [104, 103, 7, 6, 5]);
+        // Also after a restart.
+        let mut again = kept(&[keep("t", Some(5), None)]);
+        for (given, came) in [
+            (given_by(2, "t", 104, 120_000, 1), Came { wall_ms: 4, stranger: true }),
+            (given("t", 5, 5, 1), at(5)),
+        ] {
+            for write in Kept::writes(&given, came) {
+                let Write::Put { key, value } = write else { panic!("{write:?}") };
+                if key.starts_with(KEPT) {
+                    again.restore_batch(&value);
+                }
+            }
+        }
+        let turns: Vec<(Rank, u64)> =
+            again.topics.values().flat_map(|of| of.turns.iter().map(|turn| (turn.0, turn.1))).collect();
+        assert_eq!(turns, [(Rank::Stranger, 4), (Rank::Peer, 5)]);
+    }
+
     #[test]
     fn parts_of_a_time_are_all_of_it_and_shorter() {
         let mut some = kept(&[keep("t", Some(1_000), None)]);
         let topic = Topic::parse("t").unwrap();
         for seq in 0..100 {
-            some.add(&given("t", seq, 1_000 + seq / 3, 1).batch, 1);
+            some.add(&given("t", seq, 1_000 + seq / 3, 1).batch, at(1));
         }
         let range = Range { from_ms: 500, to_ms: 2_000 };
         let parts = some.parts(&topic, range);
@@ -520,7 +673,7 @@ mod tests {
         assert_eq!(whole, some.sum(&topic, range));
         // All of one moment.
         let mut moment = kept(&[keep("t", Some(1_000), None)]);
-        (0..100).for_each(|seq| drop(moment.add(&given("t", seq, 7, 1).batch, 1)));
+        (0..100).for_each(|seq| drop(moment.add(&given("t", seq, 7, 1).batch, at(1))));
         let parts = moment.parts(&topic, Range { from_ms: 7, to_ms: 9 });
         assert_eq!(parts, [Range { from_ms: 7, to_ms: 7 }, Range { from_ms: 8, to_ms: 9 }]);
         assert_eq!(moment.parts(&topic, Range { from_ms: 7, to_ms: 7 }), [Range { from_ms: 7, to_ms: 7 }]);
@@ -530,7 +683,7 @@ mod tests {
     fn whoever_is_out_has_nothing_kept_here() {
         let mut some = kept(&[keep("t", None, None)]);
         let one = given("t", 1, 1, 1);
-        some.add(&one.batch, 1);
+        some.add(&one.batch, at(1));
         assert_eq!(some.forget(AgentId([9; 16])).len(), 0);
         assert_eq!(some.forget(one.batch.from).len(), 2);
         assert!(some.places.is_empty() && some.topics.is_empty() && some.bytes == 0);

@@ -2,8 +2,8 @@
 //!
 //! Source: `spec/kinds/topics.md`; why it is so: `spec/decisions/0017-topics.md`. `name` are topics and
 //! filters, `batch` is what is signed and travels, `held` what was seen and can be given, `tree` how batches
-//! spread, `wire` what neighbours say as JSON, `rules` who may do what, `kept` and `history` what is kept and
-//! compared, `subs` who has subscribed. The family itself: `neighbours`, `heard` is the way in and `judge` what
+//! spread, `wire` what neighbours say as JSON, `rules` who may do what, `kept`, `room` and `history` what is
+//! kept and compared, `subs` who has subscribed. The family itself: `neighbours`, `heard` is the way in and `judge` what
 //! is let in, `publish` and `commands` serve clients, `replay` reads history to them.
 
 pub mod batch;
@@ -16,6 +16,7 @@ pub mod kept;
 mod neighbours;
 mod publish;
 mod replay;
+mod room;
 pub mod subs;
 pub mod tree;
 pub mod wire;
