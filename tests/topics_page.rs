@@ -7,7 +7,9 @@ use std::path::Path;
 
 use axon_proto::kinds::topics::batch::Batch;
 use axon_proto::kinds::topics::name::{Filter, Topic};
-use axon_proto::kinds::topics::rules::{Publisher, Rule, STRANGER_MESSAGES_PER_MINUTE};
+use axon_proto::kinds::topics::rules::{
+    Publisher, RELAYED_MESSAGES_PER_MINUTE, Rule, STRANGER_MESSAGES_PER_MINUTE,
+};
 use axon_proto::kinds::topics::tree::{Given, Gossip};
 use axon_proto::limits::*;
 use axon_proto::trust::Level;
@@ -91,6 +93,8 @@ fn limits_are_those_of_the_code() {
         ("batches of history in a time that are listed instead of split", vec![HISTORY_LIST_MAX]),
         ("wait until a join is said again", vec![TOPIC_JOIN_MS]),
         ("publisher's messages of a minute, of a stranger", vec![STRANGER_MESSAGES_PER_MINUTE]),
+        ("messages of strangers that one neighbour gives in a minute", vec![RELAYED_MESSAGES_PER_MINUTE]),
+        ("neighbours, each by each rule, whose rate is remembered", vec![n(TOPIC_NEIGHBOUR_RATES_MAX)]),
     ];
     let told: BTreeMap<String, Vec<u64>> =
         rows(&page(), "limit").into_iter().map(|(name, value)| (name, numbers(&value))).collect();
@@ -150,7 +154,8 @@ fn rules_begin_as_the_page_says() {
     assert_eq!((&told["`subscribe`"], &told["`relay`"]), (&word(rule.subscribe), &word(rule.relay)));
     assert_eq!(numbers(&told["`bytes_max`"]), [rule.bytes_max]);
     assert_eq!(numbers(&told["`messages_per_minute`"]), [STRANGER_MESSAGES_PER_MINUTE, 0]);
-    assert_eq!(told.len(), 6);
+    assert_eq!(numbers(&told["`relay_messages_per_minute`"]), [RELAYED_MESSAGES_PER_MINUTE, 0]);
+    assert_eq!(told.len(), 7);
 }
 
 /// What the grammar allows in a level is what the code takes.

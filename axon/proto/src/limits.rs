@@ -358,6 +358,8 @@ pub const TOPIC_SEEN_MAX: usize = 131_072;
 pub const TOPIC_SUBS_PER_OWNER_MAX: usize = 256;
 /// Subscriptions of all together.
 pub const TOPIC_SUBS_MAX: usize = 1_024;
+/// Neighbours, each by each rule, of which is remembered how much they gave of late.
+pub const TOPIC_NEIGHBOUR_RATES_MAX: usize = 16_384;
 /// Batches that were refused and are not asked for.
 pub const TOPIC_REFUSED_MAX: usize = 4_096;
 /// How long they are not.

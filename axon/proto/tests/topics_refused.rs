@@ -10,7 +10,9 @@ mod topics_world;
 use std::cell::Cell;
 
 use axon_proto::kinds::topics::name::Filter;
-use axon_proto::kinds::topics::rules::{Publisher, Rule, STRANGER_MESSAGES_PER_MINUTE};
+use axon_proto::kinds::topics::rules::{
+    Publisher, RELAYED_MESSAGES_PER_MINUTE, Rule, STRANGER_MESSAGES_PER_MINUTE,
+};
 use axon_proto::limits::{TOPIC_REFUSED_MS, TOPIC_WANT_MS};
 use axon_proto::node::{Effect, Settings};
 use axon_proto::trust::Level;
@@ -185,4 +187,58 @@ fn a_stranger_does_not_empty_what_is_kept_of_peers() {
     // Nor is it asked for what has no room here.
     let have = json!({"have":[{"topic":"t","from":id(50),"seqs":[[99, 0]],"kept":true}]});
     assert_eq!(listed(&world.say_to(2, "topic.gossip", &have), 2, "want"), [] as [Value; 0]);
+}
+
+// shows: TOP-RULE-4
+#[test]
+fn a_neighbour_gives_so_many_messages_a_minute_as_a_rule_says_forged_ones_too() {
+    let mut world = counting(|settings| {
+        settings.topics.rules = vec![Rule { relay_messages_per_minute: Some(60), ..rule("few.>") }];
+    });
+    let client = world.solo.client();
+    world.subscribe(client, json!({"topic":">"}));
+    let messages = |first: u64, count: u64| -> Vec<Value> {
+        (first..first + count).map(|n| json!({ "n": n })).collect()
+    };
+    let of = |world: &World, topic: &str, seq: u64, count: u64, forged: bool| {
+        given(4, topic, seq, world.wall_ms(), &messages(seq, count), forged)
+    };
+    // Messages count, and not envelopes: both neighbours have a minute's worth each.
+    let batches = [of(&world, "few.x", 1, 40, false), of(&world, "few.x", 41, 20, true)];
+    assert_eq!(shown(&world.give(2, &batches), client).len(), 40);
+    let more = of(&world, "few.x", 61, 1, false);
+    looked_at();
+    assert_eq!(shown(&world.give(2, std::slice::from_ref(&more)), client), topics_world::NONE);
+    assert_eq!((world.dropped("limited"), world.dropped("forged"), looked_at()), (1, 1, 0));
+    assert_eq!(asked_after(&mut world, 2, "few.x", 4, 62), [] as [Value; 0]);
+    assert_eq!(shown(&world.give(3, &[more]), client), [61]);
+    let other = of(&world, "many.x", 100, 64, false);
+    assert_eq!(shown(&world.give(2, &[other]), client).len(), 64, "another topic is not of the rule");
+    world.solo.wait(2_000);
+    let later = of(&world, "few.x", 200, 2, false);
+    assert_eq!(shown(&world.give(2, &[later]), client), [200, 201], "one a second comes back");
+}
+
+// shows: TOP-RULE-4
+#[test]
+fn without_a_rule_a_neighbour_gives_of_peers_what_it_likes_and_of_strangers_a_part() {
+    let mut world = World::with(|settings| {
+        settings.topics.rules = vec![Rule { messages_per_minute: Some(0), ..rule(">") }];
+    });
+    let messages: Vec<Value> = (0..64).map(|n| json!({ "n": n })).collect();
+    // How many of so many batches, each of one of some publishers, are passed on.
+    let taken = |world: &mut World, n: u8, publishers: std::ops::Range<u8>, count: u64| {
+        let before = world.solo.status()["topics"]["relayed"].as_u64().unwrap();
+        let wall_ms = world.wall_ms();
+        let batches: Vec<Value> = (1..=count)
+            .zip(publishers.cycle())
+            .map(|(seq, publisher)| given(publisher, "t", 64 * seq, wall_ms, &messages, false))
+            .collect();
+        batches.chunks(50).for_each(|some| drop(world.give(n, some)));
+        world.solo.status()["topics"]["relayed"].as_u64().unwrap() - before
+    };
+    let most = RELAYED_MESSAGES_PER_MINUTE / 64;
+    assert_eq!(taken(&mut world, 2, 100..150, most + 10), most, "however many keys there are");
+    assert_eq!((world.dropped("limited"), taken(&mut world, 3, 200..201, 1)), (10, 1));
+    assert_eq!(taken(&mut world, 2, 4..5, most + 10), most + 10, "of a peer");
 }

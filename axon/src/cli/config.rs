@@ -129,6 +129,7 @@ fn topic_rules(out: &Out, root: &Root) -> Result<(), CliError> {
             "filter": rule.filter.as_str(), "publish": publisher(rule.publish),
             "subscribe": rule.subscribe.as_str(), "relay": rule.relay.as_str(), "bytes_max": rule.bytes_max,
             "messages_per_minute": rule.messages_per_minute,
+            "relay_messages_per_minute": rule.relay_messages_per_minute,
         })
     };
     let rows: Vec<Json> = config.topics.rules.iter().map(row).collect();
@@ -147,6 +148,11 @@ fn topic_rules(out: &Out, root: &Root) -> Result<(), CliError> {
             match rule.messages_per_minute {
                 Some(0) => line += ", at any rate",
                 Some(rate) => line += &format!(", {rate} messages per minute"),
+                None => {}
+            }
+            match rule.relay_messages_per_minute {
+                Some(0) => line += ", any number of one neighbour",
+                Some(rate) => line += &format!(", {rate} of one neighbour"),
                 None => {}
             }
             line

@@ -502,6 +502,8 @@ fn rule(value: &Value) -> Option<Rule> {
     rule.subscribe = level("subscribe").unwrap_or(rule.subscribe);
     rule.relay = level("relay").unwrap_or(rule.relay);
     rule.bytes_max = value["bytes_max"].as_u64().unwrap_or(rule.bytes_max);
-    rule.messages_per_minute = value["messages_per_minute"].as_u64().or(rule.messages_per_minute);
+    let number = |name: &str| value[name].as_u64();
+    rule.messages_per_minute = number("messages_per_minute").or(rule.messages_per_minute);
+    rule.relay_messages_per_minute = number("relay_messages_per_minute").or(rule.relay_messages_per_minute);
     Some(rule)
 }

@@ -772,11 +772,11 @@ mod tests {
     fn topics_are_read_in_every_form_of_table() {
         let headers = "[topics]\nenabled = false\nrelay = [\"a.>\", \"b\"]\n[[topics.rules]]\n\
              filter = \"build.>\"\npublish = \"trusted\"\nsubscribe = \"unknown\"\nrelay = \"trusted\"\n\
-             bytes_max = 1000\nmessages_per_minute = 0\n[[topics.rules]]\nfilter = \">\"\n\
+             bytes_max = 1000\nmessages_per_minute = 0\nrelay_messages_per_minute = 600\n[[topics.rules]]\nfilter = \">\"\n\
              publish = \"stranger\"";
         let inline = "topics = { enabled = false, relay = [\"a.>\", \"b\"], rules = [\
              { filter = \"build.>\", publish = \"trusted\", subscribe = \"unknown\", relay = \"trusted\", \
-             bytes_max = 1000, messages_per_minute = 0 }, { filter = \">\" }] }";
+             bytes_max = 1000, messages_per_minute = 0, relay_messages_per_minute = 600 }, { filter = \">\" }] }";
         let filter = |text: &str| Filter::parse(text).unwrap();
         let build = Rule {
             publish: Publisher::Peer(Level::Trusted),
@@ -784,6 +784,7 @@ mod tests {
             relay: Level::Trusted,
             bytes_max: 1_000,
             messages_per_minute: Some(0),
+            relay_messages_per_minute: Some(600),
             ..Rule::default_for(filter("build.>"))
         };
         let rules = vec![build, Rule::default_for(filter(">"))];

@@ -300,8 +300,15 @@ pub const SETTINGS: &[Setting] = &[
 pub const PEER_KEYS: &[&str] = &["agent_id", "addr", "pubkey", "name"];
 
 /// The keys of one `[[topics.rules]]` entry.
-pub const TOPIC_RULE_KEYS: &[&str] =
-    &["filter", "publish", "subscribe", "relay", "bytes_max", "messages_per_minute"];
+pub const TOPIC_RULE_KEYS: &[&str] = &[
+    "filter",
+    "publish",
+    "subscribe",
+    "relay",
+    "bytes_max",
+    "messages_per_minute",
+    "relay_messages_per_minute",
+];
 
 /// The list of those entries.
 pub const TOPIC_RULES: &str = "topics.rules";

@@ -57,6 +57,7 @@ fn read_rule(entry: &Entry<'_, '_>) -> Result<Rule, ConfigError> {
     }
     rule.bytes_max = entry.number("bytes_max", MESSAGE_BYTES_MAX as u64)?.unwrap_or(rule.bytes_max);
     rule.messages_per_minute = entry.number("messages_per_minute", RATE_MAX)?;
+    rule.relay_messages_per_minute = entry.number("relay_messages_per_minute", RATE_MAX)?;
     Ok(rule)
 }
 

@@ -3,12 +3,13 @@
 //! Source: `spec/kinds/topics.md`, "Rules". Pure: they see a topic, two levels, sizes and the time.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 
 use foldhash::HashMap;
 
 use super::name::{Filter, Topic};
 use crate::id::AgentId;
-use crate::limits::TOPIC_PUBLISHERS_MAX;
+use crate::limits::{TOPIC_NEIGHBOUR_RATES_MAX, TOPIC_PUBLISHERS_MAX};
 use crate::trust::Level;
 
 /// `[topics]`.
@@ -38,6 +39,9 @@ pub struct Rule {
     /// `messages_per_minute`, of one publisher; none: [`STRANGER_MESSAGES_PER_MINUTE`] of those who are no
     /// peers, and of peers as many as they like; 0: as many as they like.
     pub messages_per_minute: Option<u64>,
+    /// `relay_messages_per_minute`, that one neighbour gives; none: [`RELAYED_MESSAGES_PER_MINUTE`] of
+    /// publishers who are no peers, and of peers as many as they like; 0: as many as they like.
+    pub relay_messages_per_minute: Option<u64>,
 }
 
 /// What a publisher is to this agent.
@@ -51,6 +55,11 @@ pub enum Publisher {
 
 /// What publishers who are no peers may publish in a minute, each, where no rule says otherwise.
 pub const STRANGER_MESSAGES_PER_MINUTE: u64 = 6_000;
+
+/// What one neighbour may give of publishers who are no peers in a minute, of all of them and on all topics
+/// together, where no rule says otherwise: who makes up keys is bounded by it, and peers who publish a lot
+/// are not.
+pub const RELAYED_MESSAGES_PER_MINUTE: u64 = 60_000;
 
 /// Why a batch is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,6 +127,7 @@ impl Rule {
             relay: Level::Known,
             bytes_max: 0,
             messages_per_minute: None,
+            relay_messages_per_minute: None,
         }
     }
 
@@ -156,6 +166,15 @@ impl TopicSettings {
         self.rules.iter().find(|rule| rule.filter.matches(topic))
     }
 
+    /// How many messages of such a publisher a neighbour may give on a topic in a minute, and by which rule;
+    /// none: as many as it likes.
+    pub fn relayed_per_minute(&self, topic: &Topic, publisher: Publisher) -> Option<(u64, Option<usize>)> {
+        let rule = self.rules.iter().position(|rule| rule.filter.matches(topic));
+        let told = rule.and_then(|at| self.rules.get(at)?.relay_messages_per_minute);
+        let usual = publisher.is_stranger().then_some((RELAYED_MESSAGES_PER_MINUTE, None));
+        told.map_or(usual, |limit| (limit > 0).then_some((limit, rule)))
+    }
+
     /// Whether a topic is passed on though nobody here has subscribed.
     pub fn relays(&self, topic: &Topic) -> bool {
         self.relay.iter().any(|filter| filter.matches(topic))
@@ -191,9 +210,21 @@ impl TopicSettings {
 }
 
 /// How much each publisher has published of late.
-#[derive(Debug, Default)]
-pub struct PublisherRates {
-    left: HashMap<AgentId, Left>,
+pub type PublisherRates = Rates<AgentId, TOPIC_PUBLISHERS_MAX>;
+
+/// How much each neighbour has given of late, by rule; none: by none of them.
+pub type NeighbourRates = Rates<(AgentId, Option<usize>), TOPIC_NEIGHBOUR_RATES_MAX>;
+
+/// How much of what they may each have used of late.
+#[derive(Debug)]
+pub struct Rates<K, const MAX: usize> {
+    left: HashMap<K, Left>,
+}
+
+impl<K, const MAX: usize> Default for Rates<K, MAX> {
+    fn default() -> Self {
+        Self { left: HashMap::default() }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -219,24 +250,24 @@ fn full(per_minute: u64) -> u64 {
     per_minute.saturating_mul(1_000)
 }
 
-impl PublisherRates {
+impl<K: Copy + Eq + Hash, const MAX: usize> Rates<K, MAX> {
     /// Whether so many more messages would pass now; nothing counts for that.
-    pub fn would_pass(&self, publisher: AgentId, count: u64, per_minute: u64, now_ms: u64) -> bool {
-        let left = self.left.get(&publisher).map_or(full(per_minute), |of| of.now(per_minute, now_ms));
+    pub fn would_pass(&self, who: K, count: u64, per_minute: u64, now_ms: u64) -> bool {
+        let left = self.left.get(&who).map_or(full(per_minute), |of| of.now(per_minute, now_ms));
         left >= count.saturating_mul(1_000).min(full(per_minute))
     }
 
     /// Whether so many more messages may pass; they count then.
-    pub fn spend(&mut self, publisher: AgentId, count: u64, per_minute: u64, now_ms: u64) -> bool {
-        if !self.left.contains_key(&publisher) && self.left.len() >= TOPIC_PUBLISHERS_MAX {
+    pub fn spend(&mut self, who: K, count: u64, per_minute: u64, now_ms: u64) -> bool {
+        if !self.left.contains_key(&who) && self.left.len() >= MAX {
             self.sweep(now_ms);
-            if self.left.len() >= TOPIC_PUBLISHERS_MAX {
+            if self.left.len() >= MAX {
                 return false;
             }
         }
         // A batch that is longer than what a minute allows passes when nothing was spent.
-        let passes = self.would_pass(publisher, count, per_minute, now_ms);
-        let of = self.left.entry(publisher).or_insert(Left { left: full(per_minute), at_ms: now_ms });
+        let passes = self.would_pass(who, count, per_minute, now_ms);
+        let of = self.left.entry(who).or_insert(Left { left: full(per_minute), at_ms: now_ms });
         let cost = if passes { count.saturating_mul(1_000) } else { 0 };
         *of = Left { left: of.now(per_minute, now_ms).saturating_sub(cost), at_ms: now_ms };
         passes
@@ -313,6 +344,26 @@ mod tests {
         assert_eq!(Publisher::parse("stranger"), Some(Publisher::Stranger));
         assert_eq!(Publisher::parse("known"), Some(Publisher::Peer(Level::Known)));
         assert_eq!((Publisher::parse("blocked"), Publisher::parse("x")), (None, None));
+    }
+
+    // shows: TOP-RULE-4
+    #[test]
+    fn a_neighbour_may_give_what_the_rule_says_or_so_much_of_strangers() {
+        let told = |limit: u64, filter: &str| Rule { relay_messages_per_minute: Some(limit), ..rule(filter) };
+        let rules = vec![rule("a"), told(600, "b"), told(0, "c")];
+        let settings = TopicSettings { rules, ..TopicSettings::default() };
+        let usual = Some((RELAYED_MESSAGES_PER_MINUTE, None));
+        for (text, of_stranger, of_peer) in [
+            ("a", usual, None),
+            ("b", Some((600, Some(1))), Some((600, Some(1)))),
+            ("c", None, None),
+            ("d", usual, None),
+        ] {
+            let limit = |publisher: Publisher| settings.relayed_per_minute(&topic(text), publisher);
+            assert_eq!(limit(Publisher::Stranger), of_stranger, "{text}");
+            assert_eq!(limit(Publisher::Peer(Level::Unknown)), of_stranger, "{text}");
+            assert_eq!(limit(Publisher::Peer(Level::Known)), of_peer, "{text}");
+        }
     }
 
     // shows: TOP-RULE-3

@@ -19,16 +19,21 @@ use crate::limits::{
 use crate::trust::Level;
 
 impl Topics {
-    /// Whether a batch that a neighbour announces is asked for: what its announcement shows to be refused here
-    /// is not.
+    /// Whether a batch that a neighbour announces is asked for: what its announcement shows to be refused
+    /// here is not.
     pub(super) fn asks(&self, from: AgentId, have: &Have, cx: &Cx<'_>) -> bool {
         let (topic, publisher) = (&have.topic, have.id.from);
         let Ok(rank) = may_come(from, topic, publisher, cx) else { return false };
-        let within = cx.view.topics().per_minute(topic, rank).is_none_or(|per_minute| {
-            // How long the batch is nobody says: with room for a whole one it is not refused when it comes.
-            let count = (per_minute / 2).clamp(1, BATCH_MESSAGES_MAX as u64);
-            self.rates.would_pass(publisher, count, per_minute, cx.now.mono_ms)
+        // How long the batch is nobody says: with room for a whole one it is not refused when it comes.
+        let count = |per_minute: u64| (per_minute / 2).clamp(1, BATCH_MESSAGES_MAX as u64);
+        let (settings, mono_ms) = (cx.view.topics(), cx.now.mono_ms);
+        let published = settings
+            .per_minute(topic, rank)
+            .is_none_or(|limit| self.rates.would_pass(publisher, count(limit), limit, mono_ms));
+        let given = settings.relayed_per_minute(topic, rank).is_none_or(|(limit, rule)| {
+            self.neighbour_rates.would_pass((from, rule), count(limit), limit, mono_ms)
         });
+        let within = published && given;
         let stored = self.kept.wants(topic) || self.subs.wants(topic);
         within && publisher != cx.me && self.has_place(publisher, cx) && (!stored || cx.view.disk_has_room())
     }
@@ -99,7 +104,8 @@ impl Topics {
         let within = self.is_within_rate(batch, publisher, cx);
         if settings.bytes_max(topic).is_some_and(|max| longest() as u64 > max) {
             // It is looked at once, and counts for its publisher: else each neighbour is asked for it.
-            if within && self.refuse_for_good(from, batch, NotTaken::Limited, cx) {
+            let looks = within && self.spend_of(from, batch, publisher, cx);
+            if looks && self.refuse_for_good(from, batch, NotTaken::Limited, cx) {
                 self.spend(batch, publisher, cx);
             }
             return Err(NotTaken::Limited);
@@ -110,6 +116,10 @@ impl Topics {
         }
         if !within && !asked {
             return Err(self.refuse(from, batch, NotTaken::Limited, cx));
+        }
+        // A neighbour pays for what it gives whether it is forged or not.
+        if !asked && !self.spend_of(from, batch, publisher, cx) {
+            return Err(NotTaken::Limited);
         }
         if !self.holds(from, batch, cx) {
             return Err(NotTaken::Forged);
@@ -135,8 +145,8 @@ impl Topics {
         why
     }
 
-    /// Has a batch not asked for again, if it is as its publisher signed it: a neighbour that makes up one of
-    /// the same number keeps nobody's out.
+    /// Has a batch not asked for again, if it is as its publisher signed it: a neighbour that makes up one
+    /// of the same number keeps nobody's out.
     fn refuse_for_good(&mut self, from: AgentId, batch: &Batch, why: NotTaken, cx: &Cx<'_>) -> bool {
         let holds = self.holds(from, batch, cx);
         if holds {
@@ -162,7 +172,14 @@ impl Topics {
         per_minute.is_none_or(|limit| self.rates.would_pass(batch.from, count, limit, mono_ms))
     }
 
-    /// The same, and it counts.
+    /// Whether a neighbour may give so much more of such a publisher now; it counts.
+    fn spend_of(&mut self, from: AgentId, batch: &Batch, publisher: Publisher, cx: &Cx<'_>) -> bool {
+        let per_minute = cx.view.topics().relayed_per_minute(&batch.topic, publisher);
+        let (count, mono_ms) = (batch.count as u64, cx.now.mono_ms);
+        per_minute.is_none_or(|(limit, rule)| self.neighbour_rates.spend((from, rule), count, limit, mono_ms))
+    }
+
+    /// Whether a publisher may publish so much more now; it counts.
     fn spend(&mut self, batch: &Batch, publisher: Publisher, cx: &Cx<'_>) -> bool {
         let per_minute = cx.view.topics().per_minute(&batch.topic, publisher);
         let (count, mono_ms) = (batch.count as u64, cx.now.mono_ms);
@@ -170,7 +187,7 @@ impl Topics {
     }
 }
 
-/// What a publisher is, if it may publish on a topic and a neighbour may give it; else what speaks against it.
+/// What a publisher is, if it may publish on a topic and a neighbour give it; else what speaks against it.
 fn may_come(from: AgentId, topic: &Topic, publisher: AgentId, cx: &Cx<'_>) -> Result<Publisher, NotTaken> {
     let settings = cx.view.topics();
     let publisher = Publisher::of(cx.view.level(publisher)).ok_or(NotTaken::Blocked)?;

@@ -3,8 +3,8 @@
 //! Source: `spec/kinds/topics.md`; why it is so: `spec/decisions/0017-topics.md`. `name` are topics and
 //! filters, `batch` is what is signed and travels, `held` what was seen and can be given, `tree` how batches
 //! spread, `wire` what neighbours say as JSON, `rules` who may do what, `kept`, `room` and `history` what is
-//! kept and compared, `subs` who has subscribed. The family itself: `neighbours`, `heard` is the way in and `judge` what
-//! is let in, `publish` and `commands` serve clients, `replay` reads history to them.
+//! kept and compared, `subs` who has subscribed. The family itself: `neighbours`, `heard` is the way in and
+//! `judge` what is let in, `publish` and `commands` serve clients, `replay` reads history to them.
 
 pub mod batch;
 mod commands;
@@ -41,7 +41,7 @@ use name::Topic;
 use neighbours::{GOSSIP, JOIN, LEAVE, Neighbour, Said};
 use publish::Publishing;
 use replay::Replay;
-use rules::{Dropped, NotTaken, PublisherRates};
+use rules::{Dropped, NeighbourRates, NotTaken, PublisherRates};
 use subs::Subs;
 use tree::{Gossip, Mesh};
 use wire::{Join, Leave};
@@ -89,6 +89,7 @@ pub struct Topics {
     replays: Vec<Replay>,
     next_replay: u64,
     rates: PublisherRates,
+    neighbour_rates: NeighbourRates,
     /// Batches that are being stored to be kept.
     storing: BTreeSet<BatchId>,
     /// Batches that could not be stored, and when to try again.
@@ -213,6 +214,7 @@ impl Topics {
     fn tick(&mut self, cx: &mut Cx<'_>) {
         self.mesh.forget(cx.now.mono_ms);
         self.rates.sweep(cx.now.mono_ms);
+        self.neighbour_rates.sweep(cx.now.mono_ms);
         let writes = self.kept.expire(cx.now.wall_ms);
         heard::put(writes, cx);
         // A level may have changed since.

@@ -1,9 +1,9 @@
 //! Who takes up how much of what is kept, and what goes when there is no more room.
 //!
-//! Source: `spec/kinds/topics.md`, "History". What is of strangers goes first: whoever makes up keys and topics
-//! takes the room of others who do, and not that of peers. Then it is the publisher that has most who lets the
-//! oldest of the topic go that takes up most of it. Each question is answered from an order that is kept, in
-//! few steps however much there is.
+//! Source: `spec/kinds/topics.md`, "History". What is of strangers goes first: whoever makes up keys and
+//! topics takes the room of others who do, and not that of peers. Then it is the publisher that has most who
+//! lets the oldest of the topic go that takes up most of it. Each question is answered from an order that is
+//! kept, in few steps however much there is.
 
 use std::collections::BTreeSet;
 use std::hash::Hash;
