@@ -293,7 +293,11 @@ fn what_a_paused_agent_publishes_waits_until_it_is_resumed() {
     assert_eq!((shown(&effects, client), passed_on(&effects, 3)), (vec![], 1));
     assert_eq!(shown(&world.solo.wait(10 * TOPIC_AGAIN_MS), client), NONE);
     world.solo.owned(json!({"cmd":"resume","peer":id(2)}));
-    assert_eq!(shown(&world.solo.wait(2 * TOPIC_AGAIN_MS), client), [1]);
+    let effects = world.solo.wait(2 * TOPIC_AGAIN_MS);
+    assert_eq!(shown(&effects, client), [1]);
+    // It is as old as it is when it is shown.
+    let age_ms = lines(&effects, client)[0]["envelope"]["payload"]["age_ms"].as_u64().unwrap();
+    assert!((10 * TOPIC_AGAIN_MS..=12 * TOPIC_AGAIN_MS + 5).contains(&age_ms), "{age_ms}");
     // What is too much to wait is missed, and said to be.
     world.solo.owned(json!({"cmd":"pause","peer":id(2)}));
     let mut effects = Vec::new();

@@ -9,15 +9,16 @@ mod topics_world;
 
 use std::cell::Cell;
 
+use axon_proto::id::PublicKey;
 use axon_proto::kinds::topics::name::Filter;
 use axon_proto::kinds::topics::rules::{
     Publisher, RELAYED_MESSAGES_PER_MINUTE, Rule, STRANGER_MESSAGES_PER_MINUTE,
 };
-use axon_proto::limits::{TOPIC_REFUSED_MS, TOPIC_WANT_MS};
-use axon_proto::node::{Effect, Settings};
+use axon_proto::limits::{TOPIC_PUBLISHERS_MAX, TOPIC_REFUSED_MS, TOPIC_STRANGERS_MAX, TOPIC_WANT_MS};
+use axon_proto::node::{Effect, Settings, StaticPeer};
 use axon_proto::trust::Level;
 use serde_json::{Value, json};
-use topics_world::{FORGED, World, given, id, passed_on, sent, shown};
+use topics_world::{FORGED, World, given, given_by, id, passed_on, peer, sent, shown};
 
 thread_local! {
     static LOOKED_AT: Cell<u32> = const { Cell::new(0) };
@@ -241,4 +242,42 @@ fn without_a_rule_a_neighbour_gives_of_peers_what_it_likes_and_of_strangers_a_pa
     assert_eq!(taken(&mut world, 2, 100..150, most + 10), most, "however many keys there are");
     assert_eq!((world.dropped("limited"), taken(&mut world, 3, 200..201, 1)), (10, 1));
     assert_eq!(taken(&mut world, 2, 4..5, most + 10), most + 10, "of a peer");
+}
+
+// shows: TOP-TAKE-4
+#[test]
+fn a_forged_batch_takes_nobodys_place_among_those_who_are_remembered() {
+    let key = |n: usize| {
+        let mut key = [7; 32];
+        key[..8].copy_from_slice(&n.to_be_bytes());
+        PublicKey(key)
+    };
+    // As many peers as there are places that strangers cannot have, and one more.
+    let peers = TOPIC_PUBLISHERS_MAX - TOPIC_STRANGERS_MAX;
+    let mut world = World::with(|settings| {
+        for n in 0..=peers {
+            settings.peers.push(StaticPeer { agent_id: key(n).agent_id(), pubkey: key(n), ..peer(4) });
+        }
+    });
+    let client = world.solo.client();
+    world.subscribe(client, json!({"topic":"t","from":"any"}));
+    let give = |world: &mut World, n: usize, forged: bool| {
+        let batch = given_by(key(n), "t", 1, world.wall_ms(), &[json!({ "n": n })], forged);
+        shown(&world.give(2, &[batch]), client).len()
+    };
+    let silent = 100_000;
+    assert_eq!(give(&mut world, silent, false), 1);
+    world.solo.wait(100);
+    let strangers = silent + 1..silent + TOPIC_STRANGERS_MAX;
+    let taken: usize = strangers.chain(0..peers).map(|n| give(&mut world, n, false)).sum();
+    assert_eq!(taken, TOPIC_PUBLISHERS_MAX - 1);
+    // All places are taken. One that is forged in the name of a peer is refused, and all are as before.
+    assert_eq!((give(&mut world, peers, true), world.dropped("forged")), (0, 1));
+    assert_eq!((give(&mut world, silent, false), give(&mut world, peers, false)), (0, 1));
+    assert_eq!(
+        give(&mut world, silent, false),
+        0,
+        "it gave way, and strangers wait until another is forgotten"
+    );
+    assert_eq!(world.dropped("old"), 1);
 }

@@ -321,7 +321,9 @@ impl Topics {
             let answers: Vec<(ClientId, String, Arc<str>)> = answers.collect();
             let given = super::tree::Given { batch, hops: 0, age_ms: 0 };
             let part = heard::Part::All;
-            let delivery = heard::Delivery { given, via: None, history: false, shown: false, tries: 0, part };
+            let (came_ms, tries) = (cx.now.mono_ms, 0);
+            let delivery =
+                heard::Delivery { given, via: None, history: false, shown: false, came_ms, tries, part };
             let id = delivery.given.batch.id();
             if self.deliver(delivery, cx) {
                 self.answers.insert(id, answers);

@@ -40,6 +40,8 @@ pub struct Delivery {
     pub history: bool,
     /// It was taken before, as it was published.
     pub shown: bool,
+    /// When it came, by the clock that does not jump: it may wait before it is shown.
+    pub came_ms: u64,
     /// How often it was tried.
     pub tries: u32,
     /// What of it is to be done.
@@ -199,28 +201,28 @@ impl Topics {
             said.add(self.mesh.take(from, given.clone(), cx.now.mono_ms));
         }
         self.note_traffic(&batch, cx.now.wall_ms);
-        let part = Part::All;
-        self.deliver(Delivery { given, via: Some(from), history, shown, tries: 0, part }, cx);
+        let (via, part, came_ms) = (Some(from), Part::All, cx.now.mono_ms);
+        self.deliver(Delivery { given, via, history, shown, came_ms, tries: 0, part }, cx);
     }
 
     /// Gives a batch to whoever has subscribed here, and keeps it where that was asked for; whether that
     /// waits for the disk.
     pub(super) fn deliver(&mut self, delivery: Delivery, cx: &mut Cx<'_>) -> bool {
-        let part = delivery.part;
-        let rows = part != Part::History && self.show(delivery.clone(), cx);
-        let kept = part != Part::Rows && self.keep_batch(delivery, cx);
+        let delivery = Arc::new(delivery);
+        let rows = delivery.part != Part::History && self.show(&delivery, cx);
+        let kept = delivery.part != Part::Rows && self.keep_batch(&delivery, cx);
         rows || kept
     }
 
     /// Gives a batch to whoever has subscribed here; whether that waits for the disk.
-    fn show(&mut self, delivery: Delivery, cx: &mut Cx<'_>) -> bool {
+    fn show(&mut self, delivery: &Arc<Delivery>, cx: &mut Cx<'_>) -> bool {
         let from = delivery.given.batch.from;
         if cx.view.level(from) == Some(Level::Blocked) {
             return false;
         }
         if cx.view.is_paused(from) {
             // It waits, and what does not fit is missed, and said to be.
-            let delivery = Delivery { part: Part::Rows, tries: 0, ..delivery };
+            let delivery = Delivery { part: Part::Rows, tries: 0, ..Delivery::clone(delivery) };
             self.later(delivery, cx);
             return false;
         }
@@ -229,7 +231,9 @@ impl Topics {
         let stranger = is_stranger(batch.from, cx);
         let wall_ms = cx.now.wall_ms;
         // By what is signed as well: a neighbour may say any age, and a publisher's clock may be late.
-        let by_age_ms = if delivery.history { 0 } else { wall_ms.saturating_sub(given.age_ms) };
+        let waited_ms = cx.now.mono_ms.saturating_sub(delivery.came_ms);
+        let given_age_ms = given.age_ms.saturating_add(waited_ms);
+        let by_age_ms = if delivery.history { 0 } else { wall_ms.saturating_sub(given_age_ms) };
         let age_ms = wall_ms.saturating_sub(by_age_ms.max(batch.ts_ms.min(wall_ms)));
         let (published_ms, at_ms) = (wall_ms - age_ms, wall_ms);
         let (history, shown) = (delivery.history, delivery.shown);
@@ -244,12 +248,12 @@ impl Topics {
                 if kept && cx.view.was_taken(batch.from, id) {
                     continue;
                 }
-                notes.push(note(&delivery, (id, seq), message, (age_ms, stranger), None, cx));
+                notes.push(note(delivery, (id, seq), message, (age_ms, stranger), None, cx));
             }
         }
         self.delivered += notes.len() as u64;
         if !notes.is_empty() {
-            let token = if kept { self.token(Awaited::Rows(Box::new(delivery))) } else { 0 };
+            let token = if kept { self.token(Awaited::Rows(delivery.clone())) } else { 0 };
             cx.act(Act::Take { family: "topics", token, notes, kept, writes: Vec::new() });
             return kept;
         }
@@ -257,7 +261,7 @@ impl Topics {
     }
 
     /// Keeps a batch where that was asked for; whether it is.
-    fn keep_batch(&mut self, delivery: Delivery, cx: &mut Cx<'_>) -> bool {
+    fn keep_batch(&mut self, delivery: &Arc<Delivery>, cx: &mut Cx<'_>) -> bool {
         let batch = &delivery.given.batch;
         let came = came(batch.from, cx);
         let blocked = cx.view.level(batch.from) == Some(Level::Blocked);
@@ -265,7 +269,7 @@ impl Topics {
         if keeps {
             self.storing.insert(batch.id());
             let writes = Kept::writes(&delivery.given, came);
-            let token = self.token(Awaited::Batch(Box::new(delivery)));
+            let token = self.token(Awaited::Batch(delivery.clone()));
             cx.act(Act::Take { family: "topics", token, notes: Vec::new(), kept: true, writes });
         } else {
             // It may have been tried before.
@@ -275,10 +279,10 @@ impl Topics {
     }
 
     /// A batch is kept, or could not be stored.
-    pub(super) fn batch_kept(&mut self, delivery: Delivery, stored: bool, cx: &mut Cx<'_>) {
+    pub(super) fn batch_kept(&mut self, delivery: &Delivery, stored: bool, cx: &mut Cx<'_>) {
         let batch = &delivery.given.batch;
         if !stored {
-            return self.later(Delivery { part: Part::History, ..delivery }, cx);
+            return self.later(Delivery { part: Part::History, ..delivery.clone() }, cx);
         }
         self.storing.remove(&batch.id());
         let writes = self.kept.add(batch, came(batch.from, cx));

@@ -91,6 +91,11 @@ impl Seen {
         (self.publishers.len(), self.publishers.contains_key(&publisher))
     }
 
+    /// Whether any such publisher is remembered.
+    pub fn remembers(&self, such: impl Fn(AgentId) -> bool) -> bool {
+        self.publishers.keys().any(|publisher| such(*publisher))
+    }
+
     /// Forgets the publisher that was silent longest, of those that need not be kept.
     pub fn forget_silent(&mut self, keep: impl Fn(AgentId) -> bool) {
         let others = self.publishers.iter().filter(|(id, _)| !keep(**id));

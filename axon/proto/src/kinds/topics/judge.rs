@@ -75,14 +75,13 @@ impl Topics {
         if !self.has_place(batch.from, cx) {
             return Err(NotTaken::Old);
         }
-        if let (TOPIC_PUBLISHERS_MAX.., false) = self.mesh.publishers(batch.from) {
-            self.mesh.forget_silent(|publisher| is_let_in(publisher, cx));
-        }
         if !history {
             let (known, out) = self.mesh.look(from, batch);
             said.add(out);
             match known {
                 Known::New => {}
+                // Somebody who was let in takes the place of a stranger.
+                Known::TooMany if self.mesh.remembers(|publisher| !is_let_in(publisher, cx)) => {}
                 Known::Taken => return Ok(None),
                 Known::Old | Known::TooMany => return Err(NotTaken::Old),
             }
@@ -124,9 +123,14 @@ impl Topics {
         if !self.holds(from, batch, cx) {
             return Err(NotTaken::Forged);
         }
-        // Only now: whoever forges takes nothing of what somebody else may publish.
+        // Only now: whoever forges takes nothing of what somebody else may publish, and nobody's place.
         if !asked && !self.spend(batch, publisher, cx) {
             return Err(NotTaken::Limited);
+        }
+        if let (TOPIC_PUBLISHERS_MAX.., false) = self.mesh.publishers(batch.from)
+            && !history
+        {
+            self.mesh.forget_silent(|publisher| is_let_in(publisher, cx));
         }
         Ok(Some(history))
     }

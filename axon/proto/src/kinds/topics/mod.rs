@@ -112,9 +112,9 @@ pub struct Topics {
 #[derive(Debug)]
 enum Awaited {
     /// Messages of a batch, for clients.
-    Rows(Box<Delivery>),
+    Rows(Arc<Delivery>),
     /// A batch that is kept.
-    Batch(Box<Delivery>),
+    Batch(Arc<Delivery>),
     /// A client's command.
     Answer { client: ClientId, req_id: String, line: Arc<str> },
     /// Batches that a neighbour asked for.
@@ -148,13 +148,13 @@ impl Topics {
                     self.is_published(delivery.given.batch.id(), cx);
                 }
                 if !stored {
-                    self.later(Delivery { part: Part::Rows, ..*delivery }, cx);
+                    self.later(Delivery { part: Part::Rows, ..Delivery::clone(&delivery) }, cx);
                 }
             }
             Some(Awaited::Batch(delivery)) => {
                 let (id, history) = (delivery.given.batch.id(), delivery.history);
                 self.is_published(id, cx);
-                self.batch_kept(*delivery, stored, cx);
+                self.batch_kept(&delivery, stored, cx);
                 if history {
                     self.history.asked().into_iter().for_each(|peer| self.ask_history(peer, cx, said));
                 }

@@ -99,8 +99,9 @@ impl Topics {
                 continue;
             }
             let age_ms = cx.now.wall_ms.saturating_sub(batch.ts_ms);
+            let (came_ms, part) = (cx.now.mono_ms, Part::Rows);
             let delivery =
-                Delivery { given, via: None, history: true, shown: false, tries: 0, part: Part::Rows };
+                Delivery { given, via: None, history: true, shown: false, came_ms, tries: 0, part };
             for (seq, message) in batch.messages() {
                 let id = message_id(batch.from, seq, Some(&reader));
                 let about = (age_ms, stranger);

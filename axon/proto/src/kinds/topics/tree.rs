@@ -286,6 +286,11 @@ impl Mesh {
         self.seen.publishers(publisher)
     }
 
+    /// Whether any such publisher is remembered.
+    pub fn remembers(&self, such: impl Fn(AgentId) -> bool) -> bool {
+        self.seen.remembers(such)
+    }
+
     /// Forgets the publisher that was silent longest, of those that need not be kept.
     pub fn forget_silent(&mut self, keep: impl Fn(AgentId) -> bool) {
         self.seen.forget_silent(keep);
@@ -514,7 +519,9 @@ impl Mesh {
     }
 
     fn announced(&mut self, from: AgentId, have: &Have, mono_ms: u64) {
-        if self.seen.look(have.id) != Known::New || self.refused.has(have.id) {
+        // Whether there is a place for its publisher is asked when it comes.
+        let known = self.seen.look(have.id);
+        if matches!(known, Known::Taken | Known::Old) || self.refused.has(have.id) {
             return;
         }
         if let Some(missing) = self.missing.get_mut(&have.id) {
