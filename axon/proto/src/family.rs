@@ -177,6 +177,8 @@ pub enum Input<'a> {
         token: u64,
         /// Whether it is stored.
         stored: bool,
+        /// How many of its messages had no room in the inbox, and were told to who listens only.
+        refused: u64,
     },
     /// What [`Act::Load`] asked for.
     Loaded {

@@ -10,10 +10,11 @@ use axon_proto::id::PublicKey;
 use axon_proto::kinds::topics::name::Filter;
 use axon_proto::kinds::topics::rules::{Publisher, Rule};
 use axon_proto::limits::{
-    BATCH_AGE_MS_MAX, BATCH_AHEAD_MS_MAX, FORGED_MAX, FORGED_MS, TOPIC_AGAIN_MAX, TOPIC_AGAIN_MS,
-    TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX, TOPIC_STRANGERS_MAX, TOPIC_UNDER_WAY_MAX,
+    BATCH_AGE_MS_MAX, BATCH_AHEAD_MS_MAX, FORGED_MAX, FORGED_MS, SWEEP_INTERVAL_MS, TOPIC_AGAIN_MAX,
+    TOPIC_AGAIN_MS, TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX, TOPIC_STRANGERS_MAX, TOPIC_UNDER_WAY_MAX,
 };
 use axon_proto::node::{ClientId, Effect, Input};
+use axon_proto::store::Write;
 use axon_proto::trust::Level;
 use net::lines;
 use serde_json::{Value, json};
@@ -264,6 +265,67 @@ fn a_full_disk_delays_what_is_to_be_kept_and_loses_nothing() {
     world.solo.disk_full = false;
     assert_eq!(shown(&world.solo.wait(2 * TOPIC_AGAIN_MS), client), [1]);
     assert_eq!((world.inbox(client), world.dropped("not_kept")), (vec![1], 0));
+}
+
+// shows: TRUST-POL-7, IPC-TOP-13
+#[test]
+fn rows_of_strangers_have_a_share_of_the_inbox_and_what_is_over_it_is_only_told() {
+    let mut world = World::with(|settings| settings.buffer_size = 40);
+    let reader = world.reader("a");
+    world.subscribe(reader, json!({"topic":"t","kept":true,"from":"any"}));
+    let publish = |world: &mut World, publisher: u8, seqs: std::ops::Range<u64>| {
+        let batches: Vec<Value> = seqs.map(|seq| world.batch(publisher, "t", seq)).collect();
+        world.give(2, &batches)
+    };
+    // Whoever has many keys has no more; of a batch that fits in part, the first messages are kept.
+    publish(&mut world, 50, 1..7);
+    let messages: Vec<Value> = (11..=16).map(|n| json!({ "n": n })).collect();
+    let batch = given(51, "t", 11, world.wall_ms() - 5, &messages, false);
+    let effects = world.give(3, &[batch]);
+    assert_eq!(shown(&effects, reader), (11..=16).collect::<Vec<u64>>(), "all are told");
+    assert!(!lines(&effects, reader).iter().any(|line| line["event"] == "slow_consumer"));
+    let kept: Vec<u64> = (1..7).chain(11..15).collect();
+    assert_eq!((world.inbox(reader), world.dropped("limited")), (kept.clone(), 1));
+    // Those who were let in, and this agent's own, have the rest of the inbox.
+    publish(&mut world, 4, 21..41);
+    let own = json!({"cmd":"publish","topic":"t","payload":{"n":99}});
+    world.command(reader, &own);
+    assert_eq!(world.inbox(reader).len(), 31);
+    // The share outlives the daemon, and is free again once somebody has read.
+    world.restart();
+    let reader = world.reader("a");
+    assert_eq!(shown(&publish(&mut world, 52, 1..2), reader), [1]);
+    assert_eq!((world.inbox(reader).len(), world.dropped("limited")), (31, 1));
+    let last = world.command(reader, &json!({"cmd":"inbox","limit":100})).0;
+    world.command(reader, &json!({"cmd":"ack","up_to_seq":last["next_seq"]}));
+    world.solo.wait(SWEEP_INTERVAL_MS);
+    publish(&mut world, 52, 2..3);
+    assert_eq!(world.inbox(reader), [2]);
+}
+
+#[test]
+fn ids_of_what_strangers_publish_push_out_nobodys() {
+    let mut world = World::new();
+    let reader = world.reader("a");
+    world.subscribe(reader, json!({"topic":"t","kept":true,"from":"any"}));
+    world.solo.stall = true;
+    let batches = [world.batch(50, "t", 1), world.batch(51, "t", 2), world.batch(4, "t", 3)];
+    world.give(2, &batches);
+    let writes = world.solo.stalled.iter().filter_map(|effect| match effect {
+        Effect::Commit { commit, .. } => Some(&commit.writes),
+        _ => None,
+    });
+    let names: Vec<_> = writes
+        .flatten()
+        .filter_map(|write| if let Write::Seen(seen) = write { Some(seen.from) } else { None })
+        .collect();
+    // Who has made up many names is one sender of these, and loses its own first.
+    assert_eq!(names, [world.solo.me, world.solo.me, id(4)]);
+    world.solo.go_on();
+    world.restart();
+    let again = world.give(3, &batches);
+    let reader = world.reader("a");
+    assert_eq!((shown(&again, reader), world.inbox(reader)), (vec![], vec![1, 2, 3]));
 }
 
 #[test]

@@ -183,11 +183,18 @@ impl Node {
     /// Whether one more row of so many bytes is too much for the share that unknown peers have of the inbox.
     pub(super) fn low_is_full(&self, bytes: usize) -> bool {
         let rows_max = (self.settings.buffer_size / 4).clamp(1, UNKNOWN_ROWS_MAX);
-        let held: usize = self.low_rows.values().map(|row| row.bytes).sum();
+        let held = || self.low_rows.values().map(|row| row.bytes).sum::<usize>();
         let first = self.low_rows.is_empty();
         let has =
-            self.low_rows.len() < rows_max && (first || held + bytes <= self.settings.buffer_byte_cap / 4);
+            self.low_rows.len() < rows_max && (first || held() + bytes <= self.settings.buffer_byte_cap / 4);
         !has_room("rows of unknown peers", has)
+    }
+
+    /// Counts a row of an unknown peer; what is to be stored with it.
+    pub(super) fn low_row(&mut self, seq: u64, at_ms: u64, bytes: usize) -> Write {
+        let row = LowRow { at_ms, bytes };
+        self.low_rows.insert(seq, row);
+        Write::put(format!("{LOW}{seq}"), serde_json::to_vec(&row).unwrap_or_default())
     }
 
     /// A row of an unknown peer was read, or is out.
@@ -232,9 +239,8 @@ impl Node {
             writes.push(Write::Row { row: self.row_of(message, seq), firm: arrival.firm });
         }
         if low {
-            let row = LowRow { at_ms: message.at_ms, bytes: message.envelope.raw().len() };
-            self.low_rows.insert(seq, row);
-            writes.push(Write::put(format!("{LOW}{seq}"), serde_json::to_vec(&row).unwrap_or_default()));
+            let (at_ms, bytes) = (message.at_ms, message.envelope.raw().len());
+            writes.push(self.low_row(seq, at_ms, bytes));
         }
         writes.extend_from_slice(&arrival.writes);
         writes.push(Write::Seen(arrival.seen));

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::storing::{After, Reading};
-use super::{ClientId, Node, Now};
+use super::{ClientId, Node, Now, Seen};
 use crate::agents::Speaks;
 use crate::error::IpcError;
 use crate::family::{Input as FamilyInput, Note};
@@ -16,12 +16,15 @@ use crate::mailbox::Shown;
 use crate::store::{CommitError, Read, Row, Write};
 use crate::wire::{Header, encode_in};
 
-/// Rows that are being stored.
+/// Messages that are being stored, and those that are told together with them.
 #[derive(Debug)]
 pub(super) struct Noted {
     family: usize,
     token: u64,
-    rows: Vec<(Row, AgentId, MsgId)>,
+    /// Each with its id, as far as it is stored.
+    told: Vec<(Shown, Option<Seen>)>,
+    /// How many found no room, and are told only.
+    refused: u64,
 }
 
 impl Node {
@@ -39,49 +42,67 @@ impl Node {
         let kept = kept && self.settings.buffer_size > 0;
         if !kept && !notes.is_empty() && self.mailbox.waiting() >= NOTES_WAITING_MAX {
             notes.first().into_iter().for_each(|note| self.all_lag(note.kind));
-            self.tell_family(now, family, FamilyInput::Taken { token, stored: false });
+            self.tell_family(now, family, FamilyInput::Taken { token, stored: false, refused: 0 });
             return;
         }
-        let mut rows = Vec::with_capacity(notes.len());
+        let (mut told, mut refused) = (Vec::with_capacity(notes.len()), 0);
         let mut stored = Vec::with_capacity(2 * notes.len());
         for note in notes {
             let Some(row) = self.row_of_note(now, &note) else { continue };
-            if kept {
+            let (seq, bytes) = (row.seq, row.raw.len());
+            let low = kept && note.from != self.me && self.is_low(now, note.from);
+            let mut seen = None;
+            if low && self.low_is_full(bytes) {
+                refused += 1;
+                if self.mailbox.waiting() >= NOTES_WAITING_MAX {
+                    self.decide(seq, None);
+                    self.all_lag(note.kind);
+                    continue;
+                }
+            } else if kept {
                 stored.push(Write::Row { row: row.clone(), firm: false });
+                writes.extend(low.then(|| self.low_row(seq, now.wall_ms, bytes)));
+                // Whoever makes up names is one sender of these: he pushes nobody's ids out.
+                let of = if low { self.me } else { note.from };
                 let until_ms = now.wall_ms.saturating_add(REPLAY_TTL_MS);
-                writes.push(Write::Seen(self.replay.remember(note.from, note.id, until_ms, now.wall_ms)));
+                let id = self.replay.remember(of, note.id, until_ms, now.wall_ms);
+                writes.push(Write::Seen(id));
+                seen = Some(id);
+                self.newest_note = seq;
             }
-            rows.push((row, note.from, note.id));
-        }
-        if kept && let Some((row, ..)) = rows.last() {
-            self.newest_note = row.seq;
-        }
-        if !kept {
-            for (row, from, _) in std::mem::take(&mut rows) {
-                self.decide(row.seq, Some(Shown { row, from, except: None }));
-            }
+            told.push((Shown { row, from: note.from, except: None }, seen));
         }
         // Rows first, because they decide whether there is room.
         stored.append(&mut writes);
+        let noted = Noted { family, token, told, refused };
         if stored.is_empty() {
-            self.tell_family(now, family, FamilyInput::Taken { token, stored: true });
+            self.noted(now, noted, &Ok(()));
         } else {
-            self.commit(stored, After::Noted(Noted { family, token, rows }));
+            self.commit(stored, After::Noted(noted));
         }
     }
 
     /// They are on disk, or are not.
     #[inline(never)]
     pub(super) fn noted(&mut self, now: Now, noted: Noted, outcome: &Result<(), CommitError>) {
-        let Noted { family, token, rows } = noted;
-        for (row, from, id) in rows {
-            let shown = outcome.is_ok().then_some(row.clone());
-            if shown.is_none() {
-                self.replay.forget(from, id);
+        let Noted { family, token, told, refused } = noted;
+        let stored = outcome.is_ok();
+        for (shown, seen) in told {
+            let seq = shown.row.seq;
+            if let Some(seen) = seen.filter(|_| !stored) {
+                self.replay.forget(seen.from, seen.id);
+                self.low_rows.remove(&seq);
             }
-            self.decide(row.seq, shown.map(|row| Shown { row, from, except: None }));
+            self.decide(seq, stored.then_some(shown));
         }
-        self.tell_family(now, family, FamilyInput::Taken { token, stored: outcome.is_ok() });
+        // What could not be stored comes again, and with it what is told only.
+        let refused = if stored { refused } else { 0 };
+        self.tell_family(now, family, FamilyInput::Taken { token, stored, refused });
+    }
+
+    /// Whether a message of a family was stored, by its id.
+    pub(super) fn was_noted(&self, from: AgentId, id: MsgId) -> bool {
+        self.replay.has(from, id) || self.replay.has(self.me, id)
     }
 
     /// A client's command is answered later, and the client stays until it is.

@@ -95,7 +95,7 @@ impl View for NodeView<'_> {
         self.node.mailbox.next_seq() - 1
     }
     fn was_taken(&self, from: AgentId, id: MsgId) -> bool {
-        self.node.replay.has(from, id)
+        self.node.was_noted(from, id)
     }
     fn disk_has_room(&self) -> bool {
         self.node.disk_has_room()

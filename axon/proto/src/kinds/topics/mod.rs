@@ -303,7 +303,12 @@ impl Family for Topics {
             Input::PeerUp { peer } => self.peer_up(peer, cx),
             Input::PeerDown { peer } => self.peer_down(peer),
             Input::Timer => self.timer(cx, &mut said),
-            Input::Taken { token, stored } => self.taken(token, stored, cx, &mut said),
+            Input::Taken { token, stored, refused } => {
+                if refused > 0 {
+                    self.dropped.count(NotTaken::Limited);
+                }
+                self.taken(token, stored, cx, &mut said);
+            }
             Input::Loaded { token, values } => self.loaded(token, values, cx, &mut said),
             Input::ClientGone { client } => self.client_gone(client, cx),
             Input::ClientHello { client } => {
