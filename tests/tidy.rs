@@ -565,7 +565,10 @@ fn limits_of_the_socket_are_those_of_the_specification() {
             ("names in `to`, `kinds`, `domains` of a scope or a policy", &[n(RULE_NAMES_MAX)]),
             ("rows given to a scoped socket and not acked that are remembered", &[n(SCOPE_UNACKED_MAX)]),
             ("subscriptions to topics", &[n(TOPIC_SUBS_PER_OWNER_MAX), n(TOPIC_SUBS_MAX)]),
-            ("messages that are published and wait", &[n(TOPIC_PUBLISH_WAITING_MAX)]),
+            (
+                "messages that are published and wait",
+                &[n(TOPIC_PUBLISH_WAITING_MAX), n(TOPIC_PUBLISH_WAITING_MAX / 4)],
+            ),
             ("topics in `seen`", &[n(TOPIC_LISTED_MAX)]),
             (
                 "history that `topic_keep` is told",
@@ -573,6 +576,7 @@ fn limits_of_the_socket_are_those_of_the_specification() {
             ),
             ("history that is kept", &[n(TOPIC_KEEPS_MAX), n(TOPIC_KEPT_BATCHES_MAX), TOPIC_KEPT_BYTES_MAX]),
             ("history that a subscription is told", &[n(TOPIC_REPLAY_BATCHES_MAX)]),
+            ("histories that are told at once", &[n(TOPIC_REPLAYS_MAX), n(TOPIC_REPLAYS_MAX / 4)]),
             ("audit log", &[4_194_304, n(AUDIT_KEYS_MAX), AUDIT_WINDOW_MS]),
             ("a request's deadline", &[REQUEST_TIMEOUT_MS, DEADLINE_MS_MAX]),
             ("grace of the requester", &[REPLY_GRACE_MS]),

@@ -18,9 +18,7 @@ use crate::error::{IpcCode, IpcError};
 use crate::family::{Act, Cx};
 use crate::id::AgentId;
 use crate::ipc::{Command, Line};
-use crate::limits::{
-    TOPIC_KEEP_HOURS_MAX, TOPIC_KEEP_LAST_MAX, TOPIC_PUBLISH_WAITING_MAX, TOPIC_REPLAYS_MAX,
-};
+use crate::limits::{TOPIC_KEEP_HOURS_MAX, TOPIC_KEEP_LAST_MAX};
 use crate::mailbox::SCOPED;
 use crate::node::ClientId;
 use crate::store::Write;
@@ -80,16 +78,16 @@ impl Topics {
                 "no history of \"{filter}\" is kept here: run `axon topic keep '{filter}'` first"
             )));
         }
-        if history && self.replays.len() >= TOPIC_REPLAYS_MAX {
-            let message = "too much history is being read: subscribe again in a moment";
-            return Err(IpcError::new(IpcCode::Overloaded, message));
-        }
         let consumer = cx.view.consumer(client);
         let owner = if kept { Owner::Consumer((*consumer).into()) } else { Owner::Client(client) };
         let (since_ms, since_seq) = (cx.now.wall_ms, cx.view.newest_seq());
         let sub = Sub { filter: filter.clone(), from_any, history, owner, since_ms, since_seq };
         // Whoever had the history is not given it again.
-        let had = self.subs.has_history(&sub.owner, &filter);
+        let had = self.subs.find(&sub.owner, &filter).is_some_and(|before| before.history);
+        self.room_for_sub(client, &sub, cx)?;
+        if history && !had {
+            self.room_for_replay(client, cx)?;
+        }
         let writes = self.subs.add(sub.clone())?;
         for client in if kept { cx.view.clients_of(&consumer) } else { vec![client] } {
             cx.act(Act::Listen { client, kind: heard::MESSAGE, on: true });
@@ -138,12 +136,9 @@ impl Topics {
             Topic::parse(&topic).map_err(|why| IpcError::invalid(format!("the field `topic`: {why}")))?;
         let message: Box<RawValue> = command.payload()?.into_owned();
         Publishing::check(&topic, &message)?;
-        if self.answers.len() >= TOPIC_PUBLISH_WAITING_MAX || !cx.view.disk_has_room() {
-            let message = "too much waits for the disk: wait for the replies, then publish again";
-            return Err(IpcError::new(IpcCode::Overloaded, message));
-        }
+        self.room_for_message(client, cx)?;
         let waiting = Waiting { client, req_id: command.req_id().to_owned(), message };
-        self.publishing.push(topic.clone(), waiting, cx.now)?;
+        self.publishing.push(topic.clone(), waiting, cx.now);
         cx.act(Act::Promise { client });
         if self.publishing.is_due(&topic, cx.now.mono_ms) {
             let mut said = Said::default();

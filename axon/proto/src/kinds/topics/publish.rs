@@ -14,7 +14,6 @@ use crate::error::{IpcCode, IpcError};
 use crate::family::View;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DEPTH_MAX, JSON_NUMBER_MAX, TOPIC_PUBLISH_AT_ONCE, TOPIC_PUBLISH_MS,
-    TOPIC_PUBLISH_WAITING_MAX,
 };
 use crate::node::ClientId;
 use crate::node::Now;
@@ -100,20 +99,23 @@ impl Publishing {
         Ok(())
     }
 
-    /// Takes a message.
-    ///
-    /// # Errors
-    /// When too many wait.
-    pub fn push(&mut self, topic: Topic, waiting: Waiting, now: Now) -> Result<(), IpcError> {
-        if self.count >= TOPIC_PUBLISH_WAITING_MAX {
-            let message = "too many messages wait to be signed: wait for the replies, then publish again";
-            return Err(IpcError::new(IpcCode::Overloaded, message));
-        }
+    /// How many wait to be signed.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whose messages wait to be signed.
+    pub fn clients(&self) -> impl Iterator<Item = ClientId> {
+        self.topics.values().flatten().map(|waiting| waiting.client)
+    }
+
+    /// Takes a message, for which there is room.
+    pub fn push(&mut self, topic: Topic, waiting: Waiting, now: Now) {
         self.count += 1;
         *self.bytes.entry(topic.clone()).or_default() += waiting.message.get().len() + 1;
         self.topics.entry(topic).or_default().push(waiting);
         if self.flush_at_ms.is_some() {
-            return Ok(());
+            return;
         }
         if self.began_ms + TOPIC_PUBLISH_MS <= now.mono_ms {
             (self.began_ms, self.at_once) = (now.mono_ms, 0);
@@ -122,7 +124,6 @@ impl Publishing {
         let waits = self.at_once >= TOPIC_PUBLISH_AT_ONCE;
         self.at_once += u32::from(!waits);
         self.flush_at_ms = Some(if waits { self.began_ms + TOPIC_PUBLISH_MS } else { now.mono_ms });
-        Ok(())
     }
 
     /// When to call [`Self::flush`].

@@ -43,6 +43,11 @@ impl Replay {
         its && self.sub.filter == *filter
     }
 
+    /// Whom it is for.
+    pub fn owner(&self) -> &Owner {
+        &self.sub.owner
+    }
+
     /// Whether it is for this client alone.
     pub fn is_for(&self, client: ClientId) -> bool {
         self.sub.owner == Owner::Client(client)

@@ -43,6 +43,16 @@ pub enum Owner {
     Consumer(Box<str>),
 }
 
+impl Owner {
+    /// Whether it is this client, or the consumer that it reads for.
+    pub fn is_of(&self, client: ClientId, consumer: &str) -> bool {
+        match self {
+            Self::Client(owner) => *owner == client,
+            Self::Consumer(owner) => &**owner == consumer,
+        }
+    }
+}
+
 /// A message, as far as it decides who is shown it.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
@@ -163,9 +173,9 @@ impl Subs {
         Ok(writes)
     }
 
-    /// Whether an owner has a subscription to this that began with the history.
-    pub fn has_history(&self, owner: &Owner, filter: &Filter) -> bool {
-        self.list.iter().any(|sub| sub.owner == *owner && sub.filter == *filter && sub.history)
+    /// An owner's subscription to this.
+    pub fn find(&self, owner: &Owner, filter: &Filter) -> Option<&Sub> {
+        self.list.iter().find(|sub| sub.owner == *owner && sub.filter == *filter)
     }
 
     /// Takes the subscriptions of a client, and of the consumer that it reads for, out of the list; gives

@@ -1,0 +1,142 @@
+//! What the clients of one daemon share where topics are concerned: who takes much leaves some to others.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod net;
+mod topics_world;
+
+use axon_proto::kinds::topics::name::Filter;
+use axon_proto::limits::{
+    BATCH_MESSAGES_MAX, TOPIC_FILTERS_MAX, TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX, TOPIC_REPLAYS_MAX,
+    TOPIC_SUBS_MAX,
+};
+use axon_proto::node::{ClientId, Effect};
+use net::lines;
+use serde_json::{Value, json};
+use topics_world::{World, sent};
+
+/// A world with a scoped socket, two clients of it, and one of the owner.
+fn world() -> (World, [ClientId; 3]) {
+    let mut world = World::with(|settings| settings.topics.relay = vec![Filter::parse("relayed.>").unwrap()]);
+    world.solo.owned(json!({"cmd":"socket_add","name":"s","allow":["inbox","send"]}));
+    let clients = [world.solo.scoped("s"), world.solo.scoped("s"), world.solo.client()];
+    (world, clients)
+}
+
+/// Whether a command is let in, as far as it is answered at once.
+fn goes(world: &mut World, client: ClientId, command: &Value) -> bool {
+    let (reply, _) = world.command(client, command);
+    let full = reply["error"] == "overloaded";
+    assert!(full || reply["ok"] == true, "{command}: {reply}");
+    !full
+}
+
+fn subscribe(topic: &str) -> Value {
+    json!({"cmd":"subscribe_topic","topic":topic})
+}
+
+// shows: IPC-TOP-14
+#[test]
+fn a_scoped_socket_has_a_quarter_of_the_subscriptions_by_all_its_connections() {
+    let (mut world, [one, other, owner]) = world();
+    assert!(goes(&mut world, owner, &subscribe(">")), "whatever is said of filters");
+    for n in 0..TOPIC_SUBS_MAX / 4 {
+        let mut command = subscribe(&format!("t.{n}"));
+        command["kept"] = (n % 2 == 0).into();
+        assert!(goes(&mut world, if n % 4 < 2 { one } else { other }, &command), "{n}");
+    }
+    assert!(!goes(&mut world, one, &subscribe("more")) && !goes(&mut world, other, &subscribe("more")));
+    assert!(goes(&mut world, one, &subscribe("t.1")), "the same again is not one more");
+    assert!(goes(&mut world, owner, &subscribe("more")));
+    world.solo.owned(json!({"cmd":"socket_add","name":"r","allow":["inbox"]}));
+    let another = world.solo.scoped("r");
+    assert!(goes(&mut world, another, &subscribe("more")));
+    world.command(one, &json!({"cmd":"unsubscribe_topic","topic":"t.1"}));
+    assert!(goes(&mut world, other, &subscribe("more")));
+}
+
+// shows: IPC-TOP-14
+#[test]
+fn one_that_reads_histories_leaves_room_for_others_who_do() {
+    let (mut world, [one, other, owner]) = world();
+    world.solo.owned(json!({"cmd":"topic_keep","topic":"t.>"}));
+    let share = TOPIC_REPLAYS_MAX / 4;
+    let topics: Vec<String> = (0..=share).map(|n| format!("t.{n}")).collect();
+    let batches: Vec<Value> = topics.iter().zip(1..).map(|(topic, n)| world.batch(2, topic, n)).collect();
+    world.give(2, &batches);
+    world.solo.stall = true;
+    let history = |topic: &str| json!({"cmd":"subscribe_topic","topic":topic,"history":true});
+    for (n, topic) in topics.iter().enumerate() {
+        assert_eq!(goes(&mut world, if n % 2 == 0 { one } else { other }, &history(topic)), n < share);
+        assert_eq!(goes(&mut world, owner, &history(topic)), n < share);
+    }
+    let owners_next = world.solo.client();
+    assert!(goes(&mut world, owners_next, &history("t.0")));
+    // Once it was told there is room again.
+    world.solo.go_on();
+    assert!(goes(&mut world, one, &history(&topics[share])));
+}
+
+// shows: IPC-TOP-10, IPC-TOP-14
+#[test]
+fn messages_that_wait_to_be_published_are_counted_one_by_one_and_a_socket_has_a_quarter() {
+    let (mut world, [one, other, owner]) = world();
+    world.solo.owned(json!({"cmd":"topic_keep","topic":"t"}));
+    world.solo.stall = true;
+    let mut publish = |clients: [ClientId; 2]| {
+        let mut refused = 0;
+        // Some batches are signed and wait for the disk, the last messages wait to be signed.
+        for n in 0..2 * TOPIC_PUBLISH_WAITING_MAX {
+            let client = clients[n % 2];
+            let command = json!({"cmd":"publish","req_id":n,"topic":"t","payload":{"n":n}});
+            let effects = world.solo.say(client, &command);
+            refused += lines(&effects, client).iter().filter(|line| line["error"] == "overloaded").count();
+            if n % (BATCH_MESSAGES_MAX / 2) == 0 {
+                world.solo.wait(TOPIC_PUBLISH_MS);
+            }
+        }
+        2 * TOPIC_PUBLISH_WAITING_MAX - refused
+    };
+    assert_eq!(publish([one, other]), TOPIC_PUBLISH_WAITING_MAX / 4);
+    assert_eq!(publish([owner, owner]), TOPIC_PUBLISH_WAITING_MAX / 4 * 3);
+    let effects = world.solo.go_on();
+    assert_eq!(lines(&effects, owner).len(), TOPIC_PUBLISH_WAITING_MAX / 4 * 3, "all of these are answered");
+}
+
+// shows: IPC-TOP-14
+#[test]
+fn filters_of_a_scoped_socket_do_not_have_everything_sent_here() {
+    let (mut world, [one, other, owner]) = world();
+    let wide = |effects: &[Effect]| {
+        let joins = sent(effects, 2, "topic.join");
+        joins.iter().any(|join| join["filters"].as_array().unwrap().contains(&json!(">")))
+    };
+    let mut taken = |clients: [ClientId; 2], name: &str| {
+        let mut taken = 0;
+        for n in 0..2 * TOPIC_FILTERS_MAX {
+            let (reply, effects) = world.command(clients[n % 2], &subscribe(&format!("{name}.{n}")));
+            assert!(!wide(&effects), "{name}.{n}");
+            taken += usize::from(reply["ok"] == true);
+        }
+        taken
+    };
+    assert_eq!(taken([one, other], "t"), TOPIC_FILTERS_MAX / 4);
+    // They are as long as they may be: fewer of them.
+    let long = "u".repeat(200);
+    world.solo.owned(json!({"cmd":"socket_add","name":"r","allow":["inbox"]}));
+    let another = world.solo.scoped("r");
+    assert!(goes(&mut world, another, &subscribe("t.0")), "what is said already costs nothing");
+    let count = (0..100).filter(|n| goes(&mut world, another, &subscribe(&format!("{long}.{n}")))).count();
+    assert!((20..32).contains(&count), "{count}");
+    // The owner's are said as they are, and only when they are too many more widely.
+    let (reply, effects) = world.command(owner, &subscribe("own"));
+    assert!(reply["ok"] == true && !wide(&effects), "{reply}");
+    let widened = (0..TOPIC_FILTERS_MAX).any(|n| {
+        let (reply, effects) = world.command(owner, &subscribe(&format!("own.{n}")));
+        assert!(reply["ok"] == true || n + 1 == TOPIC_FILTERS_MAX, "{reply}");
+        wide(&effects)
+    });
+    assert!(widened);
+    // By then no scoped socket adds to them.
+    assert!(!goes(&mut world, another, &subscribe("more")) && goes(&mut world, another, &subscribe("own.1")));
+}
