@@ -7,13 +7,13 @@ mod topics_world;
 
 use axon_proto::kinds::topics::name::Filter;
 use axon_proto::limits::{
-    BATCH_MESSAGES_MAX, TOPIC_FILTERS_MAX, TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX, TOPIC_REPLAYS_MAX,
-    TOPIC_SUBS_MAX,
+    BATCH_MESSAGES_MAX, HISTORY_WANT_MAX, TOPIC_FILTERS_MAX, TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX,
+    TOPIC_REPLAYS_MAX, TOPIC_SUBS_MAX,
 };
 use axon_proto::node::{ClientId, Effect};
 use net::lines;
 use serde_json::{Value, json};
-use topics_world::{World, sent};
+use topics_world::{World, sent, shown};
 
 /// A world with a scoped socket, two clients of it, and one of the owner.
 fn world() -> (World, [ClientId; 3]) {
@@ -139,4 +139,53 @@ fn filters_of_a_scoped_socket_do_not_have_everything_sent_here() {
     assert!(widened);
     // By then no scoped socket adds to them.
     assert!(!goes(&mut world, another, &subscribe("more")) && goes(&mut world, another, &subscribe("own.1")));
+}
+
+// --- history for who subscribes again ---
+
+// shows: IPC-TOP-7
+#[test]
+fn a_history_that_is_told_ends_when_its_subscription_does_and_is_told_once() {
+    let (mut world, [scoped, _, owner]) = world();
+    world.solo.owned(json!({"cmd":"topic_keep","topic":"t.>"}));
+    // It is read and told in several pieces.
+    let count = 3 * HISTORY_WANT_MAX as u64;
+    let batches: Vec<Value> = (1..=count).map(|n| world.batch(2, "t.x", n)).collect();
+    batches.chunks(20).for_each(|some| drop(world.give(2, some)));
+    let subscribe = |topic: &str, history: bool, from: &str| json!({"cmd":"subscribe_topic","topic":topic,"history":history,"from":from});
+    // Without history: what is not told yet is not told any more, and all of it to who asks anew.
+    world.solo.stall = true;
+    world.command(owner, &subscribe("t.>", true, "peers"));
+    world.command(owner, &subscribe("t.>", false, "peers"));
+    world.command(owner, &subscribe("t.>", true, "peers"));
+    let all: Vec<u64> = (1..=count).collect();
+    assert_eq!(shown(&world.solo.go_on(), owner), all);
+    // With history: it goes on, as is said now.
+    let stranger = world.batch(50, "t.x", count + 1);
+    world.give(2, &[stranger]);
+    let mut other = world.solo.client();
+    world.solo.stall = true;
+    world.command(other, &subscribe("t.x", true, "peers"));
+    world.command(other, &subscribe("t.x", true, "any"));
+    let told = shown(&world.solo.go_on(), other);
+    assert_eq!((told.len(), told.contains(&(count + 1))), (all.len() + 1, true));
+    // Who has unsubscribed, or whose socket is gone, is told nothing more.
+    other = world.solo.client();
+    world.solo.stall = true;
+    world.command(other, &subscribe("t.x", true, "peers"));
+    world.command(other, &json!({"cmd":"unsubscribe_topic","topic":"t.x"}));
+    assert_eq!(shown(&world.solo.go_on(), other), [0; 0]);
+    let mut kept = subscribe("t.x", true, "peers");
+    kept["kept"] = true.into();
+    let newest = |world: &mut World| {
+        let (reply, _) = world.command(owner, &subscribe("u", false, "peers"));
+        reply["since_seq"].as_u64().unwrap()
+    };
+    let before = newest(&mut world);
+    world.solo.stall = true;
+    world.command(scoped, &kept);
+    world.command(owner, &json!({"cmd":"socket_remove","name":"s"}));
+    world.solo.let_go(|effect| !matches!(effect, Effect::Read { .. }));
+    world.solo.go_on();
+    assert_eq!(newest(&mut world), before, "nothing became a row");
 }

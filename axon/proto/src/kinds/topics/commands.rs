@@ -89,6 +89,7 @@ impl Topics {
             self.room_for_replay(client, cx)?;
         }
         let writes = self.subs.add(sub.clone())?;
+        self.replay_as(&sub);
         for client in if kept { cx.view.clients_of(&consumer) } else { vec![client] } {
             cx.act(Act::Listen { client, kind: heard::MESSAGE, on: true });
         }
@@ -117,7 +118,8 @@ impl Topics {
         let filter = filter(command)?;
         let consumer = cx.view.consumer(client);
         let (writes, was) = self.subs.remove(client, &consumer, &filter);
-        self.replays.retain(|replay| !replay.is_of(client, &consumer, &filter));
+        self.replays
+            .retain(|replay| !(replay.owner().is_of(client, &consumer) && *replay.filter() == filter));
         for client in cx.view.clients_of(&consumer) {
             let on = self.subs.listens(client, &consumer);
             cx.act(Act::Listen { client, kind: heard::MESSAGE, on });

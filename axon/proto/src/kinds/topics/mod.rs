@@ -44,7 +44,7 @@ use neighbours::{GOSSIP, JOIN, LEAVE, Neighbour, Said};
 use publish::Publishing;
 use replay::Replay;
 use rules::{Dropped, NeighbourRates, NotTaken, PublisherRates};
-use subs::Subs;
+use subs::{Owner, Subs};
 use tree::{Gossip, Mesh};
 use wire::{Join, Leave};
 
@@ -275,14 +275,17 @@ impl Topics {
 
     #[inline(never)]
     fn socket_gone(&mut self, socket: &str, cx: &mut Cx<'_>) {
-        let writes = self.subs.consumer_gone(&format!("{SCOPED}{socket}"));
+        let consumer = format!("{SCOPED}{socket}");
+        let writes = self.subs.consumer_gone(&consumer);
+        let its = Owner::Consumer(consumer.into());
+        self.replays.retain(|replay| *replay.owner() != its);
         heard::put(writes, cx);
         self.say_joins(cx);
     }
 
     #[inline(never)]
     fn client_gone(&mut self, client: ClientId, cx: &mut Cx<'_>) {
-        self.replays.retain(|replay| !replay.is_for(client));
+        self.replays.retain(|replay| *replay.owner() != Owner::Client(client));
         if self.subs.client_gone(client) {
             self.say_joins(cx);
         }

@@ -15,7 +15,6 @@ use super::tree::Gossip;
 use super::{Awaited, Topics};
 use crate::family::{Act, Cx};
 use crate::limits::{HISTORY_WANT_MAX, TOPIC_REPLAY_BATCHES_MAX};
-use crate::node::ClientId;
 
 /// One.
 #[derive(Debug)]
@@ -34,27 +33,28 @@ impl Replay {
         Self { n: 0, sub, reader, queue, under_way: false }
     }
 
-    /// Whether it is for such a subscription.
-    pub fn is_of(&self, client: ClientId, consumer: &str, filter: &Filter) -> bool {
-        let its = match &self.sub.owner {
-            Owner::Client(owner) => *owner == client,
-            Owner::Consumer(owner) => &**owner == consumer,
-        };
-        its && self.sub.filter == *filter
-    }
-
     /// Whom it is for.
     pub fn owner(&self) -> &Owner {
         &self.sub.owner
     }
 
-    /// Whether it is for this client alone.
-    pub fn is_for(&self, client: ClientId) -> bool {
-        self.sub.owner == Owner::Client(client)
+    /// Of which topics.
+    pub fn filter(&self) -> &Filter {
+        &self.sub.filter
     }
 }
 
 impl Topics {
+    /// A subscription takes the place of the owner's for the same filter: what is being told of the history
+    /// goes on as it says now, or ends.
+    pub(super) fn replay_as(&mut self, sub: &Sub) {
+        let same = |of: &Sub| of.owner == sub.owner && of.filter == sub.filter;
+        self.replays.retain(|replay| sub.history || !same(&replay.sub));
+        for replay in self.replays.iter_mut().filter(|replay| same(&replay.sub)) {
+            replay.sub = sub.clone();
+        }
+    }
+
     /// Batches that are kept, or about to be, on topics that a filter matches: the newest, the oldest first.
     pub(super) fn kept_ids(&self, filter: &Filter) -> VecDeque<BatchId> {
         let mut ids: Vec<(u64, BatchId)> = Vec::new();
