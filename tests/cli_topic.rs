@@ -171,7 +171,7 @@ fn what_was_unsubscribed_comes_no_more() {
 fn what_is_kept_comes_first() {
     let (alice, bob) = pair();
     // shows: IPC-TOP-6
-    let refused = bob.run(&["topic", "sub", "build.main", "--history"]).fails(2, "invalid_command");
+    let refused = bob.run(&["topic", "sub", "build.main", "--history"]).fails(2, "not_found");
     assert!(refused["message"].as_str().unwrap().contains("axon topic keep"), "{refused}");
     // shows: IPC-TOP-11
     let line = bob.run(&["topic", "keep", "build.>", "--last", "5", "--hours", "2"]).ok();

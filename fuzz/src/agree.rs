@@ -62,17 +62,6 @@ pub const DIFFERENCES: &[Difference] = &[
         applies: |case| case.text.contains("publish") && depth(case.json) >= 95,
     },
     Difference {
-        about: "`find` looks for an agent, or for a domain, a tool or both; that one of them is there is said in words \
-                alone (IPC.md, find)",
-        code_refuses: true,
-        applies: |case| case.text.contains("\"find\""),
-    },
-    Difference {
-        about: "a subscription begins with the history only where one is kept (IPC.md, subscribe_topic)",
-        code_refuses: true,
-        applies: |case| case.text.contains("subscribe_topic") && case.text.contains("\"history\""),
-    },
-    Difference {
         about: "a field that is given twice: the schema sees the last one, the code may look at neither",
         code_refuses: false,
         applies: |case| twice(case.json),

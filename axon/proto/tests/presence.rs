@@ -427,6 +427,33 @@ fn a_beacon_that_its_agent_has_not_signed_is_dropped() {
     assert_eq!(solo.status()["presence"]["dropped"]["forged"], 2);
 }
 
+// shows: IPC-PRES-6
+#[test]
+fn a_client_names_an_agent_or_what_it_can_do() {
+    let mut solo = Solo::new(1, 2);
+    solo.trust(2, "known");
+    let client = solo.client();
+    let (some, nobody) = (solo.peer.to_string(), "nobody");
+    for (fields, error) in [
+        (json!({"id":some}), Value::Null),
+        (json!({"id":some,"domain":null,"tool":null}), Value::Null),
+        (json!({"id":null,"domain":"a","tool":"b"}), Value::Null),
+        (json!({"id":nobody}), json!("peer_not_found")),
+        (json!({}), json!("invalid_command")),
+        (json!({"id":null,"domain":null}), json!("invalid_command")),
+        (json!({"id":some,"domain":"a"}), json!("invalid_command")),
+        // What is wrong in itself is said first.
+        (json!({"id":nobody,"tool":"b"}), json!("invalid_command")),
+        (json!({"id":nobody,"hops":6}), json!("invalid_command")),
+    ] {
+        let mut command = fields.clone();
+        (command["cmd"], command["req_id"]) = ("find".into(), "f".into());
+        let effects = solo.say(client, &command);
+        let told = lines(&effects, client).into_iter().find(|line| line["req_id"] == "f");
+        assert_eq!(told.unwrap_or_default()["error"], error, "{fields}");
+    }
+}
+
 // shows: PRES-BEA-7
 #[test]
 fn an_unknown_peer_is_told_nothing_and_hears_of_nobody() {

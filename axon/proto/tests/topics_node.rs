@@ -449,7 +449,7 @@ fn what_cannot_be_published_says_why() {
         (json!({"cmd":"subscribe_topic"}), "invalid_command", "`topic`"),
         (json!({"cmd":"subscribe_topic","topic":"a..b"}), "invalid_command", "empty level"),
         (json!({"cmd":"subscribe_topic","topic":"a","from":"x"}), "invalid_command", "`from`"),
-        (json!({"cmd":"subscribe_topic","topic":"a","history":true}), "invalid_command", "axon topic keep"),
+        (json!({"cmd":"subscribe_topic","topic":"a","history":true}), "not_found", "axon topic keep"),
         (json!({"cmd":"topic_keep","topic":"a","last":0}), "invalid_command", "`last`"),
         (json!({"cmd":"topic_keep","topic":"a","off":true}), "not_found", "axon topic list"),
         (json!({"cmd":"topic_peers","topic":"a.*"}), "invalid_command", "`topic`"),

@@ -116,18 +116,20 @@ impl Presence {
 
     /// Looks for an agent, or for one that can do something, further away.
     fn find(&mut self, client: ClientId, command: &Command<'_>, cx: &mut Cx<'_>) -> Result<(), IpcError> {
-        let agent = command.id::<String>()?.map(|text| match text.parse() {
-            Ok(agent) => Ok(agent),
-            // Whoever is called by a name is a peer here.
-            Err(_) => cx.view.resolve_for(client, &text),
-        });
-        let (domain, tool) = (command.domain::<String>()?, command.tool::<String>()?);
-        let target = Target::of(agent.transpose()?, domain.as_deref(), tool.as_deref());
-        let target = target.map_err(|what| IpcError::invalid(format!("{what}: `id`, `domain`, `tool`")))?;
+        let (agent, domain) = (command.id::<String>()?, command.domain::<String>()?);
+        let tool = command.tool::<String>()?;
+        let wrong = |what: String| IpcError::invalid(format!("{what}: `id`, `domain`, `tool`"));
+        Target::check(agent.is_some(), domain.as_deref(), tool.as_deref()).map_err(wrong)?;
         let distance = command.hops::<u8>()?.unwrap_or(DISTANCE_DEFAULT);
         if !(1..=DISTANCE_MAX).contains(&distance) {
             return Err(IpcError::invalid(format!("the field `hops` is 1 to {DISTANCE_MAX}")));
         }
+        let agent = agent.map(|text| match text.parse() {
+            Ok(agent) => Ok(agent),
+            // Whoever is called by a name is a peer here.
+            Err(_) => cx.view.resolve_for(client, &text),
+        });
+        let target = Target::of(agent.transpose()?, domain.as_deref(), tool.as_deref()).map_err(wrong)?;
         if !self.walks.has_room(None) {
             let message = "too many walks are under way: try again in a moment";
             return Err(IpcError::new(IpcCode::Overloaded, message));

@@ -70,20 +70,28 @@ impl Target {
     /// # Errors
     /// What is missing or wrong.
     pub fn of(agent: Option<AgentId>, domain: Option<&str>, tool: Option<&str>) -> Result<Self, String> {
-        match (agent, domain, tool) {
-            (Some(agent), None, None) => Ok(Self::Agent(agent)),
-            (Some(_), ..) => Err("an agent is named, or what it can do, and not both".to_owned()),
-            (None, None, None) => Err("name an agent, a domain or a tool".to_owned()),
-            (None, domain, tool) => {
-                if domain.is_some_and(|domain| !is_line(domain, DOMAIN_BYTES_MAX)) {
-                    return Err(format!("a domain has 1 to {DOMAIN_BYTES_MAX} bytes, no control characters"));
-                }
-                if tool.is_some_and(|tool| !is_line(tool, NAME_BYTES_MAX)) {
-                    return Err(format!("a tool has 1 to {NAME_BYTES_MAX} bytes, no control characters"));
-                }
-                Ok(Self::Able { domain: domain.map(Box::from), tool: tool.map(Box::from) })
-            }
+        Self::check(agent.is_some(), domain, tool)?;
+        let able = Self::Able { domain: domain.map(Box::from), tool: tool.map(Box::from) };
+        Ok(agent.map_or(able, Self::Agent))
+    }
+
+    /// Whether one is what may be looked for, whoever the agent is that is named.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(agent: bool, domain: Option<&str>, tool: Option<&str>) -> Result<(), String> {
+        let able = domain.is_some() || tool.is_some();
+        if agent == able {
+            let both = "an agent is named, or what it can do, and not both";
+            return Err(if agent { both } else { "name an agent, a domain or a tool" }.to_owned());
         }
+        if domain.is_some_and(|domain| !is_line(domain, DOMAIN_BYTES_MAX)) {
+            return Err(format!("a domain has 1 to {DOMAIN_BYTES_MAX} bytes, no control characters"));
+        }
+        if tool.is_some_and(|tool| !is_line(tool, NAME_BYTES_MAX)) {
+            return Err(format!("a tool has 1 to {NAME_BYTES_MAX} bytes, no control characters"));
+        }
+        Ok(())
     }
 
     /// Whether a beacon is of one that is looked for.

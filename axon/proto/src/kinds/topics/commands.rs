@@ -74,9 +74,9 @@ impl Topics {
         let history = command.history::<bool>()?.unwrap_or(false);
         let kept = command.kept::<bool>()?.unwrap_or(false);
         if history && !self.kept.keeps().iter().any(|keep| keep.topic.meets(&filter)) {
-            return Err(IpcError::invalid(format!(
-                "no history of \"{filter}\" is kept here: run `axon topic keep '{filter}'` first"
-            )));
+            let message =
+                format!("no history of \"{filter}\" is kept here: run `axon topic keep '{filter}'` first");
+            return Err(IpcError::new(IpcCode::NotFound, message));
         }
         let consumer = cx.view.consumer(client);
         let owner = if kept { Owner::Consumer((*consumer).into()) } else { Owner::Client(client) };
