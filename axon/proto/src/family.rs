@@ -549,6 +549,12 @@ impl Cx<'_> {
         self.acts.push_back(act);
     }
 
+    /// Sends one way to a peer, once, on behalf of nobody.
+    pub fn send(&mut self, to: AgentId, kind: &'static str, payload: Box<RawValue>) {
+        let (reference, command, ends, held) = (None, None, None, None);
+        self.act(Act::Send { to, kind, reference, payload, command, ends, held });
+    }
+
     /// Answers a request on its stream; one that came without a stream has nobody to answer.
     pub fn reply(&mut self, to: &Inbound, kind: &'static str, payload: Box<RawValue>) {
         if let Some(stream) = to.stream {

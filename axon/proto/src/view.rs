@@ -47,6 +47,10 @@ pub trait View {
     fn configured_capabilities(&self) -> Option<&RawValue>;
     /// How far a peer is trusted; none: it is no peer.
     fn level(&self, agent: AgentId) -> Option<Level>;
+    /// Whether an agent is a peer of level known or above.
+    fn is_let_in(&self, agent: AgentId) -> bool {
+        self.level(agent).is_some_and(|level| level >= Level::Known)
+    }
     /// What a peer is called.
     fn called(&self, peer: AgentId) -> Option<&str>;
     /// Peers with a connection that is up.

@@ -223,7 +223,7 @@ impl Presence {
             if hears(to, cx) {
                 neighbour.told = true;
                 self.counts.told += 1;
-                send(to, "presence.beacon", payload.clone(), cx);
+                cx.send(to, "presence.beacon", payload.clone());
             }
         }
     }
@@ -276,7 +276,7 @@ impl Presence {
         let left = if from.is_some() { find.hops - 1 } else { find.hops };
         let onward = Find { hops: left, ..find }.to_raw();
         let id = find.id;
-        walk.waiting.iter().for_each(|to| send(*to, "presence.find", onward.clone(), cx));
+        walk.waiting.iter().for_each(|to| cx.send(*to, "presence.find", onward.clone()));
         self.walks.begin(id, walk);
     }
 
@@ -350,12 +350,5 @@ impl Presence {
 
 /// Whether a neighbour is told what this agent says of itself, and is asked for others.
 fn hears(peer: AgentId, cx: &Cx<'_>) -> bool {
-    cx.view.presence().enabled
-        && cx.view.level(peer).is_some_and(|level| level >= Level::Known)
-        && cx.view.offers(peer, FEATURE)
-}
-
-fn send(to: AgentId, kind: &'static str, payload: Box<serde_json::value::RawValue>, cx: &mut Cx<'_>) {
-    let (reference, command, ends, held) = (None, None, None, None);
-    cx.act(Act::Send { to, kind, reference, payload, command, ends, held });
+    cx.view.presence().enabled && cx.view.is_let_in(peer) && cx.view.offers(peer, FEATURE)
 }

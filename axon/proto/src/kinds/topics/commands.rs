@@ -198,18 +198,13 @@ impl Topics {
         let up = self.neighbours.iter().filter(|(peer, one)| one.up && cx.view.sees(client, **peer));
         let rows = up.filter_map(|(peer, one)| {
             let (filters, lazy) = self.mesh.neighbour(*peer).unwrap_or_default();
-            if topic.as_ref().is_some_and(|topic| !filters.iter().any(|filter| filter.matches(topic))) {
-                return None;
-            }
-            let texts = |list: &'_ [Filter]| -> Vec<String> { list.iter().map(Filter::to_string).collect() };
-            let (filters, keeps) = (texts(filters), texts(&one.keeps));
-            let (filters, keeps) =
-                (filters.iter().map(String::as_str).collect(), keeps.iter().map(String::as_str).collect());
-            let row = Row { id: *peer, name: cx.view.called(*peer), filters, keeps, lazy };
-            serde_json::to_string(&row).ok()
+            let wants = |topic: &Topic| filters.iter().any(|filter| filter.matches(topic));
+            let (name, keeps) = (cx.view.called(*peer), texts(&one.keeps));
+            let row = Row { id: *peer, name, filters: texts(filters), keeps, lazy };
+            topic.as_ref().is_none_or(wants).then_some(row)
         });
-        let rows: Vec<String> = rows.collect();
-        let line = Line::ok(command.req_id()).raw("peers", &format!("[{}]", rows.join(","))).end();
+        let rows: Vec<Row<'_>> = rows.collect();
+        let line = Line::ok(command.req_id()).field("peers", &rows).end();
         cx.act(Act::Tell { client, line });
         Ok(())
     }
@@ -247,10 +242,7 @@ impl Topics {
         let subscriptions: Vec<SubRow<'_>> = self
             .subs
             .iter()
-            .filter(|sub| match &sub.owner {
-                Owner::Client(owner) => !scoped || *owner == client,
-                Owner::Consumer(owner) => !scoped || **owner == *own,
-            })
+            .filter(|sub| !scoped || sub.owner.is_of(client, &own))
             .map(|sub| SubRow {
                 topic: sub.filter.as_str(),
                 kept: sub.is_kept(),
@@ -331,6 +323,10 @@ impl Topics {
             }
         }
     }
+}
+
+fn texts(filters: &[Filter]) -> Vec<&str> {
+    filters.iter().map(Filter::as_str).collect()
 }
 
 fn filter(command: &Command<'_>) -> Result<Filter, IpcError> {

@@ -350,7 +350,7 @@ impl Topics {
 
 /// Whether an agent is nobody that this agent's owner has let in: what the network says of one makes no peer.
 pub(super) fn is_stranger(publisher: AgentId, cx: &Cx<'_>) -> bool {
-    publisher != cx.me && cx.view.level(publisher).is_none_or(|level| level < Level::Known)
+    publisher != cx.me && !cx.view.is_let_in(publisher)
 }
 
 /// How a batch of a publisher comes now.

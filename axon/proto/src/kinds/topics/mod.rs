@@ -89,7 +89,6 @@ pub struct Topics {
     history: History,
     publishing: Publishing,
     replays: Vec<Replay>,
-    next_replay: u64,
     rates: PublisherRates,
     neighbour_rates: NeighbourRates,
     /// Batches that are being stored to be kept.
@@ -121,10 +120,8 @@ enum Awaited {
     Answer { client: ClientId, req_id: String, line: Arc<str> },
     /// Batches that a neighbour asked for.
     History { to: AgentId },
-    /// Batches for a reader.
-    Replay { n: u64 },
-    /// They are being given to it.
-    ReplayShown { n: u64 },
+    /// Batches for a reader, which are then given to it.
+    Replay,
 }
 
 /// What was published on a topic since the start.
@@ -167,8 +164,8 @@ impl Topics {
                     if stored { Ok(line) } else { Err(IpcError::new(IpcCode::InternalError, message)) };
                 cx.act(Act::Fulfil { client, req_id, result });
             }
-            Some(Awaited::ReplayShown { n }) => self.replay_shown(n, stored, cx),
-            Some(Awaited::History { .. } | Awaited::Replay { .. }) | None => {}
+            Some(Awaited::Replay) => self.replay_shown(token, stored, cx),
+            Some(Awaited::History { .. }) | None => {}
         }
     }
 
@@ -194,7 +191,7 @@ impl Topics {
                     said.to(to).batches.push(given);
                 }
             }
-            Some(Awaited::Replay { n }) => self.replay_read(n, values, cx),
+            Some(Awaited::Replay) => self.replay_read(token, values, cx),
             _ => {}
         }
     }
@@ -220,9 +217,8 @@ impl Topics {
         let writes = self.kept.expire(cx.now.wall_ms);
         heard::put(writes, cx);
         // A level may have changed since.
-        let gone = |(peer, one): (&AgentId, &Neighbour)| {
-            (one.up && cx.view.level(*peer).is_none_or(|level| level < Level::Known)).then_some(*peer)
-        };
+        let gone =
+            |(peer, one): (&AgentId, &Neighbour)| (one.up && !cx.view.is_let_in(*peer)).then_some(*peer);
         let gone: Vec<AgentId> = self.neighbours.iter().filter_map(gone).collect();
         for peer in gone {
             // What it wants is remembered while it is connected: it may be let in again.

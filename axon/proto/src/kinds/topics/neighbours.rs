@@ -10,7 +10,7 @@ use super::history;
 use super::name::Filter;
 use super::tree::{Gossip, Out};
 use super::wire::{Join, Leave, check_filters, pack};
-use crate::family::{Act, Cx};
+use crate::family::Cx;
 use crate::id::AgentId;
 use crate::limits::{FORGED_MAX, FORGED_MS, HISTORY_PARTS, TOPIC_JOIN_MS, TOPIC_UNDER_WAY_MAX};
 use crate::trust::Level;
@@ -98,7 +98,7 @@ impl Topics {
     /// Hello is done with a peer.
     pub(super) fn peer_up(&mut self, peer: AgentId, cx: &mut Cx<'_>) {
         let offers = cx.view.topics().enabled && cx.view.offers(peer, "topics");
-        if !offers || cx.view.level(peer).is_none_or(|level| level < Level::Known) {
+        if !offers || !cx.view.is_let_in(peer) {
             return;
         }
         let neighbour = self.neighbours.entry(peer).or_default();
@@ -155,7 +155,7 @@ impl Topics {
         let join = Join { n, ..wanted };
         let (kind, payload) = if nothing { (LEAVE, Leave { n }.payload()) } else { (JOIN, join.payload()) };
         neighbour.said = Some((join, mono_ms));
-        cx.act(send(peer, kind, payload));
+        cx.send(peer, kind, payload);
     }
 
     /// What this daemon wants of its neighbours.
@@ -221,12 +221,8 @@ impl Topics {
             self.relayed += gossip.batches.iter().filter(|given| given.batch.from != cx.me).count() as u64;
             for payload in pack(&gossip) {
                 neighbour.under_way += 1;
-                cx.act(send(to, GOSSIP, payload));
+                cx.send(to, GOSSIP, payload);
             }
         }
     }
-}
-
-fn send(to: AgentId, kind: &'static str, payload: Box<serde_json::value::RawValue>) -> Act {
-    Act::Send { to, kind, reference: None, payload, command: None, ends: None, held: None }
 }

@@ -19,18 +19,17 @@ use crate::limits::{HISTORY_WANT_MAX, TOPIC_REPLAY_BATCHES_MAX};
 /// One.
 #[derive(Debug)]
 pub struct Replay {
-    n: u64,
     sub: Sub,
     reader: String,
     queue: VecDeque<BatchId>,
-    /// Some of it is being read, or stored.
-    under_way: bool,
+    /// The token of what of it is being read, or given.
+    under_way: Option<u64>,
 }
 
 impl Replay {
     /// One of these batches.
     pub fn new(sub: Sub, reader: String, queue: VecDeque<BatchId>) -> Self {
-        Self { n: 0, sub, reader, queue, under_way: false }
+        Self { sub, reader, queue, under_way: None }
     }
 
     /// Whom it is for.
@@ -70,22 +69,21 @@ impl Topics {
 
     /// Reads on for every reader that has what was read before.
     pub(super) fn replay_on(&mut self, cx: &mut Cx<'_>) {
-        self.replays.retain(|replay| replay.under_way || !replay.queue.is_empty());
-        for at in 0..self.replays.len() {
-            let Some(replay) = self.replays.get_mut(at).filter(|replay| !replay.under_way) else { continue };
+        self.replays.retain(|replay| replay.under_way.is_some() || !replay.queue.is_empty());
+        let mut replays = std::mem::take(&mut self.replays);
+        for replay in replays.iter_mut().filter(|replay| replay.under_way.is_none()) {
             let count = replay.queue.len().min(HISTORY_WANT_MAX);
             let keys: Vec<String> = replay.queue.drain(..count).map(key_of_body).collect();
-            replay.under_way = true;
-            self.next_replay += 1;
-            replay.n = self.next_replay;
-            let token = self.token(Awaited::Replay { n: self.next_replay });
+            let token = self.token(Awaited::Replay);
+            replay.under_way = Some(token);
             cx.act(Act::Load { family: "topics", token, keys });
         }
+        self.replays = replays;
     }
 
     /// Batches were read.
-    pub(super) fn replay_read(&mut self, n: u64, values: &[Option<Arc<[u8]>>], cx: &mut Cx<'_>) {
-        let Some(replay) = self.replays.iter().find(|replay| replay.n == n) else { return };
+    pub(super) fn replay_read(&mut self, token: u64, values: &[Option<Arc<[u8]>>], cx: &mut Cx<'_>) {
+        let Some(replay) = self.replays.iter().find(|replay| replay.under_way == Some(token)) else { return };
         let (sub, reader) = (replay.sub.clone(), replay.reader.clone());
         let mut notes = Vec::new();
         let texts = values.iter().flatten().filter_map(|value| std::str::from_utf8(value).ok());
@@ -114,14 +112,14 @@ impl Topics {
             }
         }
         self.delivered += notes.len() as u64;
-        let token = self.token(Awaited::ReplayShown { n });
+        self.awaited.insert(token, Awaited::Replay);
         cx.act(Act::Take { family: "topics", token, notes, kept: sub.is_kept(), writes: Vec::new() });
     }
 
     /// They are with the reader, or could not be stored: what is left is not tried without room.
-    pub(super) fn replay_shown(&mut self, n: u64, stored: bool, cx: &mut Cx<'_>) {
-        for replay in self.replays.iter_mut().filter(|replay| replay.n == n) {
-            replay.under_way = false;
+    pub(super) fn replay_shown(&mut self, token: u64, stored: bool, cx: &mut Cx<'_>) {
+        for replay in self.replays.iter_mut().filter(|replay| replay.under_way == Some(token)) {
+            replay.under_way = None;
             if !stored {
                 replay.queue.clear();
             }

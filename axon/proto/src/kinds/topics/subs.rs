@@ -137,13 +137,8 @@ impl Subs {
 
     /// Whether a client, who reads for a consumer, is shown a message with this number.
     pub fn shows(&self, client: ClientId, consumer: &str, seq: u64, about: About<'_>) -> bool {
-        self.list.iter().any(|sub| {
-            let its = match &sub.owner {
-                Owner::Client(owner) => *owner == client,
-                Owner::Consumer(owner) => &**owner == consumer,
-            };
-            its && seq > sub.since_seq && sub.takes(about)
-        })
+        let its = |sub: &Sub| sub.owner.is_of(client, consumer) && seq > sub.since_seq;
+        self.list.iter().any(|sub| its(sub) && sub.takes(about))
     }
 
     /// Adds one; the owner's for the same filter goes for it, and what waits of that for a consumer stays its
@@ -184,11 +179,7 @@ impl Subs {
         let mut writes = Vec::new();
         let before = self.list.len();
         self.list.retain(|sub| {
-            let its = match &sub.owner {
-                Owner::Client(owner) => *owner == client,
-                Owner::Consumer(owner) => &**owner == consumer,
-            };
-            let goes = its && sub.filter == *filter;
+            let goes = sub.owner.is_of(client, consumer) && sub.filter == *filter;
             if goes && let Owner::Consumer(consumer) = &sub.owner {
                 writes.push(Write::delete(key(consumer, filter)));
             }
@@ -216,10 +207,7 @@ impl Subs {
 
     /// Whether a client has one of its own, or its consumer has one.
     pub fn listens(&self, client: ClientId, consumer: &str) -> bool {
-        self.list.iter().any(|sub| match &sub.owner {
-            Owner::Client(owner) => *owner == client,
-            Owner::Consumer(owner) => &**owner == consumer,
-        })
+        self.list.iter().any(|sub| sub.owner.is_of(client, consumer))
     }
 
     /// Takes over one from the store.
