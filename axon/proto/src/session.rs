@@ -9,7 +9,7 @@ use crate::error::{PeerCode, Refusal};
 use crate::id::{AgentId, PublicKey};
 use crate::limits::{BOOT_BYTES_MAX, FEATURE_BYTES_MAX, FEATURES_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION};
 use crate::node::Side;
-use crate::wire::{Envelope, from_object, plain};
+use crate::wire::{Envelope, fit, from_object, plain};
 
 /// The payload of `hello`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ impl Hello {
         hello.features.retain(|feature| feature.len() <= FEATURE_BYTES_MAX);
         hello.features.truncate(FEATURES_MAX);
         hello.boot = hello.boot.filter(|boot| boot.len() <= BOOT_BYTES_MAX);
-        hello.agent_name = hello.agent_name.and_then(|name| tidy_name(&name));
+        hello.agent_name = hello.agent_name.and_then(|name| fit(&name, NAME_BYTES_MAX));
         Ok(hello)
     }
 
@@ -71,18 +71,6 @@ impl Hello {
         let message = format!("no protocol version in common: this side speaks {PROTOCOL_VERSION}");
         Err(Refusal::new(PeerCode::IncompatibleVersion, message))
     }
-}
-
-/// A claimed name fit to be shown: no control characters, not too long, not empty.
-fn tidy_name(name: &str) -> Option<String> {
-    let mut tidy = String::new();
-    for c in name.trim().chars().filter(|c| !c.is_control()) {
-        if tidy.len() + c.len_utf8() > NAME_BYTES_MAX {
-            break;
-        }
-        tidy.push(c);
-    }
-    Some(tidy).filter(|name| !name.is_empty())
 }
 
 /// How far a connection has come.

@@ -452,6 +452,14 @@ pub fn cut(mut text: String, bytes_max: usize) -> String {
     text
 }
 
+/// What somebody claims, fit to be shown: nothing that could upset a terminal, no spaces around it, not too
+/// long; none where nothing is left. What is fit stays as it is.
+pub fn fit(text: &str, bytes_max: usize) -> Option<String> {
+    let plain: String = text.chars().filter(|c| !c.is_control()).collect();
+    let tidy = cut(plain.trim_start().to_owned(), bytes_max);
+    Some(tidy.trim_end().to_owned()).filter(|text| !text.is_empty())
+}
+
 fn one_line(text: String) -> String {
     if memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_none() {
         return text;

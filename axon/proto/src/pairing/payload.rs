@@ -7,7 +7,7 @@ use crate::invite::{InviteId, hex, hexed, is_addr};
 use crate::limits::{ADDRS_PER_PEER_MAX, KNOCK_BYTES_MAX, KNOCK_TEXT_BYTES_MAX, NAME_BYTES_MAX};
 use crate::pairing::Intent;
 use crate::trust::{Level, Policy};
-use crate::wire::{from_object, plain};
+use crate::wire::{fit, from_object, plain};
 
 /// What a signature of `rekey` begins with.
 const REKEY_LABEL: &[u8] = b"axon/1 rekey";
@@ -45,16 +45,13 @@ impl Knock {
             return Err(format!("the payload of a knock is at most {KNOCK_BYTES_MAX} bytes long"));
         }
         let mut knock: Self = from_object(text).map_err(|error| plain(&error))?;
-        let tidy = |text: Option<String>, bytes_max: usize| {
-            text.map(|text| fit(&text, bytes_max)).filter(|text| !text.is_empty())
-        };
+        let tidy = |text: Option<String>, bytes_max: usize| text.and_then(|text| fit(&text, bytes_max));
         knock.name = tidy(knock.name, NAME_BYTES_MAX);
         knock.message = tidy(knock.message, KNOCK_TEXT_BYTES_MAX);
         knock.session = tidy(knock.session, NAME_BYTES_MAX);
         knock.intent = knock.intent.and_then(|intent| {
-            let category = fit(&intent.category, NAME_BYTES_MAX);
             let action = tidy(intent.action, NAME_BYTES_MAX);
-            (!category.is_empty()).then_some(Intent { category, action })
+            Some(Intent { category: fit(&intent.category, NAME_BYTES_MAX)?, action })
         });
         knock.addrs.retain(|addr| is_addr(addr));
         knock.addrs.truncate(ADDRS_PER_PEER_MAX);
@@ -74,18 +71,6 @@ impl Knock {
 /// A list, or none where there is null.
 fn or_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     Ok(Option::<Vec<String>>::deserialize(from)?.unwrap_or_default())
-}
-
-/// A text without what could upset a terminal, and not too long.
-fn fit(text: &str, bytes_max: usize) -> String {
-    let mut tidy = String::new();
-    for c in text.trim().chars().filter(|c| !c.is_control()) {
-        if tidy.len() + c.len_utf8() > bytes_max {
-            break;
-        }
-        tidy.push(c);
-    }
-    tidy
 }
 
 /// Checks the payload of `knock`.
@@ -201,7 +186,7 @@ impl Admission {
             },
             level: loose.level.and_then(|level| Level::parse(&level)),
             constraints: loose.constraints,
-            reason: loose.reason.map(|reason| fit(&reason, KNOCK_TEXT_BYTES_MAX)),
+            reason: loose.reason.and_then(|reason| fit(&reason, KNOCK_TEXT_BYTES_MAX)),
             retry_after_ms: loose.retry_after_ms,
         })
     }
@@ -277,6 +262,26 @@ mod tests {
         assert!(Knock::parse(r#"{"name":1}"#).unwrap_err().contains("string"));
         assert_eq!(Knock::parse("{}").unwrap().proof(), None);
         assert_eq!(Knock::parse(r#"{"proof":"x"}"#).unwrap().proof(), Some((None, "x")));
+    }
+
+    // shows: PAIR-KNOCK-2
+    #[test]
+    fn what_is_fit_to_be_shown_stays_as_it_is() {
+        let spaces = "\u{2000}".repeat(40);
+        let max = "x".repeat(NAME_BYTES_MAX - 3);
+        for (name, expected) in [
+            // Cut where a space would be last.
+            (format!("{max}\u{2000}y"), Some(max.clone())),
+            (format!("{max}{spaces}y"), Some(max)),
+            ("\u{1} x \u{1} ".to_owned(), Some("x".to_owned())),
+            (format!("{spaces}x"), Some("x".to_owned())),
+            (format!("\u{1}{spaces}"), None),
+        ] {
+            let text = serde_json::to_string(&Knock { name: Some(name), ..Knock::default() }).unwrap();
+            let knock = Knock::parse(&text).unwrap();
+            assert_eq!(knock.name, expected);
+            assert_eq!(Knock::parse(&serde_json::to_string(&knock).unwrap()), Ok(knock));
+        }
     }
 
     #[test]
