@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -51,8 +52,13 @@ fn well(line: &Value, run: &str, count: u64) {
     assert!(times[3] <= us + 1.0 && us <= times[3] * number("count") + 1.0, "{line}");
     let rate = number("done") / number("secs");
     assert!((number("rate_per_sec") - rate).abs() <= rate / 100.0 + 0.1, "{line}");
-    for daemon in line["daemons"].as_array().unwrap() {
-        assert_eq!(keys(daemon), sorted(["name", "pid", "cpu_us_per_message", "rss_kib"]), "{line}");
+    for (at, daemon) in line["daemons"].as_array().unwrap().iter().enumerate() {
+        let own = ["name", "pid", "cpu_us_per_message", "rss_kib"];
+        // A daemon with a subscriber says also how much that was shown.
+        let subscribed = run == "pubsub" && at > 0;
+        let own = if subscribed { [&own[..], &["deliveries_per_sec"]].concat() } else { own.into() };
+        let known: BTreeSet<&str> = keys(daemon).into_iter().collect();
+        assert_eq!(known, own.into_iter().collect(), "{line}");
         // The daemon of a test is larger than this, however small.
         assert!(daemon["rss_kib"].as_u64().is_none_or(|kib| kib > 1_000), "{line}");
     }
@@ -235,8 +241,14 @@ fn numbers_have_bounds_and_say_them() {
             assert!(ran.usage().contains(bounds), "{verb:?} {args:?}: {ran:?}");
         }
     }
+    for to in ["0", "17", "ten", "-1", ""] {
+        let ran = place.run(&["pubsub", "--to", to]);
+        assert!(ran.usage().contains("1 to 16"), "{to}: {ran:?}");
+    }
     for (args, word) in [
         (&["--self", "ask"][..], "no verb"),
+        (&["kept", "--to", "2"], "--to"),
+        (&["--self", "--to", "2"], "--to"),
         (&["--count", "3", "echo"], "by itself"),
         (&["--count", "3"], "--self"),
         (&["ask", "--domain", "x"], "--peer"),
@@ -278,6 +290,34 @@ fn daemons_of_its_own_are_measured_and_gone_afterwards() {
     }
     let one = place.run(&["kept", "--count", "10"]).ok();
     well(&one, "kept", 10);
+    place.is_left_as_it_was();
+}
+
+#[test]
+fn what_is_published_gets_to_each_of_several_daemons_once() {
+    let place = Place::new();
+    let load = ["pubsub", "--count", "200", "--size", "40", "--inflight", "8"];
+    let line = place.run(&[&load[..], &["--to", "3"]].concat()).ok();
+    well(&line, "pubsub", 200);
+    let number = |field: &str| line[field].as_f64().unwrap_or_else(|| panic!("{field}: {line}"));
+    assert_eq!((&line["to"], &line["deliveries"]), (&json!(3), &json!(600)), "{line}");
+    // A delivery is no later than the last of its message, and all of them are three times the messages.
+    assert!(number("each_p50_us") > 0.0 && number("each_p50_us") <= number("p50_us"), "{line}");
+    assert!((number("deliveries_per_sec") - 3.0 * number("rate_per_sec")).abs() <= 1.0, "{line}");
+    assert!((number("checks_per_sec") - 1e6 / number("check_us")).abs() < number("checks_per_sec") / 10.0);
+    assert!(line.get("peer").is_none(), "several are no peer: {line}");
+    #[cfg(target_os = "linux")]
+    {
+        let names: Vec<&str> = daemons(&line).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["ada", "bob", "cleo", "dora"]);
+        assert!(number("cpu_us_per_delivery") > 0.0, "{line}");
+    }
+    place.is_left_as_it_was();
+    let ran = place.run(&[&load[..], &["--to", "2", "--plain"]].concat());
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
+    for part in ["200 messages of 40 bytes to 2 daemons", "each     p50 ", " over all 2", "checks   "] {
+        assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
+    }
     place.is_left_as_it_was();
 }
 

@@ -1,6 +1,6 @@
-//! Two daemons as child processes, paired over loopback, for `axon demo` and `axon bench`. They never outlive
-//! the verb: they are stopped at its end, killed when it is dropped half-way, and stop by themselves when the
-//! pipe on their stdin closes.
+//! Daemons as child processes, the first paired with each of the others over loopback, for `axon demo` and
+//! `axon bench`. They never outlive the verb: they are stopped at its end, killed when it is dropped half-way,
+//! and stop by themselves when the pipe on their stdin closes.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -20,9 +20,14 @@ use crate::disk::Root;
 /// Why it failed, for a person.
 pub type Reason = String;
 
-/// What the two are called, by themselves and by each other.
-pub const NAMES: [&str; 2] = ["ada", "bob"];
-/// A daemon is up, and two find each other, well within this.
+/// What they are called, by themselves and by each other; there are no more than these.
+pub const NAMES: [&str; 17] = [
+    "ada", "bob", "cleo", "dora", "emil", "finn", "gina", "hugo", "ines", "jane", "karl", "lena", "mika",
+    "nora", "otto", "paul", "rosa",
+];
+/// As many as talk to each other.
+pub const TWO: usize = 2;
+/// A daemon is up, and all that are to find each other have, well within this.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at a daemon that comes up: it has no other way to be waited for from outside.
 const LOOK: Duration = Duration::from_millis(20);
@@ -31,12 +36,14 @@ const LOG_LINES: usize = 5;
 /// How much of a helper's first line is read.
 const LINE_BYTES: u64 = 4_096;
 
-/// The two daemons and where they live.
-pub struct Pair {
+/// The daemons and where they live.
+pub struct Stage {
     /// The verb: it names the directory, the logs and the consumer.
     what: &'static str,
-    /// Settings of both, beside the stage's own.
+    /// Settings of all, beside the stage's own.
     settings: &'static str,
+    /// What those are called that are on it.
+    names: &'static [&'static str],
     /// Programs beside the daemons, which are their clients.
     helpers: Vec<Child>,
     children: Vec<Child>,
@@ -44,16 +51,18 @@ pub struct Pair {
     dir: TempDir,
 }
 
-impl Pair {
-    /// A place for both; nothing runs yet.
-    pub fn new(what: &'static str, settings: &'static str) -> Result<Self, Reason> {
+impl Stage {
+    /// A place for so many; nothing runs yet.
+    pub fn new(what: &'static str, settings: &'static str, count: usize) -> Result<Self, Reason> {
         let dir = TempDir::new(what)?;
-        Ok(Self { what, settings, helpers: Vec::new(), children: Vec::new(), dir })
+        let names = NAMES.get(..count).unwrap_or(&NAMES);
+        Ok(Self { what, settings, names, helpers: Vec::new(), children: Vec::new(), dir })
     }
 
-    /// Starts both, tells each of the other, and waits until they are connected.
+    /// Starts all, tells the first of the others and each of those of the first, and waits until they are
+    /// connected.
     pub async fn start(&mut self) -> Result<(), Reason> {
-        for which in 0..NAMES.len() {
+        for which in 0..self.names.len() {
             let root = self.root(which);
             root.open().map_err(|error| error.to_string())?;
             write(&root.config(), &self.settings(which))?;
@@ -70,21 +79,30 @@ impl Pair {
         }
         let mut clients = Vec::new();
         let mut known = Vec::new();
-        for which in 0..NAMES.len() {
+        for which in 0..self.names.len() {
             let client = self.connect(which, self.what).await?;
             known.push(client.whoami().await.map_err(|error| error.to_string())?);
             clients.push(client);
         }
+        let others_of = |which: usize| if which == 0 { 1..self.names.len() } else { 0..1 };
         for (which, child) in self.children.iter().enumerate() {
-            let other = 1 - which;
-            let entry = peer_entry(NAMES[other], &known[other])?;
-            write(&self.root(which).config(), &format!("{}\n{entry}", self.settings(which)))?;
+            let mut text = self.settings(which);
+            for other in others_of(which) {
+                text = format!("{text}\n{}", peer_entry(self.names[other], &known[other])?);
+            }
+            write(&self.root(which).config(), &text)?;
             signal(child, Signal::HUP);
         }
         for (which, client) in clients.iter().enumerate() {
-            connected(client, &known[1 - which].agent_id).await?;
+            let others: Vec<&str> = others_of(which).map(|other| &*known[other].agent_id).collect();
+            connected(client, &others).await?;
         }
         Ok(())
+    }
+
+    /// What those are called that are on it, in order.
+    pub fn names(&self) -> &'static [&'static str] {
+        self.names
     }
 
     /// A client of one of them, as soon as it is up.
@@ -98,7 +116,7 @@ impl Pair {
                     let ended =
                         self.children.get_mut(which).and_then(|child| child.try_wait().ok().flatten());
                     if let Some(status) = ended {
-                        return Err(format!("{}'s daemon ended at once ({status})", NAMES[which]));
+                        return Err(format!("{}'s daemon ended at once ({status})", self.names[which]));
                     }
                     if began.elapsed() > PATIENCE {
                         return Err(error.to_string());
@@ -147,10 +165,10 @@ impl Pair {
         self.children.get(which).and_then(Child::id)
     }
 
-    /// The last lines of both logs.
+    /// The last lines of all logs.
     pub fn log(&self) -> String {
         let mut text = Vec::new();
-        for (which, name) in NAMES.iter().enumerate() {
+        for (which, name) in self.names.iter().enumerate() {
             let log = fs::read_to_string(self.log_path(which)).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
@@ -159,7 +177,7 @@ impl Pair {
         text.join("\n")
     }
 
-    /// Stops both and removes what they wrote.
+    /// Stops all and removes what they wrote.
     pub async fn end(mut self) -> Result<(), Reason> {
         let mut ended = Ok(());
         let limit = Instant::now() + Duration::from_millis(SHUTDOWN_MS + 1_000);
@@ -171,7 +189,7 @@ impl Pair {
             }
         }
         self.children.iter().for_each(|child| signal(child, Signal::TERM));
-        for (child, name) in self.children.iter_mut().zip(NAMES) {
+        for (child, name) in self.children.iter_mut().zip(self.names) {
             match tokio::time::timeout_at(limit, child.wait()).await {
                 Ok(Ok(status)) if status.success() => {}
                 Ok(Ok(status)) => ended = Err(format!("{name}'s daemon ended with {status}")),
@@ -186,11 +204,11 @@ impl Pair {
     }
 
     fn root(&self, which: usize) -> Root {
-        Root::at(self.dir.0.join(NAMES[which]))
+        Root::at(self.dir.0.join(self.names[which]))
     }
 
     fn settings(&self, which: usize) -> String {
-        let (name, more) = (NAMES[which], self.settings);
+        let (name, more) = (self.names[which], self.settings);
         format!("name = \"{name}\"\nbind = \"127.0.0.1\"\nport = 0\nmdns = false\n{more}")
     }
 
@@ -208,11 +226,12 @@ impl Pair {
     }
 }
 
-async fn connected(client: &Client, peer: &str) -> Result<(), Reason> {
+async fn connected(client: &Client, others: &[&str]) -> Result<(), Reason> {
     let all = async {
         loop {
             let peers = client.peers().await.map_err(|error| error.to_string())?;
-            if peers.iter().any(|known| known.id == peer && known.status == "connected") {
+            let up = |other: &&str| peers.iter().any(|peer| peer.id == **other && peer.status == "connected");
+            if others.iter().all(up) {
                 return Ok(());
             }
             sleep(LOOK).await;
@@ -251,7 +270,7 @@ impl TempDir {
         let name = format!("axon-{what}-{:08x}", u32::from_le_bytes(random));
         let mut dir = std::env::temp_dir().join(&name);
         // A socket's path is short; where the temporary directory is not, there is an older one.
-        if Root::at(dir.join(NAMES[0])).check_socket_path().is_err() {
+        if NAMES.iter().any(|name| Root::at(dir.join(name)).check_socket_path().is_err()) {
             dir = Path::new("/tmp").join(&name);
         }
         fs::DirBuilder::new()

@@ -1,8 +1,9 @@
 //! `axon bench`: how fast messages go between two daemons, with two of its own on loopback or with a real
-//! peer.
+//! peer; and from one daemon to several, on a topic.
 //!
-//! `run` is the loop that loads a daemon, `times` and `usage` what is measured, `report` and `progress` what
-//! is printed, `echo` the agent at the other end.
+//! `run` is the loop that loads a daemon, `pubsub` that of topics with its accounts in `shown`, `times`,
+//! `usage` and `checks` what is measured, `report` and `progress` what is printed, `echo` the agent at the
+//! other end.
 
 use std::ops::RangeInclusive;
 
@@ -12,17 +13,19 @@ use tokio::task::JoinHandle;
 
 use super::answer::stopped;
 use super::output::{CliError, CliResult, EXIT_DONE, Out};
-use super::stage::{NAMES, Pair, Reason};
+use super::stage::{NAMES, Reason, Stage, TWO};
 use super::{Context, Globals};
 use progress::Progress;
-use report::Report;
+use report::{Measured, Report};
 use usage::Process;
 
+mod checks;
 mod echo;
 mod progress;
 mod pubsub;
 mod report;
 mod run;
+mod shown;
 mod times;
 mod usage;
 
@@ -39,6 +42,8 @@ const INFLIGHTS: RangeInclusive<usize> = 1..=CLIENT_PENDING_MAX;
 const INFLIGHT: usize = 64;
 const COUNTS: RangeInclusive<u64> = 1..=100_000_000;
 const COUNT: u64 = 20_000;
+/// Daemons with a subscriber.
+const TOS: RangeInclusive<usize> = 1..=NAMES.len() - 1;
 /// Exit code of what the peer refused.
 const EXIT_REFUSED: u8 = 4;
 /// Settings of daemons of our own that keep nothing on disk, as `notify` has them.
@@ -125,16 +130,22 @@ struct KeptArgs {
     peer: Option<String>,
 }
 
-/// Messages published on a topic at one daemon, until a subscriber of the other has each.
+/// Messages published on a topic at one daemon, until a subscriber of each other daemon has each.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A message is done when the subscriber has been shown it; it waits at most until some \
-    others are signed together with it. What the subscriber gets is not kept on disk.\n\nExamples:\n  \
-    axon bench pubsub --inflight 1\n  axon bench pubsub --inflight 256 --count 100000"
+    after_help = "A message is done when the last subscriber has been shown it; it waits at most until some \
+    others are signed together with it. Latency is the time until then, and where there are several, `each` \
+    that of every delivery. What subscribers get is not kept on disk. The run fails when one of them did not \
+    get a message, or got it twice. `checks` says how many signatures one processor of this machine checks, \
+    one batch of one message after another: what is signed together is checked together.\n\nExamples:\n  \
+    axon bench pubsub --inflight 1\n  axon bench pubsub --to 10 --inflight 256 --count 100000"
 )]
 struct PubsubArgs {
     #[command(flatten)]
     load: Load,
+    /// Daemons that get them, each with a subscriber, 1 to 16 [default: 1]
+    #[arg(long, value_name = "N", value_parser = to, allow_negative_numbers = true)]
+    to: Option<usize>,
 }
 
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -167,6 +178,8 @@ struct Job {
     size: usize,
     inflight: usize,
     domain: String,
+    /// How many daemons get the messages.
+    to: usize,
     /// Whether the report of another stands before its own.
     follows: bool,
 }
@@ -197,6 +210,7 @@ impl Job {
             size: load.size.or(ahead.size).unwrap_or(SIZE),
             inflight: load.inflight.or(ahead.inflight).unwrap_or(INFLIGHT),
             domain: domain.to_owned(),
+            to: *TOS.start(),
             follows: false,
         }
     }
@@ -231,7 +245,10 @@ impl Args {
             Some(Verb::Ask(args)) => job(What::Ask, &args.load, &args.domain),
             Some(Verb::Notify(args)) => job(What::Notify, &args.load, DOMAIN),
             Some(Verb::Kept(args)) => job(What::Kept, &args.load, DOMAIN),
-            Some(Verb::Pubsub(args)) => job(What::Pubsub, &args.load, DOMAIN),
+            Some(Verb::Pubsub(args)) => {
+                let job = Job::new(What::Pubsub, &args.load, &self.load, DOMAIN);
+                Ok(vec![Job { to: args.to.unwrap_or(job.to), ..job }])
+            }
             None if self.all => {
                 let (one, several) = (Load { inflight: Some(1), ..Load::default() }, Load::default());
                 let all = [(What::Ask, &one), (What::Ask, &several), (What::Kept, &several)];
@@ -250,10 +267,10 @@ impl Args {
     }
 }
 
-/// Measures two daemons of its own.
+/// Measures daemons of its own.
 pub(super) async fn run_alone(out: &Out, globals: &Globals, args: Args) -> CliResult {
     if globals.root.is_some() || globals.name.is_some() || globals.socket.is_some() {
-        let text = "this run makes two daemons of its own, and --root, --name and --socket mean another: add \
+        let text = "this run makes daemons of its own, and --root, --name and --socket mean another: add \
             --peer to measure that one";
         return Err(CliError::usage(text));
     }
@@ -267,34 +284,37 @@ pub(super) async fn run_alone(out: &Out, globals: &Globals, args: Args) -> CliRe
     Ok(exit)
 }
 
-/// Sets up two daemons with an echo agent, runs the jobs, and takes everything down again.
+/// Sets up daemons, with an echo agent where one is needed, runs the jobs, and takes everything down again.
 async fn staged(out: &Out, jobs: &[Job], stop: &mut JoinHandle<()>) -> CliResult {
-    let settings = jobs.first().map_or("", |job| job.settings());
-    let mut pair = Pair::new("bench", settings).map_err(failed)?;
+    let (settings, to) = jobs.first().map_or(("", 1), |job| (job.settings(), job.to));
+    let mut stage = Stage::new("bench", settings, (1 + to).max(TWO)).map_err(failed)?;
     let played = tokio::select! {
-        played = play(out, &mut pair, jobs) => {
+        played = play(out, &mut stage, jobs) => {
             if played.is_err() {
-                out.note(|| format!("the daemons' last words:\n{}", pair.log()));
+                out.note(|| format!("the daemons' last words:\n{}", stage.log()));
             }
             played
         }
         _ = stop => Err(interrupted()),
     };
     // Whatever happened: nothing is left behind.
-    let ended = pair.end().await.map_err(failed);
+    let ended = stage.end().await.map_err(failed);
     played.and_then(|exit| ended.map(|()| exit))
 }
 
-async fn play(out: &Out, pair: &mut Pair, jobs: &[Job]) -> CliResult {
-    pair.start().await.map_err(failed)?;
+async fn play(out: &Out, stage: &mut Stage, jobs: &[Job]) -> CliResult {
+    stage.start().await.map_err(failed)?;
     if jobs.iter().any(|job| job.what.needs_echo()) {
-        pair.beside(1, &["bench", "echo", "--drain", "--json"]).await.map_err(failed)?;
+        stage.beside(1, &["bench", "echo", "--drain", "--json"]).await.map_err(failed)?;
     }
-    let client = pair.connect(0, CONSUMER).await.map_err(failed)?;
-    let other = pair.connect(1, CONSUMER).await.map_err(failed)?;
-    let daemons = NAMES.iter().enumerate().filter_map(|(which, name)| Process::of(name, pair.pid(which)?));
-    let (peer, daemons) = (NAMES[1], daemons.collect());
-    let bench = Bench { out, client: &client, other: Some(&other), peer, own: true, daemons };
+    let client = stage.connect(0, CONSUMER).await.map_err(failed)?;
+    let mut others = Vec::new();
+    for which in 1..stage.names().len() {
+        others.push(stage.connect(which, CONSUMER).await.map_err(failed)?);
+    }
+    let names = stage.names().iter().enumerate();
+    let daemons = names.filter_map(|(which, name)| Process::of(name, stage.pid(which)?)).collect();
+    let bench = Bench { out, client: &client, others: &others, peer: NAMES[1], own: true, daemons };
     let mut exit = EXIT_DONE;
     for job in jobs {
         exit = exit.max(bench.run(job, &of_client).await?);
@@ -323,7 +343,7 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
     let stop = tokio::spawn(stopped()?);
     let client = cx.connect(CONSUMER).await?;
     cx.compare_version(client.welcome());
-    let bench = Bench { out: &cx.out, client: &client, other: None, peer, own: false, daemons: Vec::new() };
+    let bench = Bench { out: &cx.out, client: &client, others: &[], peer, own: false, daemons: Vec::new() };
     let failure = |error| cx.failure(error);
     tokio::select! {
         ran = bench.run(job, &failure) => ran,
@@ -335,10 +355,10 @@ pub(super) async fn run(cx: &Context, args: Args) -> CliResult {
 struct Bench<'a> {
     out: &'a Out,
     client: &'a Client,
-    /// A client of the other daemon, where that is made for this.
-    other: Option<&'a Client>,
+    /// A client of each other daemon, where they are made for this.
+    others: &'a [Client],
     peer: &'a str,
-    /// Whether both daemons are made for this.
+    /// Whether the daemons are made for this.
     own: bool,
     /// Those that are known from the start.
     daemons: Vec<Process>,
@@ -353,20 +373,26 @@ impl Bench<'_> {
         if !self.own {
             daemons.extend(raw.daemon_pid().and_then(|pid| Process::of("own", pid)));
         }
+        // Before the run, while the daemons have nothing to do.
+        let checks = (job.what == What::Pubsub).then(|| checks::measure(job.size)).flatten();
         let before: Vec<_> = daemons.iter().map(Process::usage).collect();
         let mut progress = Progress::new(self.out, job);
-        let tally = match (job.what, self.other) {
-            (What::Pubsub, Some(other)) => {
+        let tally = if job.what == What::Pubsub {
+            let mut readers = Vec::new();
+            for other in self.others {
                 let reader = Raw::connect(other.path(), Hello::consumer(CONSUMER)).await;
-                pubsub::load(&mut raw, &mut reader.map_err(failure)?, job, &mut progress).await
+                readers.push(reader.map_err(failure)?);
             }
-            _ => run::load(&mut raw, job, self.peer, &mut progress).await,
+            pubsub::load(&mut raw, &mut readers, job, &mut progress).await
+        } else {
+            run::load(&mut raw, job, self.peer, &mut progress).await
         };
         progress.clear();
         let tally = tally.map_err(failure)?;
         let costs =
             daemons.iter().zip(before).map(|(daemon, before)| daemon.cost(before, tally.done)).collect();
-        Report::new(job, self.peer, self.own, state, &tally, costs).print(self.out)
+        let measured = Measured { state, tally: &tally, daemons: costs, checks };
+        Report::new(job, self.peer, self.own, measured).print(self.out)
     }
 
     /// One message ahead of the run, so that who cannot be measured is told why, and how it went.
@@ -377,7 +403,7 @@ impl Bench<'_> {
     ) -> Result<Option<String>, CliError> {
         let text = run::text(job.size);
         if job.what == What::Pubsub {
-            // The run itself waits until the other daemon is known to want it.
+            // The run itself waits until the other daemons are known to want it.
             return Ok(None);
         }
         if job.what == What::Ask {
@@ -448,6 +474,11 @@ fn inflight(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|inflight| INFLIGHTS.contains(inflight)).ok_or_else(wrong)
 }
 
+fn to(text: &str) -> Result<usize, String> {
+    let wrong = || format!("give a number of daemons from {} to {}", TOS.start(), TOS.end());
+    text.parse().ok().filter(|to| TOS.contains(to)).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Args as _;
@@ -465,6 +496,9 @@ mod tests {
         told((*COUNTS.start(), *COUNTS.end()), COUNT);
         told((wide(*SIZES.start()), wide(*SIZES.end())), wide(SIZE));
         told((wide(*INFLIGHTS.start()), wide(*INFLIGHTS.end())), wide(INFLIGHT));
+        let help = PubsubArgs::augment_args(clap::Command::new("bench")).render_help().to_string();
+        let text = format!("{} to {} [default: {}]", TOS.start(), TOS.end(), TOS.start());
+        assert!(help.contains(&text), "{text} in {help}");
     }
 
     #[test]
@@ -491,5 +525,9 @@ mod tests {
         }
         assert!(size("64001").unwrap_err().contains("1 to 64000"));
         assert!(inflight("257").unwrap_err().contains("1 to 256"));
+        assert_eq!((to("1"), to("16")), (Ok(1), Ok(16)));
+        for bad in ["0", "17", "ten"] {
+            assert!(to(bad).unwrap_err().contains("1 to 16"), "{bad}");
+        }
     }
 }

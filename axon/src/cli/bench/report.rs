@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::pubsub::Deliveries;
 use super::run::{Fault, Tally};
 use super::usage::Cost;
 use super::{Job, What, advice};
@@ -19,8 +20,10 @@ pub struct Report<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     run: &'static str,
-    peer: &'a str,
-    /// Whether both daemons were made for the run.
+    /// Who got the messages, where that is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<&'a str>,
+    /// Whether the daemons were made for the run.
     own_daemons: bool,
     /// How far the message before the run came, for one way.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,6 +40,8 @@ pub struct Report<'a> {
     p90_us: Option<f64>,
     p99_us: Option<f64>,
     max_us: Option<f64>,
+    #[serde(flatten)]
+    topic: Option<Topic>,
     daemons: Vec<Cost>,
     /// With daemons of its own: `pinned` where all of it shares one processor, else `spread`. Figures of one
     /// regime say nothing about the other.
@@ -50,16 +55,89 @@ pub struct Report<'a> {
     exit: u8,
 }
 
+/// What was measured in a run.
+#[derive(Debug)]
+pub struct Measured<'a> {
+    /// How far the message before the run came.
+    pub state: Option<String>,
+    /// What came of the messages.
+    pub tally: &'a Tally,
+    /// What the daemons spent, the publisher's first.
+    pub daemons: Vec<Cost>,
+    /// How long one check of a signature takes, in microseconds.
+    pub checks: Option<f64>,
+}
+
+/// What is told besides where messages are published.
+#[derive(Debug, Serialize)]
+struct Topic {
+    /// Daemons with a subscriber.
+    to: usize,
+    /// To all subscribers.
+    deliveries: u64,
+    deliveries_per_sec: f64,
+    /// From the command to each subscriber, where the other times are those to the last.
+    each_p50_us: Option<f64>,
+    each_p90_us: Option<f64>,
+    each_p99_us: Option<f64>,
+    /// Of all daemons together.
+    cpu_us_per_delivery: Option<f64>,
+    /// One batch of one message after another, on one processor.
+    check_us: Option<f64>,
+    checks_per_sec: Option<f64>,
+}
+
+impl Topic {
+    /// Gives each subscriber's daemon its rate, too.
+    fn new(given: &Deliveries, measured: &mut [Cost], took: f64, checks: Option<f64>) -> Self {
+        let a_second = |count: u64, secs: f64| if secs > 0.0 { tenths(count as f64 / secs) } else { 0.0 };
+        let deliveries = given.readers.iter().map(|(shown, _)| shown).sum();
+        let cpu_us = measured.iter().map(|cost| cost.cpu_us).sum::<Option<f64>>();
+        // The first published.
+        for (cost, (shown, last)) in measured.iter_mut().skip(1).zip(&given.readers) {
+            cost.deliveries_per_sec = Some(a_second(*shown, last.as_secs_f64()));
+        }
+        let part = |in_thousand| given.times.part_us(in_thousand).map(tenths);
+        Self {
+            to: given.readers.len(),
+            deliveries,
+            deliveries_per_sec: a_second(deliveries, took),
+            each_p50_us: part(500),
+            each_p90_us: part(900),
+            each_p99_us: part(990),
+            cpu_us_per_delivery: cpu_us
+                .filter(|_| deliveries > 0 && !measured.is_empty())
+                .map(|us| tenths(us / deliveries as f64)),
+            check_us: checks.map(tenths),
+            checks_per_sec: checks.map(|us| tenths(1_000_000.0 / us)),
+        }
+    }
+
+    fn text(&self, lines: &mut Vec<String>) {
+        if self.to > 1 {
+            lines.push(format!(
+                "each     p50 {}, p90 {}, p99 {}: {} deliveries a second over all {}",
+                show_time(self.each_p50_us),
+                show_time(self.each_p90_us),
+                show_time(self.each_p99_us),
+                thousands(self.deliveries_per_sec as u64),
+                self.to
+            ));
+            let cpu =
+                self.cpu_us_per_delivery.map(|us| format!("CPU      {us:.1} µs a delivery, of all daemons"));
+            lines.extend(cpu);
+        }
+        let checks = self.checks_per_sec.zip(self.check_us);
+        lines.extend(checks.map(|(rate, us)| {
+            format!("checks   {}/s of a signature each, on one processor: {us:.1} µs", thousands(rate as u64))
+        }));
+    }
+}
+
 impl<'a> Report<'a> {
     /// Of this run.
-    pub fn new(
-        job: &Job,
-        peer: &'a str,
-        own_daemons: bool,
-        state: Option<String>,
-        tally: &'a Tally,
-        daemons: Vec<Cost>,
-    ) -> Self {
+    pub fn new(job: &Job, peer: &'a str, own_daemons: bool, measured: Measured<'a>) -> Self {
+        let Measured { state, tally, mut daemons, checks } = measured;
         let (count, done, failed) = (job.count, tally.done, tally.failed());
         let secs = tally.took.as_secs_f64();
         let part = |in_thousand| tally.times.part_us(in_thousand).map(tenths);
@@ -74,7 +152,7 @@ impl<'a> Report<'a> {
                 failure(fault, failed, done + failed, count) + advice(job.what, own_daemons, code)
             }),
             run: job.what.name(),
-            peer,
+            peer: Some(peer).filter(|_| job.to == 1),
             own_daemons,
             state: state.filter(|_| matches!(job.what, What::Notify | What::Kept)),
             count,
@@ -89,6 +167,7 @@ impl<'a> Report<'a> {
             p90_us: part(900),
             p99_us: part(990),
             max_us: tally.times.max_us().map(tenths),
+            topic: tally.deliveries.as_ref().map(|given| Topic::new(given, &mut daemons, secs, checks)),
             daemons,
             regime: regime.filter(|_| own_daemons),
             cpus,
@@ -108,7 +187,10 @@ impl<'a> Report<'a> {
             "{} messages of {} bytes to {}, {} in flight",
             thousands(self.count),
             thousands(self.size_bytes as u64),
-            printable(self.peer),
+            match (self.peer, &self.topic) {
+                (Some(peer), _) => printable(peer),
+                (None, topic) => format!("{} daemons", topic.as_ref().map_or(0, |topic| topic.to)).into(),
+            },
             self.inflight,
         );
         head.push_str(match self.state.as_deref() {
@@ -134,6 +216,9 @@ impl<'a> Report<'a> {
                 show_time(self.max_us)
             ),
         ];
+        if let Some(topic) = &self.topic {
+            topic.text(&mut lines);
+        }
         lines.extend(self.daemons.iter().map(|daemon| {
             let cpu = daemon.cpu_us_per_message.map_or_else(
                 || "CPU not told by this system".to_owned(),
@@ -143,7 +228,10 @@ impl<'a> Report<'a> {
                 || "memory not told".to_owned(),
                 |kib| format!("{:.1} MB", kib as f64 / 1_000.0 * 1.024),
             );
-            format!("daemon   {}: {cpu}, {memory}", daemon.name)
+            let given = daemon.deliveries_per_sec.filter(|_| self.peer.is_none());
+            let given =
+                given.map(|rate| format!(", {} deliveries/s", thousands(rate as u64))).unwrap_or_default();
+            format!("daemon   {}: {cpu}, {memory}{given}", daemon.name)
         }));
         if let Some(message) = &self.message {
             let codes = self.errors.iter().map(|(code, count)| format!("{code} {}", thousands(*count)));
@@ -198,7 +286,11 @@ mod tests {
 
     fn job() -> Job {
         let domain = String::new();
-        Job { what: What::Kept, count: 2_000, size: 256, inflight: 64, domain, follows: false }
+        Job { what: What::Kept, count: 2_000, size: 256, inflight: 64, domain, to: 1, follows: false }
+    }
+
+    fn measured<'a>(state: Option<&str>, tally: &'a Tally) -> Measured<'a> {
+        Measured { state: state.map(str::to_owned), tally, daemons: Vec::new(), checks: None }
     }
 
     #[test]
@@ -207,8 +299,9 @@ mod tests {
         (1..=10).for_each(|ms| times.add(Duration::from_millis(ms)));
         let fault = |count, exit| Fault { count, message: "The inbox is full.".to_owned(), exit };
         let faults = [("overloaded".to_owned(), fault(1_000, 1)), ("timeout".to_owned(), fault(2, 3))];
-        let tally = Tally { done: 10, faults: faults.into(), times, took: Duration::from_millis(500) };
-        let report = Report::new(&job(), "bob", false, Some("delivered".into()), &tally, Vec::new());
+        let (faults, took) = (faults.into(), Duration::from_millis(500));
+        let tally = Tally { done: 10, faults, times, took, ..Tally::new() };
+        let report = Report::new(&job(), "bob", false, measured(Some("delivered"), &tally));
         let line = serde_json::to_value(&report).unwrap();
         assert_eq!((&line["ok"], &line["error"]), (&false.into(), &"overloaded".into()));
         assert_eq!(line["errors"], serde_json::json!({"overloaded": 1_000, "timeout": 2}));
@@ -235,11 +328,49 @@ mod tests {
     }
 
     #[test]
+    fn what_several_subscribers_were_given_is_summed_up_and_told_of_each() {
+        let mut times = Times::new();
+        (1..=30).for_each(|ms| times.add(Duration::from_millis(ms)));
+        let readers =
+            vec![(10, Duration::from_millis(500)), (10, Duration::from_millis(250)), (10, Duration::ZERO)];
+        let deliveries = Some(Deliveries { times, readers });
+        let tally = Tally { done: 10, took: Duration::from_millis(500), deliveries, ..Tally::new() };
+        let cost = |name| Cost {
+            name,
+            pid: 7,
+            cpu_us_per_message: Some(30.0),
+            rss_kib: Some(6_000),
+            deliveries_per_sec: None,
+            cpu_us: Some(300.0),
+        };
+        let daemons = ["ada", "bob", "cleo", "dora"].map(cost).into();
+        let job = Job { what: What::Pubsub, to: 3, ..job() };
+        let report = Report::new(
+            &job,
+            "bob",
+            true,
+            Measured { daemons, checks: Some(80.0), ..measured(None, &tally) },
+        );
+        let line = serde_json::to_value(&report).unwrap();
+        let told =
+            ["to", "deliveries", "deliveries_per_sec", "cpu_us_per_delivery", "check_us", "checks_per_sec"];
+        let told = told.map(|field| line[field].as_f64().unwrap());
+        assert_eq!(told, [3.0, 30.0, 60.0, 40.0, 80.0, 12_500.0], "{line}");
+        assert!(line["peer"].is_null() && line["each_p50_us"].as_f64() >= Some(15_000.0), "{line}");
+        let each = [0, 1, 2, 3].map(|at| line["daemons"][at]["deliveries_per_sec"].as_f64());
+        assert_eq!(each, [None, Some(20.0), Some(40.0), Some(0.0)], "{line}");
+        let text = report.text(&Out { json: false, quiet: false, verbose: 0, color: false });
+        for part in ["to 3 daemons", "60 deliveries a second over all 3", "40.0 µs a delivery", "12,500/s"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
     fn without_a_success_there_are_no_times() {
         let fault = Fault { count: 3, message: String::new(), exit: 5 };
         let faults = [("peer_unreachable".to_owned(), fault)].into();
-        let tally = Tally { done: 0, faults, times: Times::new(), took: Duration::ZERO };
-        let report = Report::new(&job(), "bob", false, None, &tally, Vec::new());
+        let tally = Tally { faults, ..Tally::new() };
+        let report = Report::new(&job(), "bob", false, measured(None, &tally));
         let line = serde_json::to_value(&report).unwrap();
         assert!(line["p50_us"].is_null() && line["rate_per_sec"] == 0.0, "{line}");
         assert_eq!(report.exit, 5);

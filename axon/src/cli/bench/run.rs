@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep};
 
 use super::progress::Progress;
+use super::pubsub::Deliveries;
 use super::times::Times;
 use super::{DOMAIN, Job, What};
 use crate::cli::output::printable;
@@ -40,6 +41,8 @@ pub struct Tally {
     pub times: Times,
     /// From the first line written to the last read.
     pub took: Duration,
+    /// What subscribers were given, where messages were published.
+    pub deliveries: Option<Deliveries>,
 }
 
 /// Failures of one code.
@@ -54,6 +57,12 @@ pub struct Fault {
 }
 
 impl Tally {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        let (faults, times) = (BTreeMap::new(), Times::new());
+        Self { done: 0, faults, times, took: Duration::ZERO, deliveries: None }
+    }
+
     /// How many failed.
     pub fn failed(&self) -> u64 {
         self.faults.values().map(|fault| fault.count).sum()
@@ -98,7 +107,7 @@ pub async fn load(
 ) -> Result<Tally, ClientError> {
     let rest = rest_of_line(job, peer)?;
     let began = Instant::now();
-    let mut tally = Tally { done: 0, faults: BTreeMap::new(), times: Times::new(), took: Duration::ZERO };
+    let mut tally = Tally::new();
     // When the message in each place was written; none where the place is free.
     let mut places: Vec<Option<Instant>> = vec![None; job.inflight];
     let mut free: Vec<usize> = (0..job.inflight).rev().collect();

@@ -26,6 +26,12 @@ pub struct Cost {
     pub cpu_us_per_message: Option<f64>,
     /// Memory that it holds after the run: `VmRSS`.
     pub rss_kib: Option<u64>,
+    /// Deliveries a second to the subscriber of this one, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliveries_per_sec: Option<f64>,
+    /// All that it took, for those that are summed up.
+    #[serde(skip)]
+    pub cpu_us: Option<f64>,
 }
 
 impl Process {
@@ -43,10 +49,11 @@ impl Process {
     /// What it took since then, for so many messages.
     pub fn cost(&self, before: Option<Spent>, messages: u64) -> Cost {
         let spent = before.zip(self.spent_ns()).map(|(before, now)| now.saturating_sub(before.0));
-        let cpu_us_per_message = spent
-            .filter(|_| messages > 0)
-            .map(|ns| super::report::tenths(ns as f64 / 1_000.0 / messages as f64));
-        Cost { name: self.name, pid: self.pid, cpu_us_per_message, rss_kib: self.rss_kib() }
+        let cpu_us = spent.map(|ns| ns as f64 / 1_000.0);
+        let cpu_us_per_message =
+            cpu_us.filter(|_| messages > 0).map(|us| super::report::tenths(us / messages as f64));
+        let (name, pid, rss_kib) = (self.name, self.pid, self.rss_kib());
+        Cost { name, pid, cpu_us_per_message, rss_kib, deliveries_per_sec: None, cpu_us }
     }
 
     /// Processor time of all its threads. `stat` has it in hundredths of a second only.

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::answer::stopped;
 use super::output::{CliError, CliResult, EXIT_DONE, Out, Paint, printable};
-use super::stage::{Pair, Reason};
+use super::stage::{Reason, Stage, TWO};
 
 /// Each step is over in milliseconds; something is wrong when one takes this long.
 const STEP: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ pub struct Args {}
 
 pub(super) async fn run(out: &Out, _: Args) -> CliResult {
     let stop = stopped()?;
-    let mut pair = Pair::new("demo", "").map_err(failed)?;
+    let mut pair = Stage::new("demo", "", TWO).map_err(failed)?;
     let played = tokio::select! {
         played = play(out, &mut pair) => {
             if played.is_err() {
@@ -49,7 +49,7 @@ fn failed(reason: Reason) -> CliError {
     CliError::local("demo_failed", format!("the demo did not get to its end: {reason}"))
 }
 
-async fn play(out: &Out, pair: &mut Pair) -> Result<(), Reason> {
+async fn play(out: &Out, pair: &mut Stage) -> Result<(), Reason> {
     let began = Instant::now();
     pair.start().await?;
     let (ada, bob) = (pair.connect(0, "demo").await?, pair.connect(1, "demo").await?);
