@@ -10,7 +10,7 @@ use axon_proto::kinds::topics::name::Filter;
 use axon_proto::limits::{BATCH_AGE_MS_MAX, TOPIC_PUBLISH_MS};
 use net::{Solo, WALL_MS};
 use serde_json::{Value, json};
-use topics_world::{FEATURES, World, given, id, passed_on, sent, shown};
+use topics_world::{FEATURES, NONE, World, given, id, passed_on, sent, shown};
 
 // --- neighbours ---
 
@@ -143,6 +143,30 @@ fn whoever_subscribes_with_history_is_given_what_is_kept_first_and_nobody_twice(
     world.solo.owned(json!({"cmd":"topic_keep","topic":"t.>","off":true}));
     let (reply, _) = world.command(client, &json!({"cmd":"topics"}));
     assert_eq!(reply["keeps"], json!([]));
+}
+
+// shows: TOP-TAKE-1, TOP-HIST-4
+/// The power can go when a batch is with a neighbour and not on this disk yet.
+#[test]
+fn what_this_agent_published_and_lost_is_taken_back_as_history_only_where_it_was_asked_for() {
+    let mut world = World::new();
+    world.solo.owned(json!({"cmd":"topic_keep","topic":"t.>"}));
+    let (past, live) = (world.reader("past"), world.reader("live"));
+    world.subscribe(past, json!({"topic":">","history":true}));
+    world.subscribe(live, json!({"topic":">"}));
+    let own = [world.batch(1, "t.x", 1), world.batch(1, "u", 2)];
+    assert_eq!(shown(&world.give(3, &own), past), NONE, "nobody asked for it");
+    let announced =
+        |topic: &str, seq: u64| json!({"have":[{"topic":topic,"from":id(1),"seqs":[[seq, 0]],"kept":true}]});
+    let effects = world.say_to(3, "topic.gossip", &announced("t.x", 1));
+    assert_eq!(sent(&effects, 3, "topic.gossip").remove(0)["want"][0]["seqs"], json!([1]));
+    world.say_to(3, "topic.gossip", &announced("u", 2));
+    let effects = world.give(3, &own);
+    assert_eq!((shown(&effects, past), shown(&effects, live)), (vec![1], vec![]));
+    assert_eq!(passed_on(&effects, 2), 0, "whoever keeps it compares by itself");
+    let (topics, _) = world.command(past, &json!({"cmd":"topics"}));
+    assert_eq!(topics["keeps"][0]["messages"], 1, "{topics}");
+    assert_eq!(shown(&world.give(3, &own), past), NONE, "it is kept");
 }
 
 // --- scoped sockets ---

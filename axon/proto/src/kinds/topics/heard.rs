@@ -179,12 +179,12 @@ impl Topics {
     /// A neighbour gives a batch.
     fn heard_batch(&mut self, from: AgentId, given: Given, cx: &mut Cx<'_>, said: &mut Said) {
         let batch = given.batch.clone();
-        // What comes back to who published it says nothing new.
-        if batch.from == cx.me {
-            return;
-        }
         let id = batch.id();
         let asked = self.history.is_asked(id);
+        // What comes back to who published it says nothing new, unless the power went before it was kept.
+        if batch.from == cx.me && !(asked && self.kept.wants(&batch.topic)) {
+            return;
+        }
         let outcome = self.judge(from, &batch, asked, cx, said);
         if asked {
             // It may come by another way before it is stored. One that is refused may come from another.

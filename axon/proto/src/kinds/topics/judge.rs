@@ -41,7 +41,7 @@ impl Topics {
     /// The same of a batch that a neighbour keeps. Rates do not count for history.
     pub(super) fn asks_history(&self, from: AgentId, have: &Have, cx: &Cx<'_>) -> bool {
         let publisher = have.id.from;
-        let may = publisher != cx.me && may_come(from, &have.topic, publisher, cx).is_ok();
+        let may = may_come(from, &have.topic, publisher, cx).is_ok();
         let has_room = !is_stranger(publisher, cx) || self.kept.has_room_for_strangers(&have.topic);
         let lets = self.has_place(publisher, cx) && cx.view.disk_has_room();
         may && has_room && lets && !self.mesh.is_refused(have.id)
@@ -71,7 +71,8 @@ impl Topics {
             return Ok(None);
         }
         let (keeps, old) = (self.kept.wants(topic), batch.ts_ms.saturating_add(BATCH_AGE_MS_MAX) < wall_ms);
-        let history = asked && keeps && (old || self.mesh.was_taken(batch.id()));
+        let own = batch.from == cx.me;
+        let history = asked && keeps && (own || old || self.mesh.was_taken(batch.id()));
         if !self.has_place(batch.from, cx) {
             return Err(NotTaken::Old);
         }
@@ -81,7 +82,7 @@ impl Topics {
             match known {
                 Known::New => {}
                 // Somebody who was let in takes the place of a stranger.
-                Known::TooMany if self.mesh.remembers(|publisher| !cx.view.is_let_in(publisher)) => {}
+                Known::TooMany if self.mesh.remembers(|publisher| !is_let_in(publisher, cx)) => {}
                 Known::Taken => return Ok(None),
                 Known::Old | Known::TooMany => return Err(NotTaken::Old),
             }
@@ -130,7 +131,7 @@ impl Topics {
         if let (TOPIC_PUBLISHERS_MAX.., false) = self.mesh.publishers(batch.from)
             && !history
         {
-            self.mesh.forget_silent(|publisher| cx.view.is_let_in(publisher));
+            self.mesh.forget_silent(|publisher| is_let_in(publisher, cx));
         }
         Ok(Some(history))
     }
@@ -138,7 +139,7 @@ impl Topics {
     /// Whoever makes up keys does not take the places of those who were let in.
     fn has_place(&self, publisher: AgentId, cx: &Cx<'_>) -> bool {
         let (count, is_there) = self.mesh.publishers(publisher);
-        is_there || count < TOPIC_STRANGERS_MAX || cx.view.is_let_in(publisher)
+        is_there || count < TOPIC_STRANGERS_MAX || is_let_in(publisher, cx)
     }
 
     /// Refuses a batch. If it was asked for, it is not asked for again.
@@ -194,8 +195,13 @@ impl Topics {
 /// What a publisher is, if it may publish on a topic and a neighbour give it; else what speaks against it.
 fn may_come(from: AgentId, topic: &Topic, publisher: AgentId, cx: &Cx<'_>) -> Result<Publisher, NotTaken> {
     let settings = cx.view.topics();
-    let publisher = Publisher::of(cx.view.level(publisher)).ok_or(NotTaken::Blocked)?;
+    let level = if publisher == cx.me { Some(Level::Trusted) } else { cx.view.level(publisher) };
+    let publisher = Publisher::of(level).ok_or(NotTaken::Blocked)?;
     let near = cx.view.level(from).unwrap_or(Level::Blocked);
     let may = settings.hears(topic, publisher) && settings.takes_from(topic, near);
     if may { Ok(publisher) } else { Err(NotTaken::NotAuthorized) }
+}
+
+fn is_let_in(publisher: AgentId, cx: &Cx<'_>) -> bool {
+    publisher == cx.me || cx.view.is_let_in(publisher)
 }
