@@ -123,6 +123,7 @@ struct Sum {
     steps: u64,
     virtual_ms: u64,
     delivered: u64,
+    shown: u64,
     faults: BTreeMap<&'static str, u64>,
     replies: BTreeMap<String, u64>,
     violations: u64,
@@ -134,7 +135,7 @@ impl Sum {
         self.seeds += 1;
         self.steps += report.steps;
         self.virtual_ms += report.virtual_ms;
-        self.delivered += report.delivered;
+        (self.delivered, self.shown) = (self.delivered + report.delivered, self.shown + report.shown);
         self.violations += report.violations.len() as u64;
         // The order in which threads end must not matter.
         self.hash ^= report.hash.wrapping_mul(seed.wrapping_mul(2).wrapping_add(1));
@@ -152,6 +153,7 @@ impl Sum {
         println!("faults      {faults} {:?}", self.faults);
         println!("replies     {:?}", self.replies);
         println!("delivered   {}", self.delivered);
+        println!("shown       {}", self.shown);
         println!("violations  {}", self.violations);
         println!("hash        {:016x}", self.hash);
     }

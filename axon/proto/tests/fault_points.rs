@@ -71,6 +71,7 @@ fn without_a_fault_all_goes_well() {
     let told = ["ok", "invalid_command", "not_authorized"];
     assert!(whole.replies.keys().all(|word| told.contains(&word.as_str())), "{:?}", whole.replies);
     assert!(whole.delivered > 20, "{}", whole.delivered);
+    assert!(whole.shown > 20, "messages of topics: {}", whole.shown);
     // It comes to all that is swept, and the log goes around.
     for (point, at_least) in [
         (Point::Write, 200),

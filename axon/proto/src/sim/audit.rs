@@ -50,6 +50,7 @@ impl Sim {
             self.audit(host);
         }
         if self.plan.scenario && self.report.violations.is_empty() {
+            self.topics_are_whole();
             self.all_goes_on();
         }
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Sim;
 use super::clients::text;
+use super::published::MESSAGE;
 use crate::fault::unwatched;
 use crate::limits::REPLAY_FLUSH_MS;
 use crate::node::ClientId;
@@ -141,6 +142,11 @@ impl Promises {
         self.delivered.iter().cloned().collect()
     }
 
+    /// The number of a message's row.
+    pub fn row_of(&self, at: usize, id: &str) -> Option<u64> {
+        self.rows.get(&(at, id.to_owned())).map(|row| row.seq)
+    }
+
     /// Whether somebody has asked to ack it, so that it may go.
     pub fn may_be_gone(&self, at: usize, id: &str) -> bool {
         let asked = self.ack_asked.get(&at).copied().unwrap_or_default();
@@ -183,6 +189,7 @@ impl Sim {
                 format!("rows of the inbox: {rows} of {rows_max}"),
             );
         }
+        self.published.confirmed(at, &commit.writes);
         for write in &commit.writes {
             if let Write::Row { row, firm } = write {
                 let last = self.promises.last_row.insert(at, row.seq).unwrap_or_default();
@@ -277,13 +284,16 @@ impl Sim {
     /// After a start: what was confirmed, and that nobody has read, is there.
     pub fn kept_is_there(&mut self, at: usize) {
         self.promises.node_gone(at);
+        self.topics_are_there(at);
         let (rows, aside) = unwatched(|| (self.stored(at), self.stored_aside(at)));
         let there: BTreeSet<u64> = rows.iter().map(|row| row.seq).collect();
         let asked = self.promises.ack_asked.get(&at).copied().unwrap_or_default();
         let kept = self.promises.rows.iter().filter(|((host, _), _)| *host == at);
         let lost = kept.filter(|(_, row)| {
-            // The rows of delegations that have ended may go for others.
-            row.firm && row.seq > asked && &*row.kind != "delegate" && !there.contains(&row.seq)
+            // The rows of delegations that have ended may go for others. Those of topics are not promised to
+            // who sent them, but to who has subscribed, as long as there is room, and here there is.
+            let firm = row.firm && &*row.kind != "delegate" || &*row.kind == MESSAGE;
+            firm && row.seq > asked && !there.contains(&row.seq)
         });
         let mut lost: Vec<String> = lost.map(|((_, id), row)| format!("{id} {row:?}")).collect();
         lost.sort_unstable();

@@ -42,6 +42,9 @@ pub(super) enum What {
     Invite,
     Join { to: usize },
     Outbox(String),
+    Subscribe { kept: bool },
+    Keep,
+    Publish,
     Other,
 }
 
@@ -265,6 +268,9 @@ impl Sim {
         if let What::Ack(up_to) = what {
             self.promises.ack_asked(at, up_to);
         }
+        if let What::Subscribe { kept: true } = what {
+            self.published.asks(at, &state.consumer);
+        }
         state.asked.insert(req_id.clone(), Asked { what, due_ms: now + wait_ms, cursor });
         self.after(wait_ms + 1, Ev::ReplyDue { host: at, life, client, req_id });
         self.feed(at, Input::Line { client, line: command.to_string().into_bytes() });
@@ -360,6 +366,7 @@ impl Sim {
                     (state.behind, state.turned_away) = (true, false);
                 }
             }
+            Some("presence") => self.presence_told(at, client, &value),
             Some("withdrawn") => self.promises.closed(at, text(&value, "ref")),
             Some("delivery") => {
                 let (id, state) = (text(&value, "id"), text(&value, "state"));
@@ -435,6 +442,9 @@ impl Sim {
                     self.wrong(at, rule, value.to_string());
                 }
             }
+            What::Subscribe { kept } => self.subscribed(at, client, kept),
+            What::Keep => self.keeps_topics(at),
+            What::Publish => self.is_published(at, value),
             What::Outbox(_) | What::Other => {}
         }
     }
@@ -449,6 +459,7 @@ impl Sim {
             }
             last = seq;
             self.row_shown(at, seq, &row["envelope"]);
+            self.topic_shown(at, client, seq, &row["envelope"]);
         }
         if let Some(state) = self.hosts[at].clients.get_mut(&client) {
             state.given = state.given.max(last);
@@ -459,6 +470,7 @@ impl Sim {
     fn shown(&mut self, at: usize, client: ClientId, value: &Value) {
         let seq = value["seq"].as_u64().unwrap_or_default();
         self.row_shown(at, seq, &value["envelope"]);
+        self.topic_shown(at, client, seq, &value["envelope"]);
         if value["answer"] == true {
             return self.handed(at, client, &value["envelope"]);
         }

@@ -17,6 +17,7 @@ pub mod disk;
 mod faults;
 mod host;
 mod net;
+mod published;
 mod rng;
 mod scenario;
 pub mod topics;
@@ -28,6 +29,7 @@ use checks::Promises;
 use clients::Say;
 use host::Host;
 use net::{Exchange, Wire};
+use published::Published;
 pub use rng::Rng;
 use rng::Trace;
 
@@ -88,6 +90,8 @@ pub struct Report {
     pub replies: BTreeMap<String, u64>,
     /// Messages whose senders were told that they are on the other disk.
     pub delivered: u64,
+    /// Messages of topics that readers were shown, each counted once for each reader.
+    pub shown: u64,
     /// Calls at each fault point before all was healed, where they were counted: in a scenario, and where
     /// the plan has a fault.
     pub counts: BTreeMap<Point, u64>,
@@ -174,6 +178,7 @@ struct Sim {
     /// The scenario is over.
     played: bool,
     promises: Promises,
+    published: Published,
     trace: Trace,
     report: Report,
 }
@@ -196,7 +201,7 @@ pub fn run(plan: Plan) -> Report {
     sim.report.steps = sim.step;
     sim.report.virtual_ms = sim.now;
     sim.report.hash = sim.trace.0;
-    sim.report.delivered = sim.promises.delivered();
+    (sim.report.delivered, sim.report.shown) = (sim.promises.delivered(), sim.published.shown());
     sim.report
 }
 
@@ -279,6 +284,7 @@ impl Sim {
             link: None,
             played: false,
             promises: Promises::default(),
+            published: Published::default(),
             trace: Trace(plan.seed),
             report: Report::default(),
         }

@@ -3,7 +3,8 @@
 //!
 //! The first two know each other by their settings; the third joins by an invite of the first; the fourth
 //! guesses at one, knocks, is let in as unknown, and is found by the second on its network. They ask,
-//! delegate, notify, read and acknowledge; one is paused, one crashes, one stops and starts; so much is
+//! delegate, notify, read and acknowledge; they subscribe to topics and publish, two of them keep what is
+//! published, and say how they are; one is paused, one crashes, one stops and starts; so much is
 //! written that segments are begun, cleaned and removed. What cannot be done because something was made to
 //! fail is tried again as a person would, or left.
 
@@ -16,7 +17,7 @@ use super::disk::Unsynced;
 use super::{Ev, Sim};
 use crate::invite::{Link, Secret};
 use crate::limits::{REPLY_GRACE_MS, REQUEST_TIMEOUT_MS};
-use crate::node::Input;
+use crate::node::{ClientId, Input};
 
 /// How many nodes play.
 pub(super) const NODES: usize = 4;
@@ -26,6 +27,9 @@ const STEP_MS: u64 = 90;
 const JOIN_MS: u64 = 8_000;
 /// How long a query of the scenario may take.
 const QUERY_MS: u64 = 4_000;
+/// What is published, and what is subscribed to and kept.
+const TOPIC: &str = "t.one";
+pub(super) const TOPICS: &str = "t.>";
 
 /// Who knows whom when it begins.
 pub(super) const LINKS: [(usize, usize); 1] = [(0, 1)];
@@ -67,12 +71,18 @@ enum Ask {
     Withdraw,
     Socket(bool),
     Trust(usize),
+    /// To all topics of all publishers; whether it keeps, and whether it begins with what was kept.
+    Subscribe(bool, bool),
+    Keep,
+    Publish,
+    /// How this agent is.
+    Status(&'static str),
     Plain(&'static str),
 }
 
 use Ask::{
-    Ack, Advertise, Approve, Cancel, Delegate, Discover, Guess, Inbox, Invite, Join, Knock, Notify, Pause,
-    Ping, Plain, Query, Socket, Trust, Withdraw,
+    Ack, Advertise, Approve, Cancel, Delegate, Discover, Guess, Inbox, Invite, Join, Keep, Knock, Notify,
+    Pause, Ping, Plain, Publish, Query, Socket, Status, Subscribe, Trust, Withdraw,
 };
 use Role::{Agent, Boxed, Reader, Watcher};
 use Step::{Come, Crash, Find, Go, Rest, Stop};
@@ -146,6 +156,23 @@ const SCRIPT: &[(usize, Step)] = &[
     ask(A, Invite),
     ask(C, Join(A)),
     (A, Rest),
+    // Topics: two keep what is published, one of the consumers has a subscription that keeps. What the second
+    // publishes comes to the third over two hops.
+    ask(A, Keep),
+    ask(B, Keep),
+    watch(A, Plain("subscribe_presence")),
+    watch(A, Subscribe(false, false)),
+    watch(B, Subscribe(true, false)),
+    (C, Step::Ask(Agent, Subscribe(false, false))),
+    (A, Rest),
+    ask(A, Publish),
+    ask(B, Publish),
+    ask(C, Publish),
+    watch(B, Status("away")),
+    (A, Rest),
+    ask(A, Plain("presence")),
+    ask(B, Plain("topics")),
+    watch(B, Ack),
     // One knocks, and is let in as unknown.
     ask(D, Knock(A)),
     (A, Rest),
@@ -173,12 +200,17 @@ const SCRIPT: &[(usize, Step)] = &[
     ask(A, Withdraw),
     ask(A, held(B)),
     ask(A, Plain("outbox")),
+    ask(A, Publish),
     (B, Rest),
     (B, Rest),
     (B, Come(Agent)),
     (B, Come(Watcher)),
     ask(B, Inbox),
     ask(B, Ack),
+    ask(B, Publish),
+    // One begins with what was kept.
+    ask(A, Subscribe(true, true)),
+    ask(A, Inbox),
     ask(A, Socket(true)),
     (A, Come(Boxed)),
     (A, Step::Ask(Boxed, Inbox)),
@@ -208,6 +240,8 @@ const SCRIPT: &[(usize, Step)] = &[
     (A, Come(Agent)),
     (A, Come(Watcher)),
     ask(C, Join(A)),
+    ask(C, Publish),
+    ask(A, Publish),
     ask(A, Inbox),
     ask(A, Ack),
     ask(A, Socket(false)),
@@ -281,7 +315,7 @@ impl Sim {
     }
 
     /// The client of a node that does this; it comes if it is not there.
-    fn client_of(&mut self, at: usize, role: Role) -> crate::node::ClientId {
+    fn client_of(&mut self, at: usize, role: Role) -> ClientId {
         let found = self.hosts[at].clients.iter().find(|(_, client)| client.role == role);
         match found.map(|(client, _)| *client) {
             Some(client) => client,
@@ -357,6 +391,20 @@ impl Sim {
             ),
             Ask::Socket(false) => plain(json!({"cmd":"socket_remove","name":"box"})),
             Ask::Trust(to) => plain(json!({"cmd":"trust","peer":id(self, to),"trust":"trusted"})),
+            Ask::Subscribe(kept, history) => {
+                let command = json!({"cmd":"subscribe_topic","topic":TOPICS,"kept":kept,"from":"any",
+                    "history":history});
+                Say { command, what: What::Subscribe { kept }, wait_ms: 0 }
+            }
+            Ask::Keep => {
+                let command = json!({"cmd":"topic_keep","topic":TOPICS,"last":1_000});
+                Say { command, what: What::Keep, wait_ms: 0 }
+            }
+            Ask::Publish => {
+                let command = json!({"cmd":"publish","topic":TOPIC,"payload":{"n":n}});
+                Say { command, what: What::Publish, wait_ms: 0 }
+            }
+            Ask::Status(status) => plain(json!({"cmd":"set_presence","status":status})),
             Ask::Plain(cmd) => plain(json!({"cmd":cmd})),
         })
     }
@@ -401,20 +449,71 @@ impl Sim {
             }
         }
         self.run_for(5_000);
+        self.topics_go_on();
         for at in 0..self.hosts.len() {
             self.over(at);
         }
     }
 
-    /// What is asked must succeed.
-    fn ok_of(&mut self, at: usize, say: Option<Say>, rule: &'static str) {
-        let Some(say) = say else { return self.wrong(at, rule, "there is nothing to ask".into()) };
+    /// What each publishes comes to each once, and how one is to the other.
+    fn topics_go_on(&mut self) {
+        let rule = "topics go on after a fault";
+        let readers = [(A, Watcher, false), (B, Watcher, true), (C, Agent, false)];
+        for (at, role, kept) in readers {
+            let client = self.client_of(at, role);
+            if let Some(say) = self.asks(at, role, Subscribe(kept, false), 0) {
+                self.ok_of_client(at, client, say, rule);
+            }
+        }
+        self.run_for(2_000);
+        let mut published = Vec::new();
+        for from in [A, B, C] {
+            let say = self.asks(from, Reader, Publish, 0);
+            published.extend(self.ok_of(from, say, rule).map(|reply| (from, reply["seq"].as_u64())));
+        }
+        let away = self.asks(B, Watcher, Status("dnd"), 0);
+        let client = self.client_of(B, Watcher);
+        away.into_iter().for_each(|say| drop(self.ok_of_client(B, client, say, rule)));
+        self.run_for(5_000);
+        for (at, role, _) in readers {
+            let client = self.client_of(at, role);
+            for (from, number) in &published {
+                if !self.has_topic(at, client, *from, number.unwrap_or_default()) {
+                    self.wrong(at, rule, format!("{number:?} of node {from} was not shown"));
+                }
+            }
+        }
+        let told = self.ask_reader(A, json!({"cmd":"presence","peer":self.hosts[B].id.to_string()}));
+        if told["presence"][0]["status"] != "dnd" {
+            self.wrong(A, "a change of presence is told at last", told.to_string());
+        }
+    }
+
+    /// What the reader asks must succeed.
+    fn ok_of(&mut self, at: usize, say: Option<Say>, rule: &'static str) -> Option<Value> {
+        let Some(say) = say else {
+            self.wrong(at, rule, "there is nothing to ask".into());
+            return None;
+        };
         let client = self.client_of(at, Role::Reader);
+        self.ok_of_client(at, client, say, rule)
+    }
+
+    /// What a client asks must succeed.
+    fn ok_of_client(&mut self, at: usize, client: ClientId, say: Say, rule: &'static str) -> Option<Value> {
         let told = say.command.to_string();
         let reply = self.asked(at, client, say);
         if reply["ok"] != true || reply["response"]["kind"] == "error" {
             self.wrong(at, rule, format!("{told}: {reply}"));
+            return None;
         }
+        Some(reply)
+    }
+
+    /// What the reader is told.
+    pub fn ask_reader(&mut self, at: usize, command: Value) -> Value {
+        let client = self.client_of(at, Role::Reader);
+        self.asked(at, client, Say { command, what: What::Other, wait_ms: 0 })
     }
 
     /// Nothing is left under way.
