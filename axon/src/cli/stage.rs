@@ -1,6 +1,6 @@
 //! Daemons as child processes, the first paired with each of the others over loopback, for `axon demo` and
-//! `axon bench`. They never outlive the verb: they are stopped at its end, killed when it is dropped half-way,
-//! and stop by themselves when the pipe on their stdin closes.
+//! `axon bench`. They never outlive the verb: they are stopped at its end, killed when it is dropped
+//! half-way, and stop by themselves when the pipe on their stdin closes.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;

@@ -67,7 +67,8 @@ pub struct Deliveries {
     pub readers: Vec<(u64, Duration)>,
 }
 
-/// Publishes all of a job's messages, waits until each subscriber has each, and looks whether one comes twice.
+/// Publishes all of a job's messages, waits until each subscriber has each, and looks whether one comes
+/// twice.
 pub async fn load(
     publisher: &mut Raw,
     readers: &mut [Raw],
