@@ -6,7 +6,7 @@
 //! put at every one of them in turn. The counts belong to the thread that runs it.
 
 #[cfg(feature = "sim")]
-pub use points::{Armed, Fault, Point, Sort, arm, heal, hit, is_armed, unwatched};
+pub use points::{Armed, Fault, Point, Sort, arm, has_refused, heal, hit, is_armed, unwatched};
 
 /// Whether one more thing may be kept at `place`: `has`, unless a fault says otherwise.
 #[cfg(feature = "sim")]
@@ -256,6 +256,11 @@ mod points {
                 points.fault = None;
             }
         });
+    }
+
+    /// Whether room for this was refused, in this thread, since a fault was armed.
+    pub fn has_refused(what: &str) -> bool {
+        POINTS.with_borrow(|points| points.as_ref().is_some_and(|points| points.refused.contains(&what)))
     }
 
     /// Whether calls are counted on this thread.
