@@ -35,8 +35,8 @@ pub struct Replay {
     unwritten: Vec<Seen>,
 }
 
-/// An id that is kept for the usual time: there may be 100,000, so what is kept is a print of 64 bits. Two ids
-/// of one sender have the same once in 10^14 messages, or when it tries, and the second is then its own loss.
+/// An id that is kept for the usual time: there may be 100,000, so what is kept is a print of 64 bits. Two
+/// ids of one sender have the same once in 10^14 messages, or when it tries: the second is then its own loss.
 #[derive(Debug, Clone, Copy)]
 struct Short {
     print: [u8; 8],

@@ -316,17 +316,20 @@ fn pong(cx: &Cx<'_>) -> Pong {
 }
 
 /// Sends an agent's answer on the request's stream and ends the request.
+#[inline(never)]
 fn answer_on_stream(open: &Open, said: &delegate::Said<'_>, cx: &mut Cx<'_>) {
     let kind = if said.kind == "error" { "error" } else { "response" };
     said.answer(open, kind, cx);
     cx.act(Act::End { id: open.inbound.envelope.id, ended: Ended::Answered, by: Some(said.client) });
 }
 
+#[inline(never)]
 fn end_refused(open: &Open, refusal: &Refusal, cx: &mut Cx<'_>) {
     cx.refuse(&open.inbound, refusal);
     cx.act(Act::End { id: open.inbound.envelope.id, ended: Ended::Timeout, by: None });
 }
 
+#[inline(never)]
 fn why_unclaimed(why: &Unclaimed) -> Refusal {
     match why {
         Unclaimed::Nobody => Refusal::new(
@@ -343,6 +346,7 @@ fn why_unclaimed(why: &Unclaimed) -> Refusal {
     }
 }
 
+#[inline(never)]
 fn why_due(open: &Open) -> Refusal {
     match open.state {
         OpenState::Held { .. } => Refusal::new(

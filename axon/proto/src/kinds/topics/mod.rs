@@ -4,8 +4,8 @@
 //! filters, `batch` is what is signed and travels, `held` what was seen and can be given, `tree` how batches
 //! spread, `wire` what neighbours say as JSON, `rules` who may do what, `kept`, `room` and `history` what is
 //! kept and compared, `subs` who has subscribed. The family itself: `neighbours`, `heard` is the way in and
-//! `judge` what is let in, `publish` and `commands` serve clients, `replay` reads history to them, `shares` is
-//! how much of it one may take.
+//! `judge` what is let in, `publish` and `commands` serve clients, `replay` reads history to them, `shares`
+//! is how much of it one may take.
 
 pub mod batch;
 mod commands;
