@@ -315,7 +315,7 @@ pub const TOPIC_PUBLISHERS_MAX: usize = 1_024;
 /// Numbers remembered of one publisher.
 pub const TOPIC_SEEN_PER_PUBLISHER_MAX: usize = 4_096;
 /// Batches that can be given to neighbours, in bytes.
-pub const TOPIC_CACHE_BYTES_MAX: usize = 1_048_576;
+pub const TOPIC_CACHE_BYTES_MAX: usize = 4_194_304;
 /// How long a batch can be given.
 pub const TOPIC_CACHE_MS: u64 = 60_000;
 /// How long announcements wait to go together.
@@ -384,6 +384,11 @@ pub const TOPIC_PUBLISH_WAITING_MAX: usize = 1_024;
 pub const TOPIC_PUBLISH_MS: u64 = 2;
 /// So many in that time do not wait at all.
 pub const TOPIC_PUBLISH_AT_ONCE: u32 = 2;
+/// How long what clients publish waits for a neighbour that takes no more, and how long one is not waited
+/// for that took longer.
+pub const TOPIC_PATIENCE_MS: u64 = 500;
+/// As above.
+pub const TOPIC_SLOW_MS: u64 = 5_000;
 /// Gossip on its way to one neighbour; beyond it, batches are announced to it instead.
 pub const TOPIC_UNDER_WAY_MAX: usize = 64;
 /// How far a batch may be of the future by this daemon's clock.

@@ -123,10 +123,10 @@ fn every_write_sync_and_name_may_fail() {
     let whole = run(SCENARIO);
     let mut faults = Vec::new();
     for sort in [Sort::Write, Sort::Short, Sort::Sync, Sort::SyncGone, Sort::SyncStale] {
-        faults.extend(places(&whole, sort, false, 22));
+        faults.extend(places(&whole, sort, false, 44));
     }
     for sort in [Sort::Make, Sort::Remove, Sort::Names, Sort::Read, Sort::Open] {
-        faults.extend(places(&whole, sort, false, 12));
+        faults.extend(places(&whole, sort, false, 24));
     }
     faults.extend(places(&whole, Sort::Whole, false, 1));
     let (failed, _) = sweep(&faults);
@@ -136,7 +136,7 @@ fn every_write_sync_and_name_may_fail() {
 #[test]
 fn the_power_may_go_at_any_change() {
     let whole = run(SCENARIO);
-    let faults = places(&whole, Sort::Power, false, 18);
+    let faults = places(&whole, Sort::Power, false, 36);
     let (failed, _) = sweep(&faults);
     assert_eq!(failed as usize, faults.len());
 }
@@ -145,7 +145,7 @@ fn the_power_may_go_at_any_change() {
 fn every_message_and_answer_may_be_lost() {
     let whole = run(SCENARIO);
     let sorts = [Sort::Send, Sort::Drop, Sort::Answer, Sort::AnswerDrop];
-    let faults: Vec<Fault> = sorts.iter().flat_map(|sort| places(&whole, *sort, false, 4)).collect();
+    let faults: Vec<Fault> = sorts.iter().flat_map(|sort| places(&whole, *sort, false, 8)).collect();
     let (failed, _) = sweep(&faults);
     assert_eq!(failed as usize, faults.len());
 }
@@ -190,7 +190,7 @@ fn every_call_of_a_random_run_may_fail() {
     let whole = run(Plan { fault: Some(nowhere), ..calm });
     assert!(count(&whole, Point::Change) > 90 && count(&whole, Point::Send) > 30, "{:?}", whole.counts);
     for sort in [Sort::Short, Sort::SyncStale, Sort::Power, Sort::Send, Sort::Room] {
-        for fault in places(&whole, sort, false, 5) {
+        for fault in places(&whole, sort, false, 10) {
             let report = run(Plan { fault: Some(fault), ..calm });
             assert_eq!(report.violations, [], "--seed 5 --nodes 2 --steps 400 --calm --fault {fault}");
         }

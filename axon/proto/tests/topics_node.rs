@@ -11,7 +11,8 @@ use axon_proto::kinds::topics::name::Filter;
 use axon_proto::kinds::topics::rules::{Publisher, Rule};
 use axon_proto::limits::{
     BATCH_AGE_MS_MAX, BATCH_AHEAD_MS_MAX, FORGED_MAX, FORGED_MS, SWEEP_INTERVAL_MS, TOPIC_AGAIN_MAX,
-    TOPIC_AGAIN_MS, TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX, TOPIC_STRANGERS_MAX, TOPIC_UNDER_WAY_MAX,
+    TOPIC_AGAIN_MS, TOPIC_PATIENCE_MS, TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX, TOPIC_SLOW_MS,
+    TOPIC_STRANGERS_MAX, TOPIC_UNDER_WAY_MAX,
 };
 use axon_proto::node::{ClientId, Effect, Input};
 use axon_proto::store::Write;
@@ -267,6 +268,41 @@ fn a_full_disk_delays_what_is_to_be_kept_and_loses_nothing() {
     assert_eq!((world.inbox(client), world.dropped("not_kept")), (vec![1], 0));
 }
 
+// shows: IPC-TOP-15
+#[test]
+fn what_the_disk_refuses_is_not_in_effect() {
+    let mut world = World::new();
+    let client = world.reader("a");
+    world.subscribe(client, json!({"topic":"before","kept":true}));
+    world.solo.disk_full = true;
+    for command in [
+        json!({"cmd":"topic_keep","topic":"t"}),
+        json!({"cmd":"subscribe_topic","topic":"after","kept":true}),
+        json!({"cmd":"subscribe_topic","topic":"before","kept":true,"from":"any"}),
+        json!({"cmd":"unsubscribe_topic","topic":"before"}),
+    ] {
+        let (reply, _) = world.command(client, &command);
+        assert_eq!(reply["error"], "internal_error", "{command}: {reply}");
+    }
+    world.solo.disk_full = false;
+    let (reply, _) = world.command(client, &json!({"cmd":"topics"}));
+    assert_eq!(reply["keeps"], json!([]));
+    let subscriptions: Vec<_> = reply["subscriptions"].as_array().unwrap().iter().collect();
+    assert_eq!(subscriptions.len(), 1, "{reply}");
+    assert_eq!((&subscriptions[0]["topic"], &subscriptions[0]["from"]), (&json!("before"), &json!("peers")));
+    let (of_before, of_after) = (world.batch(2, "before", 1), world.batch(2, "after", 2));
+    assert_eq!(shown(&world.give(2, &[of_before, of_after]), client), [1]);
+    // What is kept goes on being kept.
+    world.solo.owned(json!({"cmd":"topic_keep","topic":"t"}));
+    world.solo.disk_full = true;
+    let off = json!({"cmd":"topic_keep","topic":"t","off":true});
+    assert_eq!(world.command(client, &off).0["error"], "internal_error");
+    world.solo.disk_full = false;
+    let (reply, _) = world.command(client, &json!({"cmd":"topics"}));
+    assert_eq!(reply["keeps"][0]["topic"], "t", "{reply}");
+    assert_eq!(world.command(client, &off).0["ok"], true);
+}
+
 // shows: TRUST-POL-7, IPC-TOP-13
 #[test]
 fn rows_of_strangers_have_a_share_of_the_inbox_and_what_is_over_it_is_only_told() {
@@ -484,4 +520,39 @@ fn what_waits_to_be_signed_and_what_is_under_way_is_bounded() {
     }
     // One neighbour's worth, and as many requests for what it lacks as its timers say.
     assert!(to_2 <= TOPIC_UNDER_WAY_MAX + 16, "{to_2}");
+}
+
+// shows: IPC-TOP-10
+#[test]
+fn who_publishes_waits_for_neighbours_but_not_for_long() {
+    let mut world = World::new();
+    let client = world.solo.client();
+    let publish = |world: &mut World| {
+        let effects =
+            world.solo.say(client, &json!({"cmd":"publish","req_id":"p","topic":"t","payload":{"n":1}}));
+        [effects, world.solo.wait(TOPIC_PUBLISH_MS)].into_iter().flatten().collect::<Vec<_>>()
+    };
+    let replies =
+        |effects: &[Effect]| lines(effects, client).iter().filter(|line| line["ok"] == true).count();
+    // Nothing of it arrives.
+    let way = TOPIC_UNDER_WAY_MAX + 8;
+    let effects: Vec<Effect> = (0..way).flat_map(|_| publish(&mut world)).collect();
+    let at_once = replies(&effects);
+    assert!((TOPIC_UNDER_WAY_MAX / 2..=TOPIC_UNDER_WAY_MAX).contains(&at_once), "{at_once}");
+    assert_eq!(replies(&world.solo.wait(TOPIC_PATIENCE_MS - 4 * way as u64)), 0);
+    assert_eq!(at_once + replies(&world.solo.wait(4 * way as u64)), way);
+    // Who is slow is not waited for, for a while.
+    assert_eq!(replies(&publish(&mut world)), 1);
+    world.solo.wait(TOPIC_SLOW_MS);
+    assert_eq!(replies(&publish(&mut world)), 0);
+    // What arrives makes room.
+    let arrived = effects.iter().filter_map(|effect| match effect {
+        Effect::OneWay { token, .. } => Some(*token),
+        _ => None,
+    });
+    let effects: Vec<Effect> = arrived
+        .take(2 * TOPIC_UNDER_WAY_MAX)
+        .flat_map(|token| world.solo.feed(Input::Sent { token, outcome: Ok(()) }))
+        .collect();
+    assert_eq!(replies(&effects), 1);
 }

@@ -31,8 +31,8 @@ pub(super) struct Published {
     keepers: BTreeSet<usize>,
     /// The last number that a publisher was told.
     numbers: BTreeMap<usize, u64>,
-    /// As which row somebody was shown a message, and whether from history: by its publisher and number.
-    shown: BTreeMap<(usize, String, String, u64), (u64, bool)>,
+    /// As which row somebody was shown a message: by its publisher and number.
+    shown: BTreeMap<(usize, String, String, u64), u64>,
     /// What a client was told last of a peer: what has changed, and how it is.
     told: BTreeMap<(ClientId, String), (String, String)>,
 }
@@ -120,13 +120,8 @@ impl Sim {
             self.wrong(at, "what is shown is on disk", format!("{reader}: {seq}, {envelope}"));
         }
         let key = (at, reader, from.to_owned(), number);
-        let history = envelope["payload"]["history"] == true;
-        // Of a history that is on disk without a promise to keep it, because the disk refused that, nothing
-        // is known after a restart: the neighbour gives it once more.
-        let promised = self.published.keepers.contains(&at);
-        if let Some((before, from_history)) = self.published.shown.insert(key.clone(), (seq, history))
+        if let Some(before) = self.published.shown.insert(key.clone(), seq)
             && before != seq
-            && (promised || !(history || from_history))
         {
             let what = format!("{key:?} as {before} and as {seq}");
             self.wrong(at, "no message of a topic is shown twice", what);

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::kept::Keep;
+use super::kept::{Keep, Kept};
 use super::name::{Filter, Topic};
 use super::neighbours::Said;
 use super::publish::{Publishing, Waiting};
 use super::replay::Replay;
 use super::subs::{Owner, Sub};
-use super::{Awaited, Topics, heard};
+use super::{Awaited, Change, Topics, heard};
 use crate::error::{IpcCode, IpcError};
 use crate::family::{Act, Cx};
 use crate::id::AgentId;
@@ -83,7 +83,8 @@ impl Topics {
         let (since_ms, since_seq) = (cx.now.wall_ms, cx.view.newest_seq());
         let sub = Sub { filter: filter.clone(), from_any, history, owner, since_ms, since_seq };
         // Whoever had the history is not given it again.
-        let had = self.subs.find(&sub.owner, &filter).is_some_and(|before| before.history);
+        let before = self.subs.find(&sub.owner, &filter).cloned();
+        let had = before.as_ref().is_some_and(|before| before.history);
         self.room_for_sub(client, &sub, cx)?;
         if history && !had {
             self.room_for_replay(client, cx)?;
@@ -99,7 +100,8 @@ impl Topics {
             .text("subscribed", filter.as_str())
             .field("neighbours", &neighbours)
             .number("since_seq", since_seq);
-        self.answer_when_stored(client, command.req_id(), writes, line.end(), cx);
+        let change = Change::Subscribed { sub: Box::new(sub.clone()), before: before.map(Box::new) };
+        self.answer_when_stored(client, command.req_id(), writes, (line.end(), change), cx);
         if history && !had {
             let reader = heard::reader_name((!kept).then_some(client), &consumer);
             let queue = self.kept_ids(&filter);
@@ -117,16 +119,14 @@ impl Topics {
     ) -> Result<(), IpcError> {
         let filter = filter(command)?;
         let consumer = cx.view.consumer(client);
-        let (writes, was) = self.subs.remove(client, &consumer, &filter);
+        let subs = self.subs.remove(client, &consumer, &filter);
+        let writes = subs.iter().filter_map(Sub::gone).collect();
         self.replays
             .retain(|replay| !(replay.owner().is_of(client, &consumer) && *replay.filter() == filter));
-        for client in cx.view.clients_of(&consumer) {
-            let on = self.subs.listens(client, &consumer);
-            cx.act(Act::Listen { client, kind: heard::MESSAGE, on });
-        }
-        self.say_joins(cx);
-        let line = Line::ok(command.req_id()).flag("unsubscribed", was).end();
-        self.answer_when_stored(client, command.req_id(), writes, line, cx);
+        self.listen(&consumer, cx);
+        let line = Line::ok(command.req_id()).flag("unsubscribed", !subs.is_empty()).end();
+        let change = Change::Unsubscribed { client, subs };
+        self.answer_when_stored(client, command.req_id(), writes, (line, change), cx);
         Ok(())
     }
 
@@ -144,7 +144,7 @@ impl Topics {
         cx.act(Act::Promise { client });
         if self.publishing.is_due(&topic, cx.now.mono_ms) {
             let mut said = Said::default();
-            self.flush(cx, &mut said);
+            self.flush_due(cx, &mut said);
             self.say(said, cx);
         }
         Ok(())
@@ -163,24 +163,67 @@ impl Topics {
             }
         }
         let text = topic.to_string();
-        let writes = if off {
-            let (writes, was) = self.kept.keep_no_more(&topic);
-            if !was {
-                return Err(IpcError::new(
-                    IpcCode::NotFound,
-                    format!("no history of \"{text}\" is kept: see `axon topic list`"),
-                ));
-            }
-            writes
+        if off && !self.kept.keeps().iter().any(|keep| keep.topic == topic) {
+            let message = format!("no history of \"{text}\" is kept: see `axon topic list`");
+            return Err(IpcError::new(IpcCode::NotFound, message));
+        }
+        let (write, change) = if off {
+            (Kept::delete_of(&topic), Change::KeepNoMore(topic))
         } else {
-            self.kept.keep(Keep { topic, last, hours })?
+            let keep = Keep { topic, last, hours };
+            (self.kept.write_of(&keep)?, Change::Keep(keep))
         };
-        let writes = writes.into_iter().chain(self.kept.expire(cx.now.wall_ms)).collect();
-        self.say_joins(cx);
         let line = Line::ok(command.req_id());
         let line = if off { line.raw("kept", "null") } else { line.text("kept", &text) };
-        self.answer_when_stored(client, command.req_id(), writes, line.end(), cx);
+        self.answer_when_stored(client, command.req_id(), vec![write], (line.end(), change), cx);
         Ok(())
+    }
+
+    /// A command's change is stored, or cannot be and is undone.
+    #[inline(never)]
+    pub(super) fn settle(&mut self, change: Change, stored: bool, cx: &mut Cx<'_>) {
+        match change {
+            Change::Keep(keep) if stored => {
+                self.kept.keep(keep);
+                self.kept_is_other(cx);
+            }
+            Change::KeepNoMore(filter) if stored => {
+                self.kept.keep_no_more(&filter);
+                self.kept_is_other(cx);
+            }
+            Change::Subscribed { sub, before } if !stored => {
+                let owner = sub.owner.clone();
+                self.subs.take_out(&sub);
+                self.replays.retain(|replay| !(*replay.owner() == owner && *replay.filter() == sub.filter));
+                before.into_iter().for_each(|before| self.subs.put_back(*before));
+                if let Owner::Consumer(consumer) = &owner {
+                    self.listen(consumer, cx);
+                }
+            }
+            Change::Unsubscribed { client, subs } if !stored => {
+                subs.into_iter().for_each(|sub| self.subs.put_back(sub));
+                self.listen(&cx.view.consumer(client), cx);
+            }
+            Change::Keep(_)
+            | Change::KeepNoMore(_)
+            | Change::Subscribed { .. }
+            | Change::Unsubscribed { .. } => {}
+        }
+    }
+
+    fn kept_is_other(&mut self, cx: &mut Cx<'_>) {
+        heard::put(self.kept.expire(cx.now.wall_ms), cx);
+        self.say_joins(cx);
+    }
+
+    /// What a consumer has subscribed to is otherwise: its clients are shown it, or no longer, and neighbours
+    /// are told.
+    fn listen(&mut self, consumer: &str, cx: &mut Cx<'_>) {
+        for client in cx.view.clients_of(consumer) {
+            let on = self.subs.listens(client, consumer);
+            cx.act(Act::Listen { client, kind: heard::MESSAGE, on });
+        }
+        self.say_joins(cx);
     }
 
     fn peers(&self, client: ClientId, command: &Command<'_>, cx: &mut Cx<'_>) -> Result<(), IpcError> {
@@ -282,12 +325,39 @@ impl Topics {
         client: ClientId,
         req_id: &str,
         writes: Vec<Write>,
-        line: Arc<str>,
+        (line, change): (Arc<str>, Change),
         cx: &mut Cx<'_>,
     ) {
         cx.act(Act::Promise { client });
-        let token = self.token(Awaited::Answer { client, req_id: req_id.to_owned(), line });
+        let token = self.token(Awaited::Answer { client, req_id: req_id.to_owned(), line, change });
         cx.act(Act::Take { family: "topics", token, notes: Vec::new(), kept: true, writes });
+    }
+
+    /// Signs what waits and is due, unless a neighbour that wants it takes no more now: whoever publishes is
+    /// then answered later, and so publishes no faster than neighbours take it. One that is slow for longer
+    /// is not waited for.
+    pub(super) fn flush_due(&mut self, cx: &mut Cx<'_>, said: &mut Said) {
+        let mono_ms = cx.now.mono_ms;
+        let wanting = self.publishing.topics().flat_map(|topic| self.mesh.neighbours(topic));
+        let full: Vec<AgentId> = wanting
+            .filter(|peer| {
+                self.neighbours.get(peer).is_some_and(|one| one.is_full() && !one.is_slow(mono_ms))
+            })
+            .collect();
+        if !full.is_empty() && self.publishing.hold(mono_ms) {
+            return;
+        }
+        for peer in full {
+            self.neighbours.entry(peer).or_default().was_slow(mono_ms);
+        }
+        self.flush(cx, said);
+    }
+
+    /// A neighbour takes more: what was held back for it may go.
+    pub(super) fn flush_held(&mut self, cx: &mut Cx<'_>, said: &mut Said) {
+        if self.publishing.is_held() {
+            self.flush_due(cx, said);
+        }
     }
 
     /// Signs what waits, and sends it on its way.

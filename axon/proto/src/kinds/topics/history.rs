@@ -201,7 +201,7 @@ mod tests {
     fn kept(last: u64, seqs: impl IntoIterator<Item = u64>) -> Kept {
         let mut kept = Kept::default();
         let topic = Filter::parse("t").unwrap();
-        kept.keep(Keep { topic, last: Some(last), hours: None }).unwrap();
+        kept.keep(Keep { topic, last: Some(last), hours: None });
         seqs.into_iter().for_each(|seq| drop(kept.add(&batch(seq), CAME)));
         kept
     }

@@ -179,43 +179,38 @@ impl Kept {
         topics.fold((0, 0), |(messages, bytes), (_, of)| (messages + of.messages, bytes + of.bytes))
     }
 
-    /// Keeps what a filter matches from now on, or changes how much; what is to be stored.
+    /// What storing it takes that a history is kept. [`Self::keep`] follows once it is stored.
     ///
     /// # Errors
     /// When there are too many filters.
-    pub fn keep(&mut self, keep: Keep) -> Result<Vec<Write>, IpcError> {
-        let full = self.keeps.len() >= TOPIC_KEEPS_MAX;
-        self.looked_ms = None;
-        let there = self.keeps.iter_mut().find(|known| known.topic == keep.topic);
-        let write = Write::put(key_of_keep(&keep.topic), serde_json::to_vec(&keep).unwrap_or_default());
-        match there {
-            Some(known) => *known = keep,
-            None if full => {
-                let message = format!(
-                    "the history of {TOPIC_KEEPS_MAX} filters is kept already: end one with `axon topic keep \
-                     FILTER --off`, or use * and >"
-                );
-                return Err(IpcError::new(IpcCode::Overloaded, message));
-            }
-            None => self.keeps.push(keep),
+    pub fn write_of(&self, keep: &Keep) -> Result<Write, IpcError> {
+        let there = self.keeps.iter().any(|known| known.topic == keep.topic);
+        if !there && self.keeps.len() >= TOPIC_KEEPS_MAX {
+            let message = format!(
+                "the history of {TOPIC_KEEPS_MAX} filters is kept already: end one with `axon topic keep \
+                 FILTER --off`, or use * and >"
+            );
+            return Err(IpcError::new(IpcCode::Overloaded, message));
         }
-        Ok(vec![write])
+        Ok(Write::put(key_of_keep(&keep.topic), serde_json::to_vec(keep).unwrap_or_default()))
     }
 
-    /// Keeps no more what only this filter matches; what is to be stored, and whether it was there.
-    pub fn keep_no_more(&mut self, filter: &Filter) -> (Vec<Write>, bool) {
-        let before = self.keeps.len();
-        self.keeps.retain(|keep| keep.topic != *filter);
-        if self.keeps.len() == before {
-            return (Vec::new(), false);
-        }
+    /// Keeps what this filter matches from now on.
+    pub fn keep(&mut self, keep: Keep) {
         self.looked_ms = None;
-        let mut writes = vec![Write::delete(key_of_keep(filter))];
-        let unwanted = self.topics.iter().filter(|(topic, _)| !self.wants(topic));
-        let ids = unwanted.flat_map(|(_, of)| of.batches.keys().map(|(_, id)| *id));
-        let ids: Vec<BatchId> = ids.collect();
-        ids.into_iter().for_each(|id| self.let_go(id, &mut writes));
-        (writes, true)
+        self.keeps.retain(|known| known.topic != keep.topic);
+        self.keeps.push(keep);
+    }
+
+    /// What storing it takes that a history is kept no more. [`Self::keep_no_more`] follows once it is stored.
+    pub fn delete_of(filter: &Filter) -> Write {
+        Write::delete(key_of_keep(filter))
+    }
+
+    /// Keeps no more what only this filter matches: [`Self::expire`] lets go of it.
+    pub fn keep_no_more(&mut self, filter: &Filter) {
+        self.looked_ms = None;
+        self.keeps.retain(|keep| keep.topic != *filter);
     }
 
     /// What storing a batch takes. [`Self::add`] follows once it is stored.
@@ -500,7 +495,7 @@ mod tests {
     }
     fn kept(keeps: &[Keep]) -> Kept {
         let mut kept = Kept::default();
-        keeps.iter().for_each(|keep| drop(kept.keep(keep.clone()).unwrap()));
+        keeps.iter().for_each(|one| kept.keep(one.clone()));
         kept
     }
     fn at(wall_ms: u64) -> Came {
@@ -532,16 +527,17 @@ mod tests {
         let (h, a) = (Topic::parse("h").unwrap(), Topic::parse("t.a").unwrap());
         assert_eq!((some.floor_ms(&h, now_ms), some.floor_ms(&a, 10)), (now_ms - 2 * HOUR_MS, 2));
         // Whoever keeps nothing more lets go of it.
-        let (writes, was) = some.keep_no_more(&Filter::parse("t.*").unwrap());
-        assert!(was && writes.len() == 1 + 2 * 8, "{}", writes.len());
-        assert!(!some.keep_no_more(&Filter::parse("t.*").unwrap()).1);
+        some.keep_no_more(&Filter::parse("t.*").unwrap());
+        let writes = some.expire(now_ms + HOUR_MS);
+        assert_eq!(writes.len(), 2 * 8);
         assert_eq!((some.places.len(), some.wants(&a)), (1, false));
     }
 
     #[test]
     fn what_is_stored_is_restored_and_the_body_can_be_given() {
         let mut one = kept(&[]);
-        let rule = one.keep(keep("t", Some(9), Some(3))).unwrap();
+        let rule = [one.write_of(&keep("t", Some(9), Some(3))).unwrap()];
+        one.keep(keep("t", Some(9), Some(3)));
         let given = given("t", 7, 1_000, 3);
         let writes = Kept::writes(&given, at(1_000));
         one.add(&given.batch, at(1_000));
@@ -591,10 +587,10 @@ mod tests {
         assert!(gone.iter().all(|write| !format!("{write:?}").contains(&of_peer)), "{gone:?}");
         assert_eq!((gone.len(), some.places.len()), (2 * 20, TOPIC_KEPT_BATCHES_MAX));
         for n in 1..TOPIC_KEEPS_MAX {
-            some.keep(keep(&format!("k.{n}"), None, None)).unwrap();
+            some.keep(keep(&format!("k.{n}"), None, None));
         }
-        some.keep(keep(">", Some(5), None)).unwrap();
-        let error = some.keep(keep("one.more", None, None)).unwrap_err();
+        some.write_of(&keep(">", Some(5), None)).unwrap();
+        let error = some.write_of(&keep("one.more", None, None)).unwrap_err();
         assert!(error.message.contains("--off"), "{error:?}");
     }
 

@@ -38,13 +38,13 @@ use crate::trust::Level;
 use batch::BatchId;
 use heard::{Delivery, Part};
 use history::History;
-use kept::Kept;
-use name::Topic;
+use kept::{Keep, Kept};
+use name::{Filter, Topic};
 use neighbours::{GOSSIP, JOIN, LEAVE, Neighbour, Said};
 use publish::Publishing;
 use replay::Replay;
 use rules::{Dropped, NeighbourRates, NotTaken, PublisherRates};
-use subs::{Owner, Subs};
+use subs::{Owner, Sub, Subs};
 use tree::{Gossip, Mesh};
 use wire::{Join, Leave};
 
@@ -116,12 +116,25 @@ enum Awaited {
     Rows(Arc<Delivery>),
     /// A batch that is kept.
     Batch(Arc<Delivery>),
-    /// A client's command.
-    Answer { client: ClientId, req_id: String, line: Arc<str> },
+    /// A client's command, and what becomes of it.
+    Answer { client: ClientId, req_id: String, line: Arc<str>, change: Change },
     /// Batches that a neighbour asked for.
     History { to: AgentId },
     /// Batches for a reader, which are then given to it.
     Replay,
+}
+
+/// What a command changes for good: it holds when it is stored, or not at all.
+#[derive(Debug)]
+enum Change {
+    /// A subscription, which is there already; what was in its place.
+    Subscribed { sub: Box<Sub>, before: Option<Box<Sub>> },
+    /// Subscriptions of whom this client reads for, which have gone already.
+    Unsubscribed { client: ClientId, subs: Vec<Sub> },
+    /// A history is kept from now on.
+    Keep(Keep),
+    /// A history is kept no more.
+    KeepNoMore(Filter),
 }
 
 /// What was published on a topic since the start.
@@ -158,8 +171,10 @@ impl Topics {
                     self.history.asked().into_iter().for_each(|peer| self.ask_history(peer, cx, said));
                 }
             }
-            Some(Awaited::Answer { client, req_id, line }) => {
-                let message = "the daemon cannot write to its disk now: try again in a moment";
+            Some(Awaited::Answer { client, req_id, line, change }) => {
+                self.settle(change, stored, cx);
+                let message = "the daemon cannot write to its disk now, and nothing was changed: try again in a \
+                               moment";
                 let result =
                     if stored { Ok(line) } else { Err(IpcError::new(IpcCode::InternalError, message)) };
                 cx.act(Act::Fulfil { client, req_id, result });
@@ -200,7 +215,7 @@ impl Topics {
     fn timer(&mut self, cx: &mut Cx<'_>, said: &mut Said) {
         let mono_ms = cx.now.mono_ms;
         if self.publishing.next_due_ms().is_some_and(|at_ms| at_ms <= mono_ms) {
-            self.flush(cx, said);
+            self.flush_due(cx, said);
         }
         said.add(self.mesh.due(mono_ms));
         self.deliver_again(cx);
@@ -300,7 +315,10 @@ impl Family for Topics {
                 let (from, payload) = (message.envelope.from, message.envelope.payload());
                 self.message(kind, from, payload, cx, &mut said);
             }
-            Input::PeerReply { request, .. } if request.kind() == GOSSIP => self.arrived(request.to),
+            Input::PeerReply { request, .. } if request.kind() == GOSSIP => {
+                self.arrived(request.to);
+                self.flush_held(cx, &mut said);
+            }
             Input::PeerUp { peer } => self.peer_up(peer, cx),
             Input::PeerDown { peer } => self.peer_down(peer),
             Input::Timer => self.timer(cx, &mut said),

@@ -12,7 +12,9 @@ use super::tree::{Gossip, Out};
 use super::wire::{Join, Leave, check_filters, pack};
 use crate::family::Cx;
 use crate::id::AgentId;
-use crate::limits::{FORGED_MAX, FORGED_MS, HISTORY_PARTS, TOPIC_JOIN_MS, TOPIC_UNDER_WAY_MAX};
+use crate::limits::{
+    FORGED_MAX, FORGED_MS, HISTORY_PARTS, TOPIC_JOIN_MS, TOPIC_SLOW_MS, TOPIC_UNDER_WAY_MAX,
+};
 use crate::trust::Level;
 
 /// The kind that says what is wanted.
@@ -39,6 +41,8 @@ pub struct Neighbour {
     pub reading: bool,
     /// Batches whose signature did not hold, of late, and since when.
     forged: (u32, u64),
+    /// It was waited for in vain: until when it is not.
+    slow_until_ms: u64,
 }
 
 impl Neighbour {
@@ -54,6 +58,16 @@ impl Neighbour {
     pub fn is_forger(&self, mono_ms: u64) -> bool {
         let (count, since_ms) = self.forged;
         count >= FORGED_MAX && since_ms + FORGED_MS > mono_ms
+    }
+
+    /// It was waited for in vain.
+    pub fn was_slow(&mut self, mono_ms: u64) {
+        self.slow_until_ms = mono_ms + TOPIC_SLOW_MS;
+    }
+
+    /// Whether that was of late.
+    pub fn is_slow(&self, mono_ms: u64) -> bool {
+        self.slow_until_ms > mono_ms
     }
 
     /// Whether it takes no more now.

@@ -13,7 +13,8 @@ use super::name::Topic;
 use crate::error::{IpcCode, IpcError};
 use crate::family::View;
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DEPTH_MAX, JSON_NUMBER_MAX, TOPIC_PUBLISH_AT_ONCE, TOPIC_PUBLISH_MS,
+    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, DEPTH_MAX, JSON_NUMBER_MAX, TOPIC_PATIENCE_MS,
+    TOPIC_PUBLISH_AT_ONCE, TOPIC_PUBLISH_MS,
 };
 use crate::node::ClientId;
 use crate::node::Now;
@@ -58,6 +59,8 @@ pub struct Publishing {
     /// When the time began in which so many did not wait.
     began_ms: u64,
     at_once: u32,
+    /// Since when it is held back for neighbours.
+    held_ms: Option<u64>,
     next_seq: u64,
     claimed: u64,
 }
@@ -109,6 +112,23 @@ impl Publishing {
         self.topics.values().flatten().map(|waiting| waiting.client)
     }
 
+    /// The topics of what waits.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.keys()
+    }
+
+    /// Holds back what waits; false when that was done for long enough.
+    pub fn hold(&mut self, mono_ms: u64) -> bool {
+        let until_ms = *self.held_ms.get_or_insert(mono_ms) + TOPIC_PATIENCE_MS;
+        self.flush_at_ms = Some(until_ms);
+        until_ms > mono_ms
+    }
+
+    /// Whether it is held back.
+    pub fn is_held(&self) -> bool {
+        self.held_ms.is_some()
+    }
+
     /// Takes a message, for which there is room.
     pub fn push(&mut self, topic: Topic, waiting: Waiting, now: Now) {
         self.count += 1;
@@ -142,7 +162,7 @@ impl Publishing {
     #[inline(never)]
     pub fn flush(&mut self, view: &dyn View, now: Now) -> (Vec<Signed>, Option<Write>) {
         let mut signed = Vec::new();
-        (self.flush_at_ms, self.count) = (None, 0);
+        (self.flush_at_ms, self.held_ms, self.count) = (None, None, 0);
         self.bytes.clear();
         for (topic, waiting) in std::mem::take(&mut self.topics) {
             let room = BATCH_BYTES_MAX - AROUND_BYTES - topic.as_str().len();

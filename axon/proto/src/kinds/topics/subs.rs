@@ -173,19 +173,21 @@ impl Subs {
         self.list.iter().find(|sub| sub.owner == *owner && sub.filter == *filter)
     }
 
-    /// Takes the subscriptions of a client, and of the consumer that it reads for, out of the list; gives
-    /// what is to be stored, and whether there were any.
-    pub fn remove(&mut self, client: ClientId, consumer: &str, filter: &Filter) -> (Vec<Write>, bool) {
-        let mut writes = Vec::new();
-        let before = self.list.len();
-        self.list.retain(|sub| {
-            let goes = sub.owner.is_of(client, consumer) && sub.filter == *filter;
-            if goes && let Owner::Consumer(consumer) = &sub.owner {
-                writes.push(Write::delete(key(consumer, filter)));
-            }
-            !goes
-        });
-        (writes, self.list.len() < before)
+    /// Takes the subscriptions of a client, and of the consumer that it reads for, out of the list.
+    pub fn remove(&mut self, client: ClientId, consumer: &str, filter: &Filter) -> Vec<Sub> {
+        let goes = |sub: &mut Sub| sub.owner.is_of(client, consumer) && sub.filter == *filter;
+        self.list.extract_if(.., goes).collect()
+    }
+
+    /// Takes one out that could not be stored.
+    pub fn take_out(&mut self, sub: &Sub) {
+        self.list.retain(|listed| !(listed.owner == sub.owner && listed.filter == sub.filter));
+    }
+
+    /// Puts one back as it was.
+    pub fn put_back(&mut self, sub: Sub) {
+        self.take_out(&sub);
+        self.list.push(sub);
     }
 
     /// A client has gone, and its subscriptions with it; whether it had any.
@@ -199,8 +201,7 @@ impl Subs {
     /// A scoped socket was removed, and with it the consumer of this name; what is to be stored.
     pub fn consumer_gone(&mut self, consumer: &str) -> Vec<Write> {
         let of = |sub: &Sub| matches!(&sub.owner, Owner::Consumer(owner) if &**owner == consumer);
-        let gone = self.list.iter().filter(|sub| of(sub));
-        let writes = gone.map(|sub| Write::delete(key(consumer, &sub.filter))).collect();
+        let writes = self.list.iter().filter(|sub| of(sub)).filter_map(Sub::gone).collect();
         self.list.retain(|sub| !of(sub));
         writes
     }
@@ -228,6 +229,12 @@ impl Subs {
 }
 
 impl Sub {
+    /// What takes it out of the store, if it is there.
+    pub fn gone(&self) -> Option<Write> {
+        let Owner::Consumer(consumer) = &self.owner else { return None };
+        Some(Write::delete(key(consumer, &self.filter)))
+    }
+
     fn stored(&self) -> Option<Write> {
         let Owner::Consumer(consumer) = &self.owner else { return None };
         let stored = Stored {
@@ -302,12 +309,13 @@ mod tests {
         assert!(!subs.shows(ClientId(9), "a", 5, about) && subs.shows(ClientId(9), "a", 6, about));
         assert!(subs.shows(C1, "b", 6, about) && !subs.shows(ClientId(9), "b", 6, about));
         assert!(subs.listens(C1, "b") && subs.listens(ClientId(9), "a") && !subs.listens(ClientId(9), "b"));
-        let (writes, gone) = subs.remove(ClientId(9), "a", &filter("t.>"));
-        assert!(gone && matches!(&writes[..], [Write::Delete { .. }]));
+        let gone = subs.remove(ClientId(9), "a", &filter("t.>"));
+        let writes: Vec<Write> = gone.iter().filter_map(Sub::gone).collect();
+        assert!(matches!(&writes[..], [Write::Delete { .. }]));
         assert_eq!(subs.takers(about), Some(false));
         assert!(!subs.shows(ClientId(9), "a", 6, about));
         assert!(subs.client_gone(C1) && !subs.client_gone(C1) && !subs.wants(&t));
-        assert!(!subs.remove(C1, "a", &filter("t.x")).1);
+        assert!(subs.remove(C1, "a", &filter("t.x")).is_empty());
     }
 
     #[test]
