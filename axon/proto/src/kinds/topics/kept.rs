@@ -202,7 +202,7 @@ impl Kept {
         self.keeps.push(keep);
     }
 
-    /// What storing it takes that a history is kept no more. [`Self::keep_no_more`] follows once it is stored.
+    /// What storing it takes that a history is kept no more. [`Self::keep_no_more`] follows once it is.
     pub fn delete_of(filter: &Filter) -> Write {
         Write::delete(key_of_keep(filter))
     }
