@@ -30,6 +30,14 @@ fn a_version_beyond_32_bits_is_another_version_and_no_fault() {
 }
 
 #[test]
+fn a_topics_name_is_refused_by_the_schema_too() {
+    let asks = |topic: &str| json!({"cmd":"topic_peers","req_id":"1","topic":topic});
+    line(&asks("x1-y"), true);
+    line(&asks(".x1-y"), false);
+    line(&asks("a."), false);
+}
+
+#[test]
 fn a_kind_and_a_domain_have_their_bounds_also_where_a_policy_is_checked() {
     let asks = |domain: &str| json!({"cmd":"policy_check","req_id":"1","peer":"alice","kind":"query","domain":domain});
     line(&asks(&"d".repeat(256)), true);
