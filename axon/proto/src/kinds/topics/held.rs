@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn the_cache_holds_bytes_and_time() {
         let mut cache = Cache::default();
-        let large = TOPIC_CACHE_BYTES_MAX / 32;
+        let large = TOPIC_CACHE_BYTES_MAX / 128;
         (0..64).for_each(|seq| cache.add(given(seq, large), None, seq));
         assert!(cache.bytes <= TOPIC_CACHE_BYTES_MAX && cache.batches.len() > 16, "{}", cache.batches.len());
         assert!(cache.get(id(0, 0)).is_none());
