@@ -33,6 +33,8 @@ const WALL_MS: u64 = 1_795_000_000_000;
 const CONNS_MAX: usize = 6;
 /// Inputs that one input may lead to.
 const INPUTS_MAX: usize = 2_000;
+/// An attempt to reach a peer ends after this (WF-CON-5).
+const DIAL_MS: u64 = 5_000;
 /// So long is waited in the end for what is to end.
 const END_MS: u64 = 150_000;
 /// Rows of the inbox: few, so that it is full at times.
@@ -123,6 +125,7 @@ struct Dial {
     peer: AgentId,
     token: Token,
     hello: Arc<str>,
+    since_ms: u64,
 }
 
 /// A request of a peer.
@@ -355,7 +358,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Dial { dial, peer, hello, token, .. } => {
-                    self.dials.push_back(Dial { dial, peer, token, hello });
+                    self.dials.push_back(Dial { dial, peer, token, hello, since_ms: self.now });
                 }
                 Effect::Close { conn, .. } => inputs.extend(self.end_conn(conn, "closed here")),
                 Effect::Request { conn, token, bytes } => self.on_its_way(conn, token, bytes, true),
@@ -462,6 +465,12 @@ impl World {
 
     /// Time passes until the next timer is due, or so long at most.
     pub fn wait(&mut self, ms: u64) {
+        // No daemon tries to reach a peer for longer.
+        while self.dials.front().is_some_and(|dial| dial.since_ms + DIAL_MS <= self.now)
+            && let Some(dial) = self.dials.pop_front()
+        {
+            self.feed(Input::DialFailed { dial: dial.dial, why: "no answer".into() });
+        }
         let due = self.node.as_ref().and_then(Node::next_timeout);
         let until = self.now + ms;
         if self.stalled {
