@@ -7,8 +7,8 @@ mod topics_world;
 
 use axon_proto::kinds::topics::name::Filter;
 use axon_proto::limits::{
-    BATCH_MESSAGES_MAX, HISTORY_WANT_MAX, TOPIC_FILTERS_MAX, TOPIC_PUBLISH_MS, TOPIC_PUBLISH_WAITING_MAX,
-    TOPIC_REPLAYS_MAX, TOPIC_SUBS_MAX,
+    BATCH_MESSAGES_MAX, HISTORY_WANT_MAX, TOPIC_FILTERS_MAX, TOPIC_PATIENCE_MS, TOPIC_PUBLISH_MS,
+    TOPIC_PUBLISH_WAITING_MAX, TOPIC_REPLAYS_MAX, TOPIC_SUBS_MAX,
 };
 use axon_proto::node::{ClientId, Effect};
 use net::lines;
@@ -99,7 +99,9 @@ fn messages_that_wait_to_be_published_are_counted_one_by_one_and_a_socket_has_a_
     };
     assert_eq!(publish([one, other]), TOPIC_PUBLISH_WAITING_MAX / 4);
     assert_eq!(publish([owner, owner]), TOPIC_PUBLISH_WAITING_MAX / 4 * 3);
-    let effects = world.solo.go_on();
+    let mut effects = world.solo.go_on();
+    // Nothing arrives, so that the last of them wait for neighbours as well.
+    effects.extend(world.solo.wait(TOPIC_PATIENCE_MS));
     assert_eq!(lines(&effects, owner).len(), TOPIC_PUBLISH_WAITING_MAX / 4 * 3, "all of these are answered");
 }
 
