@@ -384,10 +384,9 @@ pub const TOPIC_PUBLISH_WAITING_MAX: usize = 1_024;
 pub const TOPIC_PUBLISH_MS: u64 = 2;
 /// So many in that time do not wait at all.
 pub const TOPIC_PUBLISH_AT_ONCE: u32 = 2;
-/// How long what clients publish waits for a neighbour that takes no more, and how long one is not waited
-/// for that took longer.
+/// How long what clients publish waits for a neighbour that takes no more.
 pub const TOPIC_PATIENCE_MS: u64 = 500;
-/// As above.
+/// How long a neighbour for which that was too short is not waited for.
 pub const TOPIC_SLOW_MS: u64 = 5_000;
 /// Gossip on its way to one neighbour; beyond it, batches are announced to it instead.
 pub const TOPIC_UNDER_WAY_MAX: usize = 64;

@@ -292,6 +292,21 @@ fn what_the_disk_refuses_is_not_in_effect() {
     assert_eq!((&subscriptions[0]["topic"], &subscriptions[0]["from"]), (&json!("before"), &json!("peers")));
     let (of_before, of_after) = (world.batch(2, "before", 1), world.batch(2, "after", 2));
     assert_eq!(shown(&world.give(2, &[of_before, of_after]), client), [1]);
+    // Nor is what was changed again before the disk had refused it.
+    world.solo.stall = true;
+    for command in [
+        json!({"cmd":"subscribe_topic","topic":"twice","kept":true}),
+        json!({"cmd":"unsubscribe_topic","topic":"twice"}),
+        json!({"cmd":"unsubscribe_topic","topic":"before"}),
+        json!({"cmd":"subscribe_topic","topic":"before","kept":true,"from":"any"}),
+    ] {
+        assert_eq!(world.command(client, &command).0, Value::Null, "{command}");
+    }
+    (world.solo.disk_full, world.solo.stall) = (true, false);
+    let refused = lines(&world.solo.go_on(), client);
+    assert_eq!(refused.iter().filter(|line| line["error"] == "internal_error").count(), 4, "{refused:?}");
+    world.solo.disk_full = false;
+    assert_eq!(world.command(client, &json!({"cmd":"topics"})).0["subscriptions"], reply["subscriptions"]);
     // What is kept goes on being kept.
     world.solo.owned(json!({"cmd":"topic_keep","topic":"t"}));
     world.solo.disk_full = true;

@@ -13,7 +13,7 @@ use super::neighbours::Said;
 use super::publish::{Publishing, Waiting};
 use super::replay::Replay;
 use super::subs::{Owner, Sub};
-use super::{Awaited, Change, Topics, heard};
+use super::{Awaited, Change, Place, Topics, heard};
 use crate::error::{IpcCode, IpcError};
 use crate::family::{Act, Cx};
 use crate::id::AgentId;
@@ -100,11 +100,11 @@ impl Topics {
             .text("subscribed", filter.as_str())
             .field("neighbours", &neighbours)
             .number("since_seq", since_seq);
-        let change = Change::Subscribed { sub: Box::new(sub.clone()), before: before.map(Box::new) };
+        let change = Change::Subs(vec![Place { owner: sub.owner.clone(), filter, before }]);
         self.answer_when_stored(client, command.req_id(), writes, (line.end(), change), cx);
         if history && !had {
             let reader = heard::reader_name((!kept).then_some(client), &consumer);
-            let queue = self.kept_ids(&filter);
+            let queue = self.kept_ids(&sub.filter);
             self.replays.push(Replay::new(sub, reader, queue));
             self.replay_on(cx);
         }
@@ -124,8 +124,10 @@ impl Topics {
         self.replays
             .retain(|replay| !(replay.owner().is_of(client, &consumer) && *replay.filter() == filter));
         self.listen(&consumer, cx);
+        self.say_joins(cx);
         let line = Line::ok(command.req_id()).flag("unsubscribed", !subs.is_empty()).end();
-        let change = Change::Unsubscribed { client, subs };
+        let place = |sub: Sub| Place { owner: sub.owner.clone(), filter: filter.clone(), before: Some(sub) };
+        let change = Change::Subs(subs.into_iter().map(place).collect());
         self.answer_when_stored(client, command.req_id(), writes, (line, change), cx);
         Ok(())
     }
@@ -191,23 +193,42 @@ impl Topics {
                 self.kept.keep_no_more(&filter);
                 self.kept_is_other(cx);
             }
-            Change::Subscribed { sub, before } if !stored => {
-                let owner = sub.owner.clone();
-                self.subs.take_out(&sub);
-                self.replays.retain(|replay| !(*replay.owner() == owner && *replay.filter() == sub.filter));
-                before.into_iter().for_each(|before| self.subs.put_back(*before));
-                if let Owner::Consumer(consumer) = &owner {
-                    self.listen(consumer, cx);
-                }
+            Change::Subs(places) if !stored => {
+                places.into_iter().for_each(|place| self.take_back(place, cx));
+                self.say_joins(cx);
             }
-            Change::Unsubscribed { client, subs } if !stored => {
-                subs.into_iter().for_each(|sub| self.subs.put_back(sub));
-                self.listen(&cx.view.consumer(client), cx);
+            Change::Keep(_) | Change::KeepNoMore(_) | Change::Subs(_) => {}
+        }
+    }
+
+    /// A subscription is as it was before, or, where another command has changed it since, would be if that
+    /// cannot be stored either.
+    fn take_back(&mut self, place: Place, cx: &mut Cx<'_>) {
+        let Place { owner, filter, before } = place;
+        let mut later = self.awaited.values_mut().filter_map(|awaited| match awaited {
+            Awaited::Answer { change: Change::Subs(places), .. } => Some(places),
+            _ => None,
+        });
+        let same = |of: &&mut Place| of.owner == owner && of.filter == filter;
+        if let Some(next) = later.find_map(|places| places.iter_mut().find(same)) {
+            next.before = before;
+            return;
+        }
+        self.replays.retain(|replay| !(*replay.owner() == owner && *replay.filter() == filter));
+        self.subs.put_back(&owner, &filter, before);
+        match &owner {
+            Owner::Consumer(consumer) => self.listen(consumer, cx),
+            Owner::Client(client) => self.listen(&cx.view.consumer(*client), cx),
+        }
+    }
+
+    /// Nobody reads for an owner any more.
+    pub(super) fn owner_gone(&mut self, owner: &Owner) {
+        self.replays.retain(|replay| replay.owner() != owner);
+        for awaited in self.awaited.values_mut() {
+            if let Awaited::Answer { change: Change::Subs(places), .. } = awaited {
+                places.retain(|place| place.owner != *owner);
             }
-            Change::Keep(_)
-            | Change::KeepNoMore(_)
-            | Change::Subscribed { .. }
-            | Change::Unsubscribed { .. } => {}
         }
     }
 
@@ -216,14 +237,12 @@ impl Topics {
         self.say_joins(cx);
     }
 
-    /// What a consumer has subscribed to is otherwise: its clients are shown it, or no longer, and neighbours
-    /// are told.
-    fn listen(&mut self, consumer: &str, cx: &mut Cx<'_>) {
+    /// What a consumer has subscribed to is otherwise: its clients are shown it, or no longer.
+    fn listen(&self, consumer: &str, cx: &mut Cx<'_>) {
         for client in cx.view.clients_of(consumer) {
             let on = self.subs.listens(client, consumer);
             cx.act(Act::Listen { client, kind: heard::MESSAGE, on });
         }
-        self.say_joins(cx);
     }
 
     fn peers(&self, client: ClientId, command: &Command<'_>, cx: &mut Cx<'_>) -> Result<(), IpcError> {

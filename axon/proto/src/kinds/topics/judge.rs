@@ -82,7 +82,7 @@ impl Topics {
             match known {
                 Known::New => {}
                 // Somebody who was let in takes the place of a stranger.
-                Known::TooMany if self.mesh.remembers(|publisher| !is_let_in(publisher, cx)) => {}
+                Known::TooMany if self.mesh.remembers(|publisher| is_stranger(publisher, cx)) => {}
                 Known::Taken => return Ok(None),
                 Known::Old | Known::TooMany => return Err(NotTaken::Old),
             }
@@ -131,7 +131,7 @@ impl Topics {
         if let (TOPIC_PUBLISHERS_MAX.., false) = self.mesh.publishers(batch.from)
             && !history
         {
-            self.mesh.forget_silent(|publisher| is_let_in(publisher, cx));
+            self.mesh.forget_silent(|publisher| !is_stranger(publisher, cx));
         }
         Ok(Some(history))
     }
@@ -139,7 +139,7 @@ impl Topics {
     /// Whoever makes up keys does not take the places of those who were let in.
     fn has_place(&self, publisher: AgentId, cx: &Cx<'_>) -> bool {
         let (count, is_there) = self.mesh.publishers(publisher);
-        is_there || count < TOPIC_STRANGERS_MAX || is_let_in(publisher, cx)
+        is_there || count < TOPIC_STRANGERS_MAX || !is_stranger(publisher, cx)
     }
 
     /// Refuses a batch. If it was asked for, it is not asked for again.
@@ -200,8 +200,4 @@ fn may_come(from: AgentId, topic: &Topic, publisher: AgentId, cx: &Cx<'_>) -> Re
     let near = cx.view.level(from).unwrap_or(Level::Blocked);
     let may = settings.hears(topic, publisher) && settings.takes_from(topic, near);
     if may { Ok(publisher) } else { Err(NotTaken::NotAuthorized) }
-}
-
-fn is_let_in(publisher: AgentId, cx: &Cx<'_>) -> bool {
-    publisher == cx.me || cx.view.is_let_in(publisher)
 }

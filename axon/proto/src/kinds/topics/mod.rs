@@ -127,14 +127,20 @@ enum Awaited {
 /// What a command changes for good: it holds when it is stored, or not at all.
 #[derive(Debug)]
 enum Change {
-    /// A subscription, which is there already; what was in its place.
-    Subscribed { sub: Box<Sub>, before: Option<Box<Sub>> },
-    /// Subscriptions of whom this client reads for, which have gone already.
-    Unsubscribed { client: ClientId, subs: Vec<Sub> },
+    /// Subscriptions, which are otherwise already.
+    Subs(Vec<Place>),
     /// A history is kept from now on.
     Keep(Keep),
     /// A history is kept no more.
     KeepNoMore(Filter),
+}
+
+/// The place of a subscription, and what was in it.
+#[derive(Debug)]
+struct Place {
+    owner: Owner,
+    filter: Filter,
+    before: Option<Sub>,
 }
 
 /// What was published on a topic since the start.
@@ -289,14 +295,14 @@ impl Topics {
         let consumer = format!("{SCOPED}{socket}");
         let writes = self.subs.consumer_gone(&consumer);
         let its = Owner::Consumer(consumer.into());
-        self.replays.retain(|replay| *replay.owner() != its);
+        self.owner_gone(&its);
         heard::put(writes, cx);
         self.say_joins(cx);
     }
 
     #[inline(never)]
     fn client_gone(&mut self, client: ClientId, cx: &mut Cx<'_>) {
-        self.replays.retain(|replay| *replay.owner() != Owner::Client(client));
+        self.owner_gone(&Owner::Client(client));
         if self.subs.client_gone(client) {
             self.say_joins(cx);
         }

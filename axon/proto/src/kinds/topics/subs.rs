@@ -179,15 +179,10 @@ impl Subs {
         self.list.extract_if(.., goes).collect()
     }
 
-    /// Takes one out that could not be stored.
-    pub fn take_out(&mut self, sub: &Sub) {
-        self.list.retain(|listed| !(listed.owner == sub.owner && listed.filter == sub.filter));
-    }
-
-    /// Puts one back as it was.
-    pub fn put_back(&mut self, sub: Sub) {
-        self.take_out(&sub);
-        self.list.push(sub);
+    /// An owner's subscription to this is as it was before.
+    pub fn put_back(&mut self, owner: &Owner, filter: &Filter, before: Option<Sub>) {
+        self.list.retain(|sub| !(sub.owner == *owner && sub.filter == *filter));
+        self.list.extend(before);
     }
 
     /// A client has gone, and its subscriptions with it; whether it had any.
