@@ -1,13 +1,11 @@
 //! Agents answer queries: who gets one, what may be replied, and what the asker is told.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Daemon, RawClient, pair, pair_with, wait_for};
+
+use crate::support::{Daemon, RawClient, pair, pair_with, wait_for};
 
 /// The payload of an answer that must be an `error` with this code.
 fn refused(reply: &Value, code: &str) -> Value {

@@ -4,23 +4,19 @@
 //! A hundred rounds of one flood each, and ten of `forget`. Whatever the peer says carries a mark of the
 //! round.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod peer;
-mod support;
-
 use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use peer::foul::End;
-use peer::{Key, Link, RawPeer};
 use serde_json::{Value, json};
-use support::{Daemon, PATIENCE, RawClient, pair_with, wait_for};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::peer::foul::End;
+use crate::peer::{Key, Link, RawPeer};
+use crate::support::{Daemon, PATIENCE, RawClient, pair_with, wait_for};
 
 /// What the peer's words begin with; the number of the round follows, in three digits.
 const MARK: &str = "~mark-";

@@ -1,15 +1,14 @@
 //! The command line as its users have it: what each verb prints, and how it ends.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::fs;
 use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::cli::{Home, Ran, keys, run, run_with, sorted, spawn_with};
-use support::{Daemon, pair, pair_with, wait_for};
+
+use crate::support;
+use crate::support::cli::{Home, Ran, keys, run, run_with, sorted, spawn_with};
+use crate::support::{Daemon, pair, pair_with, wait_for};
 
 /// An id that no message has.
 const NO_ID: &str = "00000000-0000-4000-8000-000000000000";

@@ -1,15 +1,14 @@
 //! `axon answer`: any program as an agent, one run for each request, ended together with its children.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::fs;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::cli::{Home, Running, is_alive, run_with};
-use support::{Daemon, pair, wait_for};
+
+use crate::support;
+use crate::support::cli::{Home, Running, is_alive, run_with};
+use crate::support::{Daemon, pair, wait_for};
 
 /// `axon answer …` on this daemon, attached.
 fn answering(daemon: &Daemon, args: &[&str]) -> Running {

@@ -1,7 +1,4 @@
 //! `axon bench`, as a user runs it: with a peer, with daemons of its own, and when it goes wrong.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,8 +6,9 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use support::cli::{Home, Ran, Running, is_alive, keys, processes_with, run, sorted, spawn};
-use support::{Daemon, pair, pair_with, wait_for};
+
+use crate::support::cli::{Home, Ran, Running, is_alive, keys, processes_with, run, sorted, spawn};
+use crate::support::{Daemon, pair, pair_with, wait_for};
 
 /// Fields of each run's object; `more` are those of some runs only.
 fn fields<const N: usize>(more: [&'static str; N]) -> Vec<&'static str> {

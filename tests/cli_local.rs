@@ -1,7 +1,4 @@
 //! The command line on one machine: roots, instances, settings, the doctor, and what needs no daemon.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -9,8 +6,10 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::cli::{Home, Ran, keys, processes_with, run, sorted, spawn};
-use support::{Daemon, mode, pair, set_mode, wait_for};
+
+use crate::support;
+use crate::support::cli::{Home, Ran, keys, processes_with, run, sorted, spawn};
+use crate::support::{Daemon, mode, pair, set_mode, wait_for};
 
 /// The check of this name in what `axon doctor` printed.
 fn check<'a>(report: &'a Value, name: &str) -> &'a Value {

@@ -1,14 +1,13 @@
 //! Nothing is lost, as users of the command line have it: held messages, the outbox, delegations,
 //! `axon wait`, and what is said when something did go.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::fs;
 
 use serde_json::{Value, json};
-use support::cli::{Home, Ran, keys, sorted};
-use support::{Daemon, RawClient, introduce, pair, pair_with, set_mode, wait_for};
+
+use crate::support;
+use crate::support::cli::{Home, Ran, keys, sorted};
+use crate::support::{Daemon, RawClient, introduce, pair, pair_with, set_mode, wait_for};
 
 /// An id that no message has.
 const NO_ID: &str = "00000000-0000-4000-8000-000000000000";

@@ -1,15 +1,14 @@
 //! The owner's other commands, as users of the command line have them: the audit log, scoped sockets, a new
 //! identity, and what is said where something is wrong.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::fs;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::cli::{Home, Ran, keys, run, sorted};
-use support::{AXON, Daemon, pair, pair_with, wait_for};
+
+use crate::support;
+use crate::support::cli::{Home, Ran, keys, run, sorted};
+use crate::support::{AXON, Daemon, pair, pair_with, wait_for};
 
 const SOON: &str = "reconnect_max_backoff_secs = 1\nhandshake_timeout_secs = 2";
 

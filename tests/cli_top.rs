@@ -1,8 +1,5 @@
 //! `axon top` on a terminal of its own, as a person has it: what it shows, its keys, another size, a daemon
 //! that goes and comes back, and the terminal as it was afterwards.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::io::{Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -11,8 +8,10 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use support::cli::run;
-use support::{AXON, Daemon, PATIENCE, pair};
+
+use crate::support;
+use crate::support::cli::run;
+use crate::support::{AXON, Daemon, PATIENCE, pair};
 
 /// A terminal: the cells that a program has written, as far as it uses what is needed for that.
 struct Screen {

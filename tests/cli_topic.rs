@@ -1,11 +1,10 @@
 //! Topics, as users of the command line have them: each verb against real daemons.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use serde_json::{Value, json};
-use support::cli::{Home, Running, keys, run_with, sorted};
-use support::{Daemon, pair, pair_with, wait_for};
+
+use crate::support;
+use crate::support::cli::{Home, Running, keys, run_with, sorted};
+use crate::support::{Daemon, pair, pair_with, wait_for};
 
 /// Waits until a neighbour of this daemon wants the topic.
 fn wanted(publisher: &Daemon, topic: &str) {

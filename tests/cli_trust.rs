@@ -1,8 +1,5 @@
 //! Who may talk, as users of the command line have it: links and knocks, levels, policies, pause, the audit
 //! log and scoped sockets.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +7,9 @@ use std::path::Path;
 use axon_proto::id::PublicKey;
 use axon_proto::invite::{Link, Secret};
 use serde_json::{Value, json};
-use support::cli::{keys, run_with, sorted};
-use support::{Daemon, free_port, mode, pair, pair_with, wait_for};
+
+use crate::support::cli::{keys, run_with, sorted};
+use crate::support::{Daemon, free_port, mode, pair, pair_with, wait_for};
 
 /// Peers that were away are tried again soon.
 const SOON: &str = "reconnect_max_backoff_secs = 1\nhandshake_timeout_secs = 2";

@@ -1,13 +1,12 @@
 //! What a person sees of peers and traffic, and who may wake an agent: `axon status`, `axon peers`,
 //! `axon ping --count`, and `--trust` of `axon listen` and `axon answer`.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::cli::{Ran, keys, run};
-use support::{Daemon, RawClient, pair, wait_for};
+
+use crate::support;
+use crate::support::cli::{Ran, keys, run};
+use crate::support::{Daemon, RawClient, pair, wait_for};
 
 fn notify(from: &Daemon, topic: &str) {
     let sent = from.run(&["notify", "alice", topic, "now"]).ok();

@@ -1,9 +1,6 @@
 //! The client libraries, each by its own runner of the shared cases in `tests/clients/cases.json`, against
 //! real daemons. What a runner is given and may say is in `tests/clients/README.md`.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod support;
-#[path = "clients/typescript.rs"]
 mod typescript;
 
 use std::collections::BTreeSet;
@@ -16,8 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::cli::{run, spawn};
-use support::{AXON, Daemon, pair_with, wait_for};
+
+use crate::support;
+use crate::support::cli::{run, spawn};
+use crate::support::{AXON, Daemon, pair_with, wait_for};
 
 /// How long a runner may take for all cases.
 const RUN: Duration = Duration::from_secs(240);
@@ -118,7 +117,7 @@ fn play(mut command: Command) {
 fn rust_plays_the_cases() {
     let bin = Path::new(AXON).parent().unwrap().join("examples").join("client_cases");
     if !bin.exists() {
-        // `cargo test --workspace` has built it; `cargo test --test clients` has not.
+        // `cargo test --workspace` has built it; `cargo test --test all clients::` has not.
         let release = Path::new(AXON).parent().unwrap().ends_with("release");
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--locked", "--workspace", "--example", "client_cases"]);

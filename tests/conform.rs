@@ -1,15 +1,12 @@
 //! `axon conform`: what it says of this implementation, and that it finds what is wrong.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use support::Daemon;
-use support::cli::Home;
+use crate::support::Daemon;
+use crate::support::cli::Home;
 
 fn vectors() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("spec/vectors").to_str().unwrap().to_owned()

@@ -3,9 +3,6 @@
 //!
 //! The short form has six rounds; `AXON_LONG=1` has two hundred. The seed of the kills is printed;
 //! `AXON_SEED=<seed>` takes it again, though what is in flight at a kill differs all the same.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -17,8 +14,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::kept::{SOON, rejoin};
-use support::{AXON, Daemon, MEASURED, pair_with};
+
+use crate::support::kept::{SOON, rejoin};
+use crate::support::{AXON, Daemon, MEASURED, pair_with};
 
 const SENDER: &str = "[outbox]\nper_peer_messages_max = 100000\nmessages_max = 100000\n";
 /// Little, so that what is read goes and the store is tidied under the load too.

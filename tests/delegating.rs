@@ -1,12 +1,10 @@
 //! Delegations: ack, progress, result, the queue, agents that vanish, cancel.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Daemon, RawClient, pair, wait_for};
+
+use crate::support::{Daemon, RawClient, pair, wait_for};
 
 /// Sends a delegation and gives the reply; `extra` are fields of its payload besides the task.
 fn delegate(asker: &mut RawClient, mut extra: Value) -> Value {

@@ -1,7 +1,4 @@
 //! The programs and files in `examples/`, run as they stand.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +6,10 @@ use std::process::Command;
 
 use axon::disk::Config;
 use serde_json::{Value, json};
-use support::cli::{Running, spawn};
-use support::{AXON, Daemon, pair, wait_for};
+
+use crate::support;
+use crate::support::cli::{Running, spawn};
+use crate::support::{AXON, Daemon, pair, wait_for};
 
 fn example(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(path)
@@ -108,7 +107,7 @@ fn shell_agent() {
 fn rust_agent() {
     let bin = Path::new(AXON).parent().unwrap().join("examples").join("rust_agent");
     if !bin.exists() {
-        // `cargo test` has built it; `cargo test --test examples` has not.
+        // `cargo test` has built it; `cargo test --test all examples::` has not.
         let release = Path::new(AXON).parent().unwrap().ends_with("release");
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--example", "rust_agent"]).args(release.then_some("--release"));

@@ -1,16 +1,14 @@
 //! What `axon examples` prints is recorded: this test has the conversation with real daemons anew, and
 //! compares it, ids and times made steady, with `axon/src/cli/examples.txt`. To record it again:
 //!
-//! `AXON_RECORD=1 cargo test --test exchanges`
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
+//! `AXON_RECORD=1 cargo test --test all exchanges::`
 
 use std::collections::HashMap;
 use std::fs;
 
 use serde_json::{Value, json};
-use support::{Daemon, RawClient, introduce, wait_for};
+
+use crate::support::{Daemon, RawClient, introduce, wait_for};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/axon/src/cli/examples.txt");
 /// The agents of the specification's examples: name, id, key, host.
@@ -350,7 +348,7 @@ fn what_axon_examples_prints_is_what_daemons_say() {
     }
     let kept = fs::read_to_string(FILE).unwrap();
     for (number, (kept, now)) in (1..).zip(kept.lines().zip(now.lines())) {
-        assert_eq!(kept, now, "line {number}: AXON_RECORD=1 cargo test --test exchanges");
+        assert_eq!(kept, now, "line {number}: AXON_RECORD=1 cargo test --test all exchanges::");
     }
-    assert_eq!(kept.lines().count(), now.lines().count(), "AXON_RECORD=1 cargo test --test exchanges");
+    assert_eq!(kept.lines().count(), now.lines().count(), "AXON_RECORD=1 cargo test --test all exchanges::");
 }

@@ -1,10 +1,5 @@
 //! Local clients that begin a line and do not end it: they hold nobody up, and do not stay.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod peer;
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
@@ -12,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use peer::RawPeer;
 use serde_json::{Value, json};
-use support::{Daemon, PATIENCE, RawClient, wait_for};
+
+use crate::peer::RawPeer;
+use crate::support::{Daemon, PATIENCE, RawClient, wait_for};
 
 /// How many mean it so.
 const MANY: usize = 500;

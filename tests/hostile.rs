@@ -1,15 +1,11 @@
 //! A peer of another make against a real daemon: one that keeps to protocol v1, and one that does not.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod peer;
-mod support;
-
 use std::time::{Duration, Instant};
 
-use peer::{Fault, Link, Manners, RawPeer, V1, hybrid, secp256r1, x25519};
 use serde_json::{Value, json};
-use support::{Daemon, RawClient, wait_for};
+
+use crate::peer::{Fault, Link, Manners, RawPeer, V1, hybrid, secp256r1, x25519};
+use crate::support::{Daemon, RawClient, wait_for};
 
 /// `status`, one of the counts of what was dropped.
 fn dropped(daemon: &Daemon, reason: &str) -> u64 {

@@ -1,17 +1,13 @@
 //! Messages, streams and closes of a peer that does not keep the rules, against a real daemon.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod peer;
-mod support;
-
 use std::time::{Duration, Instant};
 
 use axon_proto::id::MsgId;
-use peer::{Fault, Link, RawPeer, new_id};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Daemon, wait_for};
+
+use crate::peer::{Fault, Link, RawPeer, new_id};
+use crate::support::{Daemon, wait_for};
 
 /// `status`, one of the counts of what was dropped.
 fn dropped(daemon: &Daemon, reason: &str) -> u64 {

@@ -3,20 +3,17 @@
 //! With `AXON_LONG=1` each goes on for ten seconds. What each came to is printed, with the latency of the
 //! peer that is served and the memory of the daemon.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod peer;
-mod support;
-
 use std::io::Write as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use peer::foul::{End, Invite, Recorder, Tally, offer_version};
-use peer::served::{Served, rss_kib};
-use peer::{Key, Link, Manners, RawPeer, hybrid, secp256r1, x25519};
 use serde_json::{Value, json};
-use support::{Daemon, RawClient, wait_for};
+
+use crate::peer;
+use crate::peer::foul::{End, Invite, Recorder, Tally, offer_version};
+use crate::peer::served::{Served, rss_kib};
+use crate::peer::{Key, Link, Manners, RawPeer, hybrid, secp256r1, x25519};
+use crate::support::{Daemon, RawClient, wait_for};
 
 /// TLS alerts (RFC 8446, 6).
 const HANDSHAKE_FAILURE: End = End::Alert(40);

@@ -1,14 +1,13 @@
 //! The daemon's image: a program of its own, which nothing depends on.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
-use support::{AXON, Daemon, skip, wait_for};
+
+use crate::support;
+use crate::support::{AXON, Daemon, skip, wait_for};
 
 const AXOND: &str = env!("CARGO_BIN_EXE_axond");
 

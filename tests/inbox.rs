@@ -1,10 +1,8 @@
 //! The inbox: cursors, what is kept, replay and live events, clients that do not keep up.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use serde_json::{Value, json};
-use support::{Daemon, RawClient, pair, pair_with, wait_for};
+
+use crate::support::{Daemon, RawClient, pair, pair_with, wait_for};
 
 /// Sends notifies with these numbers as data, one after the other.
 fn notify(from: &Daemon, numbers: std::ops::Range<u64>) {

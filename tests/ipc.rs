@@ -1,12 +1,10 @@
 //! The socket: lines, versions, hello, every command's shape and refusals.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use support::{Daemon, RawClient, free_port, introduce, mode, pair, pair_with, wait_for};
+
+use crate::support::{Daemon, RawClient, free_port, introduce, mode, pair, pair_with, wait_for};
 
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()

@@ -1,16 +1,13 @@
 //! The kept inbox, from outside: what a killed daemon still has, what goes and how that is told, receipts.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod peer;
-mod support;
-
-use peer::{Link, RawPeer};
 use serde_json::{Value, json};
-use support::kept::{
+
+use crate::peer::{Link, RawPeer};
+use crate::support::kept::{
     SOON, ack, consumer, crash, dropped, held_note, inbox, note, notify, numbers, outbox_row, rejoin, rows,
     seqs, wait_outbox,
 };
-use support::{Daemon, RawClient, pair, pair_with, wait_for};
+use crate::support::{Daemon, RawClient, pair, pair_with, wait_for};
 
 /// A daemon that knows this peer as `raw`, and that dials nobody for long.
 fn knows(peer: &RawPeer, config: &str) -> Daemon {

@@ -1,22 +1,19 @@
 //! The store and its disk, from outside: a disk that is full, damage, another version, two daemons.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::print_stderr)]
-
-mod peer;
-mod support;
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use peer::{Link, RawPeer};
 use serde_json::{Value, json};
-use support::kept::{
+
+use crate::peer::{Link, RawPeer};
+use crate::support;
+use crate::support::kept::{
     SOON, ack, consumer, dropped, held_note, inbox, ledger_row, note, notify, numbers, outbox_row, rejoin,
     wait_ledger, wait_outbox,
 };
-use support::{Daemon, RawClient, pair, pair_with, set_mode, skip, wait_for};
+use crate::support::{Daemon, RawClient, pair, pair_with, set_mode, skip, wait_for};
 
 /// Where a segment of the store says its form, twice.
 const FORMAT_AT: [usize; 2] = [8, 40];

@@ -1,13 +1,13 @@
 //! Delegations that outlive their daemons, from outside: kill -9 of either side at every stage.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::kept::{SOON, crash, inbox, ledger_row, outbox_row, rejoin, rows, wait_ledger, wait_outbox};
-use support::{Daemon, RawClient, pair_with, wait_for};
+
+use crate::support::kept::{
+    SOON, crash, inbox, ledger_row, outbox_row, rejoin, rows, wait_ledger, wait_outbox,
+};
+use crate::support::{Daemon, RawClient, pair_with, wait_for};
 
 fn soon() -> (Daemon, Daemon) {
     pair_with(SOON, SOON)

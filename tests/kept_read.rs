@@ -1,13 +1,10 @@
 //! Read receipts, from outside: who is told that a message was read, and when.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod peer;
-mod support;
-
-use peer::{Link, RawPeer, new_id};
 use serde_json::{Value, json};
-use support::kept::{SOON, ack, consumer, held_note, inbox, note, notify, outbox_row, wait_outbox};
-use support::{Daemon, pair_with};
+
+use crate::peer::{Link, RawPeer, new_id};
+use crate::support::kept::{SOON, ack, consumer, held_note, inbox, note, notify, outbox_row, wait_outbox};
+use crate::support::{Daemon, pair_with};
 
 #[test]
 fn read_is_told_to_those_who_ask_when_it_is_allowed() {

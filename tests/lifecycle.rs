@@ -1,15 +1,13 @@
 //! Starting, stopping, reading the settings again, restarts, and what is found damaged.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::print_stderr)]
-
-mod support;
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Daemon, introduce, mode, pair, set_mode, wait_for};
+
+use crate::support;
+use crate::support::{Daemon, introduce, mode, pair, set_mode, wait_for};
 
 fn summary(reply: &Value) -> &str {
     reply["response"]["payload"]["summary"].as_str().unwrap_or_else(|| panic!("no summary: {reply}"))

@@ -1,9 +1,6 @@
 //! Eighteen clients that write and ack at once: nothing is lost, nothing comes twice, nothing is changed.
 //!
 //! The short form goes on for three seconds, with `AXON_LONG=1` for thirty.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write as _;
@@ -11,7 +8,8 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{RawClient, pair_with};
+
+use crate::support::{RawClient, pair_with};
 
 /// Clients of each daemon.
 const CLIENTS: usize = 9;

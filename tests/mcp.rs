@@ -1,14 +1,9 @@
 //! `axon mcp` as its clients see it: by JSON-RPC lines, and through the official Python SDK (`tests/mcp/`).
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr
-)]
 
-mod support;
+pub mod asking;
+pub mod outsiders;
+pub mod proxy;
+pub mod serving;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,10 +12,12 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::cli::Ran;
-use support::mcp::{Mcp, notify};
-use support::{AXON, Daemon, PATIENCE, introduce, pair, pair_with, skip, wait_for};
 use tiktoken_rs::o200k_base_singleton;
+
+use crate::support;
+use crate::support::cli::Ran;
+use crate::support::mcp::{Mcp, notify};
+use crate::support::{AXON, Daemon, PATIENCE, introduce, pair, pair_with, skip, wait_for};
 
 /// Tokens of the tools' names, descriptions and input schemas: the bound.
 const TOOLS_TOKENS_MAX: usize = 900;

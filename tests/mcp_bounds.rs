@@ -1,12 +1,4 @@
 //! What `axon mcp` lets a client do to it: who may speak over HTTP, and how much of everything there may be.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
-#[path = "mcp/asking.rs"]
-mod asking;
-#[path = "mcp/serving.rs"]
-mod serving;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -15,10 +7,11 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use asking::{Answer, call, initialize, read_to_end};
 use serde_json::{Value, json};
-use serving::Served;
-use support::{Daemon, pair, wait_for};
+
+use crate::mcp::asking::{Answer, call, initialize, read_to_end};
+use crate::mcp::serving::Served;
+use crate::support::{Daemon, pair, wait_for};
 
 // ---- HTTP: who may speak ----------------------------------------------------------------------------------
 

@@ -1,8 +1,5 @@
 //! `axon mcp install`, as a user of each client has it: the client's file before and after, byte for byte,
 //! and the socket that it is given. The files are in `mcp/fixtures`.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use support::cli::{Home, Ran, run, spawn};
-use support::{AXON, Daemon, mode, set_mode, wait_for};
+
+use crate::support::cli::{Home, Ran, run, spawn};
+use crate::support::{AXON, Daemon, mode, set_mode, wait_for};
 
 /// Each client, its file below the home directory, and where its broken one is broken.
 const CLIENTS: [(&str, &str, &str); 8] = [

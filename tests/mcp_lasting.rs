@@ -1,21 +1,12 @@
 //! What comes to a session of `axon mcp` lasts until the model has dealt with it, whatever happens meanwhile.
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr
-)]
-
-mod support;
 
 use std::process::{Child, Command};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use support::mcp::{Mcp, notify};
-use support::{AXON, Daemon, RawClient, pair};
+
+use crate::support::mcp::{Mcp, notify};
+use crate::support::{AXON, Daemon, RawClient, pair};
 
 fn delegate(client: &mut RawClient, payload: Value) -> Value {
     let given = client.ok(json!({"cmd": "send", "to": "alice", "kind": "delegate", "payload": payload}));

@@ -1,23 +1,14 @@
 //! `axon mcp` as programs of others see it: the official inspector, the official conformance suite, and the
 //! official Python SDK without sessions. `tests/mcp/install` brings them; none reaches beyond loopback.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
-#[path = "mcp/outsiders.rs"]
-mod outsiders;
-#[path = "mcp/proxy.rs"]
-mod proxy;
-#[path = "mcp/serving.rs"]
-mod serving;
 
 use std::path::{Path, PathBuf};
 
-use outsiders::{installed, outsider, run_within};
-use proxy::Proxy;
 use serde_json::{Value, json};
-use serving::Served;
-use support::{AXON, Daemon, pair, wait_for};
+
+use crate::mcp::outsiders::{installed, outsider, run_within};
+use crate::mcp::proxy::Proxy;
+use crate::mcp::serving::Served;
+use crate::support::{AXON, Daemon, pair, wait_for};
 
 const TOOLS: [&str; 10] =
     ["peers", "ask", "delegate", "wait", "notify", "inbox", "reply", "result", "advertise", "status"];

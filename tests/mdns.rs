@@ -1,21 +1,13 @@
 //! Two daemons on one network find each other by themselves.
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout
-)]
-
-mod support;
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::cli::{Home, Running, spawn};
-use support::{RawClient, wait_for};
+
+use crate::support;
+use crate::support::cli::{Home, Running, spawn};
+use crate::support::{RawClient, wait_for};
 
 /// Whether a multicast packet that this machine sends comes back to it on loopback.
 fn multicast_works() -> bool {

@@ -1,14 +1,12 @@
 //! Whom a `to` means: ids, prefixes, names given and names claimed.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::HashMap;
 
 use axon_proto::id::PublicKey;
 use base64::Engine as _;
 use serde_json::{Value, json};
-use support::{Daemon, RawClient, free_port};
+
+use crate::support::{Daemon, RawClient, free_port};
 
 /// A `[[peers]]` entry; nobody is there.
 fn entry(key: [u8; 32], name: Option<&str>, port: u16) -> String {

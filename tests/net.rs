@@ -1,13 +1,11 @@
 //! Daemons in network namespaces, over bad networks: `tests/net/run` in its short form, whose lines are read
 //! here. What cannot be had on this machine, it says itself.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-use support::AXON;
+use crate::support;
+use crate::support::AXON;
 
 /// Beside one another: each mostly waits.
 const LANES: usize = 3;

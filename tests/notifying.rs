@@ -1,8 +1,5 @@
 //! What a daemon tells the service manager that started it, here a socket of the test's own, and how it logs
 //! there.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::{Daemon, PATIENCE, introduce};
+
+use crate::support::{Daemon, PATIENCE, introduce};
 
 /// The manager: it hears what daemons say.
 struct Manager {

@@ -1,8 +1,5 @@
 //! What is given out: the Debian package, built and installed into a clean root, the archive, the manual and
 //! the completions, as their shells take them.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use support::cli::Home;
-use support::{AXON, pair, skip};
+use crate::support::cli::Home;
+use crate::support::{AXON, pair, skip};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,20 +1,15 @@
 //! The feature `pipe` as the other end of the wire has it: a peer that writes its records by hand, against a
 //! real daemon. What is malformed, and two real daemons, are in `pipe/`.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[path = "pipe/foul.rs"]
 mod foul;
-#[path = "pipe/lost.rs"]
 mod lost;
-mod peer;
-mod support;
 
-use peer::pipe::{ANSWER, ASK, Call, DROP, HEARD, NONE, Pipe, Record, TELL, offers_pipe, record};
-use peer::{Link, RawPeer};
 use serde_json::{Value, json};
-use support::kept::{dropped, inbox, numbers, outbox_row};
-use support::{Daemon, RawClient, introduce, wait_for};
+
+use crate::peer::pipe::{ANSWER, ASK, Call, DROP, HEARD, NONE, Pipe, Record, TELL, offers_pipe, record};
+use crate::peer::{Link, RawPeer};
+use crate::support::kept::{dropped, inbox, numbers, outbox_row};
+use crate::support::{Daemon, RawClient, introduce, wait_for};
 
 /// A daemon that knows this peer as `raw`, and that dials nobody for long.
 fn knows(peer: &RawPeer, config: &str) -> Daemon {

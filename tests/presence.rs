@@ -1,11 +1,10 @@
 //! Presence between real daemons: who comes and goes, who can do what, who is found further away, and what
 //! the command line shows of it.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use serde_json::{Value, json};
-use support::{Daemon, RawClient, pair, wait_for};
+
+use crate::support;
+use crate::support::{Daemon, RawClient, pair, wait_for};
 
 /// A client that is told of changes.
 fn watcher(daemon: &Daemon) -> RawClient {

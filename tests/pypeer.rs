@@ -1,16 +1,14 @@
 //! A second implementation, written from `spec/` alone: a peer over aioquic and a client of the socket, in
 //! Python, against a real daemon. The cases are in `tests/pypeer/`; `tests/pypeer/install` gets aioquic.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use support::Daemon;
-use support::cli::spawn;
+use crate::support;
+use crate::support::Daemon;
+use crate::support::cli::spawn;
 
 /// What the cases rely on.
 const SETTINGS: &str = "name = \"alice\"\nhandshake_timeout_secs = 1\ninbound_read_timeout_secs = 1\n\

@@ -4,9 +4,6 @@
 //! `cargo install` alone is not run here, but by `.ci/run`; the program is the one under test, on the path as
 //! that would put it there. The manager of services is a script (`tests/service/`) that starts what the unit
 //! says.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -16,8 +13,9 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
-use support::cli::{Home, Ran, run};
-use support::{AXON, set_mode, wait_for};
+
+use crate::support::cli::{Home, Ran, run};
+use crate::support::{AXON, set_mode, wait_for};
 
 /// The section's commands, in order.
 const STEPS: [&str; 9] = [

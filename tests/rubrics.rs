@@ -1,7 +1,6 @@
 //! The rubrics can be followed: their ids and commands are there, what is to print nothing prints nothing,
 //! and their scores add up. And what they ask for that no other test looks at: links, the code map, short
 //! functions.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -81,14 +80,19 @@ fn fault(command: &str) -> Option<String> {
                 Some("axon-proto") => "axon/proto/tests",
                 Some(other) => return Some(format!("no tests of {other} are known here")),
             };
-            let Some(file) = after("--test") else { return Some("it names no test file".to_owned()) };
+            let Some(target) = after("--test") else { return Some("it names no test target".to_owned()) };
+            if target != "all" {
+                return there(&format!("{dir}/{target}.rs"));
+            }
+            let Some((file, name)) = after("all").and_then(|filter| filter.split_once("::")) else {
+                return Some("it names no file of tests".to_owned());
+            };
             let path = format!("{dir}/{file}.rs");
             if let Some(fault) = there(&path) {
                 return Some(fault);
             }
-            let name = words.last().filter(|word| **word != file)?;
             let begins = format!("fn {name}(");
-            (!page(&path).contains(&begins)).then(|| format!("{path} has no test {name}"))
+            (!name.is_empty() && !page(&path).contains(&begins)).then(|| format!("{path} has no test {name}"))
         }
         ("cargo", "run") => match (after("--example"), after("-p")) {
             (Some("bench"), None) => there("benches/core.rs"),
@@ -186,7 +190,7 @@ fn ids_and_commands_of_the_rubrics_are_there_and_scores_add_up() {
 #[test]
 fn a_rubric_that_cannot_be_followed_is_told() {
     let sound = "# One\n\n| # | points | it | shown by |\n|---|---|---|---|\n\
-        | A1 | 60 | it is | [AB-C-1]; `cargo test --test rubrics links_lead_somewhere` |\n\
+        | A1 | 60 | it is | [AB-C-1]; `cargo test --test all rubrics::links_lead_somewhere` |\n\
         | A2 | 40 | it prints nothing | below |\n\n```sh\ntrue   # A2\n```\n\n## Score\n\n\
         **90 of 100**, 1 May 2026, commit 1234567.\n\n| # | points | why |\n|---|---|---|\n\
         | A1 | 60 | all |\n| A2 | 30 | not all |\n";
@@ -194,11 +198,11 @@ fn a_rubric_that_cannot_be_followed_is_told() {
     assert_eq!(judge("one", sound, &known), Vec::<String>::new());
     for (from, to, fault) in [
         ("AB-C-1", "AB-C-2", "no page has the id AB-C-2"),
-        ("--test rubrics links", "--test rubric links", "tests/rubric.rs is not there"),
+        ("all rubrics::links", "all rubric::links", "tests/rubric.rs is not there"),
         ("links_lead_somewhere", "links_lead_nowhere", "has no test links_lead_nowhere"),
-        ("`cargo test --test rubrics links_lead_somewhere`", "", "A1 names no command"),
-        ("cargo test --test rubrics links_lead_somewhere", "look closely", "no command that is known"),
-        ("cargo test --test rubrics links_lead_somewhere", "tests/rubrics.rs", "is no program"),
+        ("`cargo test --test all rubrics::links_lead_somewhere`", "", "A1 names no command"),
+        ("cargo test --test all rubrics::links_lead_somewhere", "look closely", "no command that is known"),
+        ("cargo test --test all rubrics::links_lead_somewhere", "tests/rubrics.rs", "is no program"),
         ("# A2\n", "# A3\n", "A2 names no command"),
         ("| 40 |", "| 41 |", "its points are not 100"),
         ("| A1 | 60 | all", "| A1 | 61 | all", "the score of A1"),

@@ -1,9 +1,5 @@
 //! `axon service`, with managers of services that are scripts of the test's own (`tests/service/`): they note
 //! what they are called with, and start what the service's file says.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::print_stderr)]
-
-mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +7,9 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use support::cli::{Home, Ran, run};
-use support::{AXON, mode, set_mode, skip, wait_for};
+
+use crate::support::cli::{Home, Ran, run};
+use crate::support::{AXON, mode, set_mode, skip, wait_for};
 
 /// A home, and managers of services for it. What they started is ended when it is dropped.
 struct Machine {

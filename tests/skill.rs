@@ -1,14 +1,4 @@
 //! `examples/skill/SKILL.md`: every command in it is run as it stands, and what it costs to read is counted.
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout
-)]
-
-mod support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -16,8 +6,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::cli::{Ran, Running, spawn};
-use support::{AXON, Daemon, RawClient, pair, set_mode, wait_for};
+
+use crate::support;
+use crate::support::cli::{Ran, Running, spawn};
+use crate::support::{AXON, Daemon, RawClient, pair, set_mode, wait_for};
 
 /// Tokens of the whole file, and of its description alone, which an agent reads before it needs the rest: at
 /// most. What costs less lowers its number here.

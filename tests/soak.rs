@@ -1,13 +1,11 @@
 //! Two daemons and ten clients for some seconds, of which some are ended now and then: `tests/soak/run` in
 //! its shortest form. It says itself what is wrong.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::path::Path;
 use std::process::Command;
 
-use support::AXON;
+use crate::support;
+use crate::support::AXON;
 
 /// What the soak has counted under this name.
 fn count(said: &str, what: &str) -> u64 {

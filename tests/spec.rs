@@ -1,8 +1,5 @@
 //! The specification agrees with itself and with the code: examples, pages and what a daemon really says,
 //! against the schemas and the code's own types.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +12,9 @@ use axon_proto::pairing::payload as pairing;
 use axon_proto::{ipc, wire};
 use jsonschema::{Registry, Validator};
 use serde_json::{Value, json};
-use support::{Daemon, RawClient, pair};
+
+use crate::support;
+use crate::support::{Daemon, RawClient, pair};
 
 /// Under which the schemas are known to each other, by their file names.
 const BASE: &str = "axon:///schema/";

@@ -1,9 +1,6 @@
 //! The tables of the specification are those of the schemas and of the code: the fields of every payload and
 //! command, who may do what on a scoped socket, what policies begin with, features, codes, what is noted.
 //! Limits, settings, kinds and the error tables are compared in tests/tidy.rs.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +10,8 @@ use axon_proto::error::{IpcCode, PeerCode};
 use axon_proto::scope::Right;
 use axon_proto::trust::{Level, Policies};
 use serde_json::{Value, json};
-use support::{Daemon, RawClient};
+
+use crate::support::{Daemon, RawClient};
 
 fn text(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()

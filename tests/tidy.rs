@@ -1,6 +1,5 @@
 //! The house is kept: who imports whom, what the core may touch, how long lines and files are, and that the
 //! tables of the specification say what the code does.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -4,28 +4,18 @@
 //!
 //! Real daemons, recorded lines, a real tokenizer. What is random (ids, times) is made the same in each run
 //! before it is counted, so that a count is a number and not a range. `-- --nocapture` prints the table.
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout
-)]
 
-#[path = "tokens/count.rs"]
 mod count;
-mod peer;
-mod support;
 
 use std::process::Command;
 
 use count::{Cost, Steady, a2a, tokens};
-use peer::{RawPeer, Request};
 use serde_json::{Value, json};
-use support::cli::{self, Ran};
-use support::mcp::Mcp;
-use support::{AXON, Daemon, PATIENCE, RawClient, pair, wait_for};
+
+use crate::peer::{RawPeer, Request};
+use crate::support::cli::{self, Ran};
+use crate::support::mcp::Mcp;
+use crate::support::{AXON, Daemon, PATIENCE, RawClient, pair, wait_for};
 
 const QUESTION: &str = "When is the next dentist appointment?";
 const ANSWER: &str = "Thursday, 3 December, at half past nine.";

@@ -1,14 +1,12 @@
 //! Topics between real daemons: five in a line, each of which knows its neighbours only. What is published at
 //! one end reaches the other, once, whatever happens in the middle.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::collections::BTreeSet;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Daemon, RawClient, wait_for};
+
+use crate::support::{Daemon, RawClient, wait_for};
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 

@@ -1,5 +1,4 @@
 //! The page of the topics family agrees with the code: its limits, its bytes, its signatures, its rules.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 use std::fs;

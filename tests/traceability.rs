@@ -1,8 +1,7 @@
 //! Every MUST of the specification has an id, and every id is shown by a test or a vector, or has a reason
 //! why none can. `spec/requirements.yaml` says so by id; what the tests and vectors cite is written there by
-//! `AXON_RECORD=1 cargo test --test traceability`, the reasons by hand. `-- --nocapture` prints the figures.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::print_stderr)]
+//! `AXON_RECORD=1 cargo test --test all traceability::`, the reasons by hand. `-- --nocapture` prints
+//! the figures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -24,7 +23,7 @@ const ORDER: [&str; 9] = [
     "spec/kinds/presence.md",
 ];
 const LIST: &str = "spec/requirements.yaml";
-const COMMAND: &str = "AXON_RECORD=1 cargo test --test traceability";
+const COMMAND: &str = "AXON_RECORD=1 cargo test --test all traceability::";
 /// Before a list of ids, in a comment. In two halves, so that this file does not cite its own examples.
 const SHOWS: &str = concat!("sho", "ws:");
 

@@ -1,6 +1,5 @@
 //! The conformance vectors of `spec/vectors`: this implementation does what they say, and they are sound
 //! themselves.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::serving::Served;
+use crate::mcp::serving::Served;
 
 /// Longer than any bound of the server that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(20);

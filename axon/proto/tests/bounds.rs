@@ -1,15 +1,12 @@
 //! What a node keeps to: features, limits, messages on their way, stopping. One node, and a peer whose every
 //! message the test writes itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits;
 use axon_proto::node::{ConnId, Effect, Input, Lost, Settings, Side, StaticPeer, Token};
-use net::{Solo, answer_on, closes, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, answer_on, closes, lines};
 
 /// What a plain v1 peer offers.
 const V1: &[&str] = &["delegate", "ack", "result", "cancel", "discover", "capabilities"];

@@ -1,18 +1,16 @@
 //! Connections between nodes: who dials, which of two stays, what becomes of messages when one is lost, falls
 //! silent, or its peer starts anew. Whole nodes in a network in memory.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 // Nodes are named by their number, in more lists than one.
 #![allow(clippy::needless_range_loop)]
-
-mod net;
 
 use std::collections::BTreeSet;
 
 use axon_proto::limits;
 use axon_proto::node::{ClientId, Input, Settings};
-use net::{Rng, World};
 use serde_json::{Value, json};
+
+use crate::net::{Rng, World};
 
 /// A message by a client of one node, to be answered later.
 struct Asked {
@@ -604,7 +602,7 @@ fn ten_thousand_queries_leave_nothing_behind() {
     }
 }
 
-/// For a longer look: `AXON_SEEDS=5000..9000 cargo test -p axon-proto --release --test connections --
+/// For a longer look: `AXON_SEEDS=5000..9000 cargo test -p axon-proto --release --test all connections:: --
 /// --ignored`.
 #[test]
 #[ignore = "takes as long as it is told to"]

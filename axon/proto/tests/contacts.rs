@@ -1,10 +1,6 @@
 //! What the owner says of peers: read again, at an end, overlapping, and in the file as it is in memory. One
 //! node, and peers whose every message the test writes itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use std::sync::Arc;
 
 use axon_proto::audit::Event;
@@ -14,8 +10,9 @@ use axon_proto::invite::Link;
 use axon_proto::limits;
 use axon_proto::node::{ConnId, Effect, Input, Pins, StaticPeer};
 use axon_proto::trust::Level;
-use net::{Rng, Solo, WALL_MS, answer_on, closes, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Rng, Solo, WALL_MS, answer_on, closes, lines};
 
 /// What this daemon offers, but what is about pairing.
 const ALL: &[&str] =

@@ -4,7 +4,6 @@
 //! Here some of the places are tried; all of them, and faults that last, with `AXON_LONG=1` or, faster,
 //! `cargo run --release -p axon-proto --example sim -- --scenario --sweep`.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 // How much is tried is asked of who runs the test.
 #![allow(clippy::disallowed_methods)]
 

@@ -1,15 +1,12 @@
 //! What a node lets in: hello first, then faults, features, replay, references, receipts, limits. One node,
 //! and a peer whose every message the test writes itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use axon_proto::id::{MsgId, PublicKey};
 use axon_proto::limits;
 use axon_proto::node::{ConnId, Effect, Input, Side, StaticPeer, StreamId};
-use net::{Solo, answer_on, closes, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, answer_on, closes, lines};
 
 /// What a test does to a message before it is sent.
 type Change = Box<dyn Fn(&mut Value)>;

@@ -2,14 +2,11 @@
 //! its time is over, and nobody is told more than is known. One node, and a peer whose every message the test
 //! writes.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use axon_proto::node::{ClientId, ConnId, Effect, Input, Lost, Token};
 use axon_proto::store::ReadOut;
-use net::{Solo, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, lines};
 
 const ALL: &[&str] =
     &["delegate", "ack", "progress", "result", "cancel", "discover", "capabilities", "receipt"];

@@ -2,10 +2,6 @@
 //! network; and what is left when it fails. Whole nodes in a network in memory, and one node whose peer's
 //! every message the test writes itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use std::sync::Arc;
 
 use axon_proto::audit::Event;
@@ -17,8 +13,9 @@ use axon_proto::node::{
     ClientId, ConnId, DialId, Effect, Input, KEY_REFUSED, Lost, Of, Pins, Side, StaticPeer, Token,
 };
 use axon_proto::trust::Level;
-use net::{Solo, WALL_MS, World, closes, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, WALL_MS, World, closes, lines};
 
 fn agent_id(n: u8) -> AgentId {
     PublicKey([n; 32]).agent_id()

@@ -2,17 +2,14 @@
 //! nothing else is, and an error is never answered by another. One node, and a peer whose every message the
 //! test writes itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use axon_proto::contacts::Contact;
 use axon_proto::id::PublicKey;
 use axon_proto::limits::{STALE_MS, SWEEP_INTERVAL_MS};
 use axon_proto::node::{ClientId, ConnId, Effect, Input, Token};
 use axon_proto::trust::Level;
-use net::{Solo, answer_on, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, answer_on, lines};
 
 const ALL: &[&str] =
     &["delegate", "ack", "progress", "result", "cancel", "discover", "capabilities", "receipt"];

@@ -2,18 +2,15 @@
 //! invites, delegations, shares of a scoped socket. One node, and peers whose every message the test writes
 //! itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use axon_proto::contacts::{Contact, ContactsFile};
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::invite::{Link, Secret};
 use axon_proto::limits::READ_WAITING_MAX;
 use axon_proto::node::{ClientId, ConnId, DialId, Effect, Input, StaticPeer, StreamId, Token};
 use axon_proto::trust::Level;
-use net::{Solo, WALL_MS, answer_on, closes, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, WALL_MS, answer_on, closes, lines};
 
 const ALL: &[&str] = &[
     "delegate",

@@ -1,18 +1,15 @@
 //! Strangers, invites and knocks, as the side sees them that is knocked at. One node, and strangers whose
 //! every message the test writes itself. How the other side sees it is in `joining`.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use axon_proto::audit::Event;
 use axon_proto::contacts::Contact;
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits;
 use axon_proto::node::{ConnId, Effect, Input, Side};
 use axon_proto::trust::Level;
-use net::{Solo, WALL_MS, answer_on, closes, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, WALL_MS, answer_on, closes, lines};
 
 const ALL: &[&str] = &["delegate", "ack", "result", "cancel", "discover", "receipt"];
 /// What binds every connection here.

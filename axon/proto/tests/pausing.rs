@@ -2,10 +2,6 @@
 //! order, once, when it is resumed, whatever ends in between. One node and a peer whose every message the
 //! test writes itself; and whole nodes in a network in memory.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use std::collections::BTreeMap;
 
 use axon_proto::contacts::Contact;
@@ -13,8 +9,9 @@ use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits;
 use axon_proto::node::{ClientId, ConnId, Effect, Input, StaticPeer};
 use axon_proto::trust::Level;
-use net::{Solo, WALL_MS, World, answer_on, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, WALL_MS, World, answer_on, lines};
 
 const ALL: &[&str] =
     &["delegate", "ack", "progress", "result", "cancel", "discover", "capabilities", "receipt", "knock"];

@@ -1,14 +1,11 @@
 //! What clients are told of peers: what is held for each, and what is unread of it.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits::UNREAD_ROWS_MAX;
 use axon_proto::node::{ClientId, ConnId, Input, StaticPeer};
-use net::{Solo, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, lines};
 
 const ALL: &[&str] = &["delegate", "ack", "progress", "result", "cancel", "discover", "receipt"];
 

@@ -1,8 +1,5 @@
 //! Presence between nodes in memory: who is there and how, what it costs, who finds whom, and what a
 //! neighbour that means harm can do by it.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod net;
 
 use axon_proto::id::PublicKey;
 use axon_proto::kinds::presence::beacon::{About, Beacon};
@@ -11,8 +8,9 @@ use axon_proto::limits::{
 };
 use axon_proto::node::{ClientId, ConnId, Effect, Input, Lost};
 use axon_proto::trust::Findable;
-use net::{Solo, WALL_MS, World, answer_on, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, WALL_MS, World, answer_on, lines};
 
 /// A beacon's payload as the agent with this key would send it.
 fn beacon(n: u8, seq: u64, change: impl FnOnce(&mut About)) -> Value {

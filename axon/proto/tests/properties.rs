@@ -1,8 +1,6 @@
 //! What holds of any value and of any order: what is written is read again as it was, rows and cursors go
 //! forward, and what was seen is known for as long as it is said to be.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,15 +1,12 @@
 //! What the socket refuses, each with its code and a sentence that says what to do, and what else a client is
 //! told that it did not ask for. One node, and clients whose every line the test writes.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use axon_proto::limits::{CAPABILITIES_BYTES_MAX, LINE_BYTES_MAX};
 use axon_proto::node::{ClientId, Effect, Glance, Input};
 use axon_proto::store::ReadOut;
-use net::{Solo, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, lines};
 
 const ALL: &[&str] =
     &["delegate", "ack", "progress", "result", "cancel", "discover", "capabilities", "receipt"];

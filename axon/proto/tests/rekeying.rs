@@ -1,10 +1,6 @@
 //! New keys: a peer's, taken on, kept waiting or refused; and our own, told to those who know the old one.
 //! One node, and a peer whose every message the test writes itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use axon_proto::audit::Event;
 use axon_proto::contacts::Contact;
 use axon_proto::id::{AgentId, PublicKey};
@@ -12,8 +8,9 @@ use axon_proto::limits;
 use axon_proto::node::{ConnId, Effect, Input, Lost, OldKey, Token};
 use axon_proto::pairing::payload::Rekey;
 use axon_proto::trust::Level;
-use net::{Solo, WALL_MS, answer_on, closes, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, WALL_MS, answer_on, closes, lines};
 
 const ALL: &[&str] = &["delegate", "ack", "result", "receipt", "knock", "rekey"];
 

@@ -1,10 +1,6 @@
 //! Blocking and forgetting: nothing of who is out comes through any more. One node, and peers whose every
 //! message the test writes itself; and whole nodes in a network in memory.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use std::sync::Arc;
 
 use axon_proto::audit::Event;
@@ -12,8 +8,9 @@ use axon_proto::contacts::Contact;
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::node::{ClientId, ConnId, Effect, Input, Of, Pins, StaticPeer, StreamId, Token};
 use axon_proto::trust::Level;
-use net::{Solo, World, answer_on, closes, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, World, answer_on, closes, lines};
 
 /// What this daemon offers, but what is about pairing.
 const ALL: &[&str] =

@@ -1,16 +1,13 @@
 //! Scoped sockets: what one agent's own socket may do, whom and what it sees, and what it moves. One node,
 //! clients of several sockets, and peers whose every message the test writes itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use axon_proto::audit::Event;
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits;
 use axon_proto::node::{ClientId, ConnId, Effect, Input, Lost, StaticPeer, Token};
-use net::{Solo, answer_on, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, answer_on, lines};
 
 const ALL: &[&str] = &["delegate", "ack", "progress", "result", "cancel", "discover", "receipt"];
 

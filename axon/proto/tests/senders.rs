@@ -2,16 +2,13 @@
 //! much of the inbox is for whom, and what the audit log counts. One node, and peers whose every message the
 //! test writes itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use axon_proto::audit::{Event, Row};
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits;
 use axon_proto::node::{ConnId, Effect, Input, KnownPeer, StaticPeer, Token};
-use net::{Solo, WALL_MS, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, WALL_MS, lines};
 
 /// What this daemon offers, but what is about pairing.
 const ALL: &[&str] =

@@ -1,8 +1,7 @@
 //! Seeds of the simulation: nothing that must hold is broken, and a seed gives the same run each time.
 //!
-//! More seeds: `AXON_SEEDS=5000 cargo test -p axon-proto --test simulation`, or the example `sim`.
+//! More seeds: `AXON_SEEDS=5000 cargo test -p axon-proto --test all simulation::`, or the example `sim`.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 // How many seeds is asked of who runs the test.
 #![allow(clippy::disallowed_methods)]
 

@@ -1,14 +1,12 @@
 //! Bytes of a store change, or are missing: what is read is what was written, or the loss is told.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod model;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use axon_proto::store::log::{OpenError, Opened, Options};
 use axon_proto::store::{Keep, Read, ReadOut, Row, Store, Write};
-use model::{Disk, Holds, OPEN, commit, firm_of, holds, long, row, seen, seen_of};
+
+use crate::model;
+use crate::model::{Disk, Holds, OPEN, commit, firm_of, holds, long, row, seen, seen_of};
 
 const NOW_MS: u64 = 1_000;
 const OPTIONS: Options = Options { segment_bytes: 700, salt: 0x5eed };

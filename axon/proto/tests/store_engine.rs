@@ -1,13 +1,11 @@
 //! What the store does when nothing fails, and when the disk refuses: commits, bounds, reading, cleaning.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod model;
-
 use axon_proto::store::log::{OpenError, Options};
 use axon_proto::store::memory::Memory;
 use axon_proto::store::{Commit, CommitError, Keep, Read, ReadOut, Rows, Store, Write};
-use model::{Disk, OPEN, all_rows, commit, firm_of, holds, long, row, seen, seen_of, small};
+
+use crate::model;
+use crate::model::{Disk, OPEN, all_rows, commit, firm_of, holds, long, row, seen, seen_of, small};
 
 const NOW_MS: u64 = 1_000_000;
 

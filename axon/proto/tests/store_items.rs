@@ -1,13 +1,10 @@
 //! The store's table of items, while many come and go.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod model;
-
 use axon_proto::store::log::Options;
 use axon_proto::store::memory::Memory;
 use axon_proto::store::{Store, Write};
-use model::{OPEN, commit};
+
+use crate::model::{OPEN, commit};
 
 /// About as many as a full outbox and a full ledger have.
 const LIVE: u64 = 44_000;

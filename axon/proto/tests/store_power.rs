@@ -2,12 +2,9 @@
 //! nothing is there in part, and nothing that was refused comes back. And when nothing fails, the store does
 //! what the model does.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod model;
-
 use axon_proto::store::{Commit, CommitError, Keep, Store, Write};
-use model::{
+
+use crate::model::{
     Disk, Holds, Model, OPEN, Random, Unsynced, commit, firm_of, holds, long, row, seen, seen_of, small,
 };
 

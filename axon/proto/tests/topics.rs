@@ -1,5 +1,4 @@
 //! Topics on a simulated network: whoever is connected gets each batch once.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use axon_proto::sim::topics::{Options, Report, run};
 

@@ -1,16 +1,12 @@
 //! What one node says to neighbours of topics and hears of them, history, and scoped sockets. The test
 //! writes every message of the neighbours itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-mod topics_world;
-
 use axon_proto::kinds::topics::name::Filter;
 use axon_proto::limits::{BATCH_AGE_MS_MAX, TOPIC_PUBLISH_MS};
-use net::{Solo, WALL_MS};
 use serde_json::{Value, json};
-use topics_world::{FEATURES, NONE, World, given, id, passed_on, sent, shown};
+
+use crate::net::{Solo, WALL_MS};
+use crate::topics_world::{FEATURES, NONE, World, given, id, passed_on, sent, shown};
 
 // --- neighbours ---
 

@@ -1,11 +1,6 @@
 //! What one node does with topics: what it takes of whom, shows to whom, keeps, and publishes. The test
 //! writes every message of the neighbours itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-mod topics_world;
-
 use axon_proto::id::PublicKey;
 use axon_proto::kinds::topics::name::Filter;
 use axon_proto::kinds::topics::rules::{Publisher, Rule};
@@ -17,9 +12,10 @@ use axon_proto::limits::{
 use axon_proto::node::{ClientId, Effect, Input};
 use axon_proto::store::Write;
 use axon_proto::trust::Level;
-use net::lines;
 use serde_json::{Value, json};
-use topics_world::{NONE, World, given, given_by, id, passed_on, sent, shown};
+
+use crate::net::lines;
+use crate::topics_world::{NONE, World, given, given_by, id, passed_on, sent, shown};
 
 // --- what is taken ---
 

@@ -2,11 +2,6 @@
 //! refused, and what one neighbour says spoils nothing for the others. The test writes every message of the
 //! neighbours itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-mod topics_world;
-
 use std::cell::Cell;
 
 use axon_proto::id::PublicKey;
@@ -18,7 +13,9 @@ use axon_proto::limits::{TOPIC_PUBLISHERS_MAX, TOPIC_REFUSED_MS, TOPIC_STRANGERS
 use axon_proto::node::{Effect, Settings, StaticPeer};
 use axon_proto::trust::Level;
 use serde_json::{Value, json};
-use topics_world::{FORGED, World, given, given_by, id, passed_on, peer, sent, shown};
+
+use crate::topics_world;
+use crate::topics_world::{FORGED, World, given, given_by, id, passed_on, peer, sent, shown};
 
 thread_local! {
     static LOOKED_AT: Cell<u32> = const { Cell::new(0) };

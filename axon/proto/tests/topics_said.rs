@@ -1,10 +1,6 @@
 //! What a daemon says to its neighbours of topics, and what not. One node, and peers whose every message the
 //! test writes itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::kinds::topics::batch::Batch;
 use axon_proto::kinds::topics::name::{Filter, Topic};
@@ -13,8 +9,9 @@ use axon_proto::limits;
 use axon_proto::node::{ConnId, Effect, Input, StaticPeer};
 use axon_proto::trust::Level;
 use axon_proto::wire::raw_json;
-use net::{Solo, WALL_MS, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, WALL_MS, lines};
 
 fn agent_id(n: u8) -> AgentId {
     PublicKey([n; 32]).agent_id()

@@ -1,19 +1,15 @@
 //! What the clients of one daemon share where topics are concerned: who takes much leaves some to others.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-mod topics_world;
-
 use axon_proto::kinds::topics::name::Filter;
 use axon_proto::limits::{
     BATCH_MESSAGES_MAX, HISTORY_WANT_MAX, TOPIC_FILTERS_MAX, TOPIC_PATIENCE_MS, TOPIC_PUBLISH_MS,
     TOPIC_PUBLISH_WAITING_MAX, TOPIC_REPLAYS_MAX, TOPIC_SUBS_MAX,
 };
 use axon_proto::node::{ClientId, Effect};
-use net::lines;
 use serde_json::{Value, json};
-use topics_world::{World, sent, shown};
+
+use crate::net::lines;
+use crate::topics_world::{World, sent, shown};
 
 /// A world with a scoped socket, two clients of it, and one of the owner.
 fn world() -> (World, [ClientId; 3]) {

@@ -1,10 +1,6 @@
 //! Who may do what, and how often: every level, kind, direction and rule; what agents are told of a sender;
 //! whom names mean. One node, and peers whose every message the test writes itself.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use std::collections::BTreeSet;
 
 use axon_proto::audit::{self, Event};
@@ -12,8 +8,9 @@ use axon_proto::id::PublicKey;
 use axon_proto::kinds::presence::beacon::{About, Beacon};
 use axon_proto::node::{ClientId, ConnId, Effect, Input, StaticPeer};
 use axon_proto::trust::{Level, Policies, Policy};
-use net::{Solo, answer_on, closes, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, answer_on, closes, lines};
 
 /// What this daemon offers.
 const ALL: &[&str] = &[

@@ -1,14 +1,11 @@
 //! Work that a peer gives, and what agents here may say of it: each word once, each at its time, and the peer
 //! is told what became of it. One node, an agent, and a peer whose every message the test writes.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod net;
-
 use axon_proto::limits::DELEGATIONS_MAX;
 use axon_proto::node::{ClientId, ConnId, Effect, Input, StreamId};
-use net::{Solo, answer_on, lines};
 use serde_json::{Value, json};
+
+use crate::net::{Solo, answer_on, lines};
 
 const ALL: &[&str] =
     &["delegate", "ack", "progress", "result", "cancel", "discover", "capabilities", "receipt"];

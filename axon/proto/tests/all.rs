@@ -1,0 +1,39 @@
+//! The core from outside, in one program: `cargo test -p axon-proto --test all gate::` is one file of them.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bounds;
+mod connections;
+mod contacts;
+mod fault_points;
+mod gate;
+mod holding;
+mod joining;
+mod messages;
+mod model;
+mod net;
+mod owner;
+mod pairing;
+mod pausing;
+mod peers;
+mod presence;
+mod properties;
+mod refusals;
+mod rekeying;
+mod revoking;
+mod scopes;
+mod senders;
+mod simulation;
+mod store_damage;
+mod store_engine;
+mod store_items;
+mod store_power;
+mod topics;
+mod topics_neighbours;
+mod topics_node;
+mod topics_refused;
+mod topics_said;
+mod topics_shared;
+mod topics_world;
+mod trust;
+mod working;
