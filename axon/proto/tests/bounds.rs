@@ -4,6 +4,7 @@
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits;
 use axon_proto::node::{ConnId, Effect, Input, Lost, Settings, Side, StaticPeer, Token};
+use axon_proto::store::{CommitError, Write};
 use serde_json::{Value, json};
 
 use crate::net::{Solo, answer_on, closes, lines};
@@ -588,4 +589,48 @@ fn rows_of_ended_delegations_make_room() {
         let kind = if taken { "ack" } else { "error" };
         assert_eq!(solo.ask(conn, &notify)["kind"], kind);
     }
+}
+
+// Or the daemon would write to a full disk, and nothing else, for as long as it is full.
+// shows: IPC-BOX-10
+#[test]
+fn a_disk_that_makes_no_room_is_not_asked_again_at_once() {
+    let mut solo = Solo::with(1, 2, |settings| settings.buffer_size = 3);
+    let conn = solo.greeted(V1, Some("b"));
+    let agent = solo.agent();
+    for _ in 0..3 {
+        let delegate = solo.envelope("delegate", json!({"task":"t"}));
+        solo.request(conn, &delegate);
+        let result = json!({"cmd":"reply","req_id":"6","ref":delegate["id"],"kind":"result",
+            "payload":{"status":"completed","outcome":"o"}});
+        let effects = solo.say(agent, &result);
+        let sent = effects.iter().find_map(|effect| match effect {
+            Effect::OneWay { token, .. } => Some(*token),
+            _ => None,
+        });
+        solo.feed(Input::Sent { token: sent.unwrap(), outcome: Ok(()) });
+    }
+    solo.stall = true;
+    let notify = solo.envelope("notify", json!({"topic":"t","data":1}));
+    let (stream, _) = solo.request(conn, &notify);
+    let mut answer = None;
+    for asked in ["for the row", "for room", "for the row again"] {
+        let Some(Effect::Commit { id, commit }) = solo.stalled.pop_front() else {
+            panic!("{asked}: no commit")
+        };
+        let is_gone = commit.writes.iter().all(|write| matches!(write, Write::Gone(_)));
+        let outcome = match is_gone {
+            true => Err(CommitError::Disk("no space left on device".into())),
+            false => Err(CommitError::Full),
+        };
+        assert_eq!(is_gone, asked == "for room", "{commit:?}");
+        answer = answer_on(&solo.feed(Input::Committed { id, outcome }), stream);
+    }
+    assert_eq!(answer.unwrap()["payload"]["code"], "overloaded");
+    assert!(solo.stalled.is_empty(), "{:?}", solo.stalled);
+
+    // The same message is taken once there is room.
+    solo.go_on();
+    solo.wait(1_000);
+    assert_eq!(solo.ask(conn, &notify)["kind"], "ack");
 }

@@ -15,6 +15,8 @@ use crate::schema::Schemas;
 const SLACK_MS: u64 = 10_000;
 /// Who waits longer is not waited for.
 const DEADLINE_MS_MAX: u64 = 60_000;
+/// Kinds that are kept before they are acknowledged.
+const KEPT: [&str; 2] = ["notify", "delegate"];
 /// Consumers whose cursors are watched.
 const CONSUMERS: [&str; 3] = ["default", "a", "b"];
 
@@ -182,6 +184,10 @@ impl World {
             self.promises.rows.entry(name).or_insert(kept);
             self.promises.last_row = self.promises.last_row.max(row.seq);
         }
+        // Nor does a daemon know what an id was used for that the power took before it was kept.
+        let Promises { kinds, rows, aside, .. } = &mut self.promises;
+        let is_known = |name: &Name| rows.contains_key(name) || aside.contains(name);
+        kinds.retain(|name, kind| !KEPT.contains(&kind.as_str()) || is_known(name));
     }
 
     // --- peers ---
@@ -201,7 +207,7 @@ impl World {
         // An id that was used for something else is remembered as that.
         let same = self.promises.kinds.get(&name).is_some_and(|first| *first == kind);
         let accepted = text(&answer, "kind") == "ack" && answer["payload"]["accepted"] == true;
-        if accepted && same && ["notify", "delegate"].contains(&kind.as_str()) {
+        if accepted && same && KEPT.contains(&kind.as_str()) {
             let kept = self.promises.rows.contains_key(&name) || self.promises.aside.contains(&name);
             assert!(kept, "what is acked is on disk: {kind} {name:?}");
         }

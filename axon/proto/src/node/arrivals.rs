@@ -288,7 +288,7 @@ impl Node {
                 self.arriving_bytes.remove(&from);
             }
         }
-        if outcome == Err(CommitError::Full) && self.make_room() {
+        if outcome == Err(CommitError::Full) && self.make_room(now) {
             // Under a new number: rows that came after it may be stored by now.
             let seq = arrival.message.seq.unwrap_or(0);
             self.unread.remove(&seq);
@@ -354,8 +354,11 @@ impl Node {
     }
 
     /// Takes delegations out of the inbox that have ended and that nobody has read there: the ledger has
-    /// them. False when there are none.
-    fn make_room(&mut self) -> bool {
+    /// them. False when there are none, or the disk has just refused to.
+    fn make_room(&mut self, now: Now) -> bool {
+        if now.mono_ms < self.room_not_before_ms {
+            return false;
+        }
         let rows: Vec<u64> = self.ended_rows.iter().copied().take(ENDED_ROWS_AT_ONCE).collect();
         self.ended_rows.retain(|seq| rows.last().is_none_or(|last| seq > last));
         let any = !rows.is_empty();

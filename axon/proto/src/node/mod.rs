@@ -190,6 +190,8 @@ pub struct Node {
     arriving_bytes: HashMap<AgentId, usize>,
     /// Rows of delegations that have ended.
     ended_rows: BTreeSet<u64>,
+    /// The disk has refused to take such rows out: until then none are.
+    room_not_before_ms: u64,
     /// The scoped socket whose command is being carried out.
     via: Option<Box<str>>,
     /// How long the result is to be held that an agent is just giving.
@@ -256,6 +258,7 @@ impl Node {
             arriving: HashMap::default(),
             arriving_bytes: HashMap::default(),
             ended_rows: BTreeSet::new(),
+            room_not_before_ms: 0,
             via: None,
             reply_hold_ms: None,
             reads: BTreeMap::new(),

@@ -206,8 +206,12 @@ impl Node {
                 }
             }
             After::Gone(rows) => {
-                // What could not be taken out goes when there is no room.
-                self.ended_rows.extend(rows.into_iter().filter(|_| outcome.is_err()));
+                // What could not be taken out goes when there is no room; not at once, or who waits for
+                // room would wait, and write, for as long as the disk is full.
+                if outcome.is_err() {
+                    self.room_not_before_ms = now.mono_ms + 1_000;
+                    self.ended_rows.extend(rows);
+                }
             }
             After::Arrival(arrival) => self.arrived(now, *arrival, outcome),
             After::Line { client, req_id, line } => {

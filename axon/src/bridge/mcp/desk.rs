@@ -69,6 +69,11 @@ impl Desk {
         }
     }
 
+    /// Notes that the row could not be sent after all.
+    pub fn untell(&mut self, seq: u64) {
+        self.told.remove(&seq);
+    }
+
     /// Notes that the model has been given what this row says, and needs it no more.
     pub fn settle(&mut self, seq: u64) {
         self.show(seq);

@@ -467,11 +467,11 @@ async fn wake(hub: &Hub, peer: &Peer<RoleServer>, arrival: &Arrival) {
     if let Some(seq) = arrival.seq {
         note("seq", seq.to_string());
     }
-    if channel(peer, content, meta).await
-        && hub.is_always_there()
-        && let Some(seq) = arrival.seq
-    {
-        hub.desk(|desk| desk.tell(seq));
+    // Noted before it is sent: an `ack` may follow at once.
+    let told = arrival.seq.filter(|_| hub.is_always_there());
+    told.inspect(|seq| hub.desk(|desk| desk.tell(*seq)));
+    if !channel(peer, content, meta).await {
+        told.inspect(|seq| hub.desk(|desk| desk.untell(*seq)));
     }
 }
 
