@@ -62,3 +62,23 @@ mod topics;
 mod topics_page;
 mod traceability;
 mod vectors;
+
+/// Cargo does not look for tests by itself here, nor in `axon/proto`.
+#[test]
+fn no_file_of_tests_is_left_out() {
+    for (dir, others) in [("tests", &[][..]), ("axon/proto/tests", &["allocations"])] {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+        let parts = std::fs::read_to_string(dir.join("all.rs")).unwrap();
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let known =
+                name == "all" || others.contains(&name) || parts.contains(&format!("\nmod {name};\n"));
+            assert!(
+                known || path.extension().is_none_or(|end| end != "rs"),
+                "{}: not in all.rs",
+                path.display()
+            );
+        }
+    }
+}
