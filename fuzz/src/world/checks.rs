@@ -211,6 +211,10 @@ impl World {
             let kept = self.promises.rows.contains_key(&name) || self.promises.aside.contains(&name);
             assert!(kept, "what is acked is on disk: {kind} {name:?}");
         }
+        if text(&answer, "kind") == "error" && KEPT.contains(&kind.as_str()) {
+            // It was not taken, and its id may be used for something else.
+            self.promises.kinds.remove(&name);
+        }
         if text(&answer, "kind") == "error" && text(&answer["payload"], "code") == "overloaded" {
             self.promises.refused.insert(name);
         }
