@@ -339,7 +339,7 @@ pub const TOPIC_SUM_MS: u64 = 2_000;
 /// How long after that again, and how often within a long burst.
 pub const TOPIC_SUM_AGAIN_MS: u64 = 10_000;
 /// How often they compare after a burst.
-pub const TOPIC_SUMS: u8 = 4;
+pub const TOPIC_SUMS: u8 = 6;
 /// Messages that a family made and that wait to be shown behind others that are being stored.
 pub const NOTES_WAITING_MAX: usize = 8_192;
 /// Filters in one list of a `topic.join`.
