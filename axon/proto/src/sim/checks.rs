@@ -320,12 +320,15 @@ impl Sim {
 
     fn row_kept_unconfirmed(&mut self, at: usize, row: &Row) {
         let envelope: Value = serde_json::from_str(&row.raw).unwrap_or_default();
-        if self.promises.taken_anew.contains(&(at, text(&envelope, "id").to_owned())) {
-            return;
+        let name = (at, text(&envelope, "id").to_owned());
+        let known = self.promises.rows.get(&name);
+        let firm = known.is_some_and(|row| row.firm);
+        if !self.promises.taken_anew.contains(&name) {
+            self.row_kept(at, row, firm);
+        } else if known.is_none_or(|known| known.seq < row.seq) {
+            // There may be a row of each time that it came: the last one is noted.
+            self.promises.rows.insert(name, Kept { seq: row.seq, kind: row.kind.as_ref().into(), firm });
         }
-        let firm =
-            self.promises.rows.get(&(at, text(&envelope, "id").to_owned())).is_some_and(|row| row.firm);
-        self.row_kept(at, row, firm);
         let last = self.promises.last_row.entry(at).or_default();
         *last = (*last).max(row.seq);
     }
