@@ -258,6 +258,21 @@ mod tests {
     }
 
     #[test]
+    fn an_id_is_there_until_it_is_forgotten_however_long_it_is_to_be_remembered() {
+        let mut replay = Replay::new(&[], 0);
+        replay.remember(A, id(1), REPLAY_TTL_MS, 0);
+        replay.remember(A, id(2), 100 * REPLAY_TTL_MS, 0);
+        for (of, n) in [(A, 1), (A, 2)] {
+            assert!(replay.has(of, id(n)), "{n}");
+            assert!(!replay.has(B, id(n)), "{n}");
+        }
+        assert!(!replay.has(A, id(3)));
+        replay.forget(A, id(1));
+        replay.forget(A, id(2));
+        assert!(!replay.has(A, id(1)) && !replay.has(A, id(2)));
+    }
+
+    #[test]
     fn many_unwritten_ids_do_not_wait() {
         let mut replay = Replay::new(&[], 0);
         let many = u32::try_from(REPLAY_UNWRITTEN_MAX).unwrap();
