@@ -122,6 +122,7 @@ fn rust_plays_the_cases() {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--locked", "--workspace", "--example", "client_cases"]);
         cargo.args(release.then_some("--release")).current_dir(repository());
+        cargo.arg("--target-dir").arg(Path::new(AXON).ancestors().nth(2).unwrap());
         assert!(cargo.status().unwrap().success());
     }
     play(Command::new(bin));

@@ -111,6 +111,7 @@ fn rust_agent() {
         let release = Path::new(AXON).parent().unwrap().ends_with("release");
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--example", "rust_agent"]).args(release.then_some("--release"));
+        cargo.arg("--target-dir").arg(Path::new(AXON).ancestors().nth(2).unwrap());
         assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
     }
     let (alice, bob) = pair();

@@ -209,7 +209,10 @@ fn answering(daemon: &Daemon, most: usize) -> std::thread::JoinHandle<BTreeMap<S
                 let payload = says(question);
                 let reply = json!({"cmd":"reply","req_id":"r","ref":line["envelope"]["id"],
                     "kind":"response","payload":payload});
-                agent.raw(format!("{reply}\n").as_bytes());
+                // The daemon may end between what was read and this.
+                if !agent.try_raw(format!("{reply}\n").as_bytes()) {
+                    break;
+                }
             }
         }
         asked

@@ -392,6 +392,8 @@ impl RawClient {
     pub fn hello_as(&mut self, consumer: &str) -> Value {
         let reply = self.cmd(json!({"cmd":"hello","version":2,"consumer":consumer}));
         assert_eq!(reply["ok"], true, "{reply}");
+        // Until then it counted as a client of version 1 (IPC-V1-6).
+        self.events.retain(|event| event.get("inbound").is_none());
         reply
     }
 
@@ -485,6 +487,15 @@ impl RawClient {
     /// Writes bytes as they are.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.reader.get_mut().write_all(bytes).unwrap();
+    }
+
+    /// The same to a daemon that may have ended; false if it has.
+    pub fn try_raw(&mut self, bytes: &[u8]) -> bool {
+        match self.reader.get_mut().write_all(bytes) {
+            Ok(()) => true,
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => false,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// The next line, whatever it is; none at the end of the connection.

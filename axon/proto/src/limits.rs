@@ -59,6 +59,8 @@ pub const SHUTDOWN_MS: u64 = 5_000;
 pub const REPLAY_TTL_MS: u64 = 300_000;
 /// Envelope ids remembered, over all senders.
 pub const REPLAY_IDS_MAX: usize = 100_000;
+/// How long after the disk has refused something it is asked again for what can wait.
+pub const DISK_AGAIN_MS: u64 = 1_000;
 /// Seen ids are written to disk together, this far apart at most.
 pub const REPLAY_FLUSH_MS: u64 = 1_000;
 /// When so many wait, they are written at once.

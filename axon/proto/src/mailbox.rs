@@ -67,6 +67,8 @@ pub struct Mailbox {
     next_seq: u64,
     /// Numbers below this one are not used again after a crash.
     claimed: u64,
+    /// Whether none is claimed ahead any more.
+    ends: bool,
     line: VecDeque<Waiting>,
     /// Rows up to here are visible, or never will be.
     visible: u64,
@@ -89,6 +91,7 @@ impl Mailbox {
         Self {
             next_seq,
             claimed: next_seq,
+            ends: false,
             line: VecDeque::new(),
             visible: next_seq - 1,
             open: BTreeMap::new(),
@@ -146,16 +149,17 @@ impl Mailbox {
 
     /// Claims numbers ahead, when few are left: what is to be stored before they are used up.
     pub fn claim(&mut self) -> Option<Write> {
-        if self.next_seq + SEQ_CLAIM / 2 <= self.claimed {
+        let ahead = if self.ends { 0 } else { SEQ_CLAIM };
+        if self.next_seq + ahead / 2 <= self.claimed {
             return None;
         }
-        self.claimed = self.next_seq + SEQ_CLAIM;
+        self.claimed = self.next_seq + ahead;
         Some(Write::put(CLAIM, self.claimed.to_string()))
     }
 
     /// Gives back the numbers that were claimed and not used, at the end.
     pub fn unclaim(&mut self) -> Write {
-        self.claimed = self.next_seq;
+        (self.ends, self.claimed) = (true, self.next_seq);
         Write::put(CLAIM, self.next_seq.to_string())
     }
 
@@ -352,8 +356,9 @@ mod tests {
         let numbers: Vec<u64> = (0..4).map(|_| inbox.number()).collect();
         assert_eq!(numbers, [5, 6, 7, 8]);
         assert!(decide(&mut inbox, 6, shown(6)).is_empty());
-        assert_eq!(inbox.visible(), 4);
+        assert_eq!((inbox.visible(), inbox.waiting()), (4, 4));
         assert_eq!(decide(&mut inbox, 5, shown(5)), [5, 6]);
+        assert_eq!(inbox.waiting(), 2);
         assert!(decide(&mut inbox, 7, None).is_empty());
         assert_eq!(inbox.visible(), 7, "one that is not kept leaves a gap");
         inbox.hold(row(8));
@@ -374,6 +379,8 @@ mod tests {
         assert!(again.restore("seq", b"900"));
         assert_eq!((again.number(), again.visible()), (900, 899));
         assert_eq!(again.unclaim(), Write::put("seq", "901"));
+        assert_eq!(again.claim(), None, "the end is not undone by what the disk says after it");
+        assert_eq!((again.number(), again.claim()), (901, Some(Write::put("seq", "902"))));
     }
 
     #[test]

@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_to_the_last_byte_of_a_peer_and_of_all() {
+    fn there_is_room_to_the_last_byte_of_a_peer_and_to_the_last_message_of_all() {
         let mut outbox = Outbox::default();
         held(&mut outbox, 1);
         let settings = OutboxSettings { bytes_max: PEER_SHARE * PEER_BYTES_MIN * 2, ..Default::default() };
@@ -490,6 +490,10 @@ mod tests {
         assert!(!room(1, share - 99, &settings) && !room(1, share - 98, &settings));
         let small = OutboxSettings { bytes_max: 300, ..Default::default() };
         assert!(room(2, 200, &small) && !room(2, 201, &small));
+        let few = OutboxSettings { messages_max: 2, ..Default::default() };
+        assert!(room(2, 1, &few));
+        held(&mut outbox, 2);
+        assert!(outbox.has_room(AgentId([3; 16]), 1, false, &few).is_err(), "two are held");
     }
 
     #[test]

@@ -438,6 +438,22 @@ mod tests {
     }
 
     #[test]
+    fn who_may_find_an_agent_is_said_by_name_and_goes_by_level() {
+        let all = [(Findable::Nobody, "nobody"), (Findable::Trusted, "trusted"), (Findable::Known, "known")];
+        for (one, name) in all {
+            assert_eq!((one.as_str(), Findable::parse(name)), (name, Some(one)));
+        }
+        assert_eq!((Findable::parse(""), Findable::parse("Known")), (None, None));
+        let finders = |one: Findable| {
+            let levels = [Level::Blocked, Level::Unknown, Level::Known, Level::Trusted];
+            levels.into_iter().filter(|level| one.by(*level)).collect::<Vec<_>>()
+        };
+        assert_eq!(finders(Findable::Nobody), []);
+        assert_eq!(finders(Findable::Trusted), [Level::Trusted]);
+        assert_eq!(finders(Findable::Known), [Level::Known, Level::Trusted]);
+    }
+
+    #[test]
     fn a_rate_is_a_bucket_that_fills_again() {
         let policies = Policies::default();
         let mut rates = Rates::default();

@@ -3,7 +3,7 @@
 
 use axon_proto::id::{AgentId, PublicKey};
 use axon_proto::limits;
-use axon_proto::node::{ConnId, Effect, Input, Lost, Settings, Side, StaticPeer, Token};
+use axon_proto::node::{ClientId, ConnId, Effect, Input, Lost, Settings, Side, StaticPeer, Token};
 use axon_proto::store::{CommitError, Write};
 use serde_json::{Value, json};
 
@@ -563,6 +563,21 @@ fn work_for_one_peer_leaves_streams_for_a_ping() {
     assert_eq!((count("timeout"), count("overloaded")), (240, 59));
 }
 
+/// A delegation of the peer that the agent is given, and has done.
+fn delegated_and_done(solo: &mut Solo, conn: ConnId, agent: ClientId) {
+    let delegate = solo.envelope("delegate", json!({"task":"t"}));
+    let (_, effects) = solo.request(conn, &delegate);
+    assert_eq!(lines(&effects, agent)[0]["envelope"]["id"], delegate["id"], "{effects:?}");
+    let result = json!({"cmd":"reply","req_id":"6","ref":delegate["id"],"kind":"result",
+        "payload":{"status":"completed","outcome":"o"}});
+    let effects = solo.say(agent, &result);
+    let sent = effects.iter().find_map(|effect| match effect {
+        Effect::OneWay { token, .. } => Some(*token),
+        _ => None,
+    });
+    solo.feed(Input::Sent { token: sent.unwrap(), outcome: Ok(()) });
+}
+
 // Work that is done does not fill the inbox for good, though nobody reads it there.
 // shows: IPC-BOX-10
 #[test]
@@ -571,17 +586,7 @@ fn rows_of_ended_delegations_make_room() {
     let conn = solo.greeted(V1, Some("b"));
     let agent = solo.agent();
     for _ in 0..200 {
-        let delegate = solo.envelope("delegate", json!({"task":"t"}));
-        let (_, effects) = solo.request(conn, &delegate);
-        assert_eq!(lines(&effects, agent)[0]["envelope"]["id"], delegate["id"], "{effects:?}");
-        let result = json!({"cmd":"reply","req_id":"6","ref":delegate["id"],"kind":"result",
-            "payload":{"status":"completed","outcome":"o"}});
-        let effects = solo.say(agent, &result);
-        let sent = effects.iter().find_map(|effect| match effect {
-            Effect::OneWay { token, .. } => Some(*token),
-            _ => None,
-        });
-        solo.feed(Input::Sent { token: sent.unwrap(), outcome: Ok(()) });
+        delegated_and_done(&mut solo, conn, agent);
     }
     // What is still open, or was receipted and not read, stays.
     for taken in [true, true, true, false] {
@@ -599,16 +604,7 @@ fn a_disk_that_makes_no_room_is_not_asked_again_at_once() {
     let conn = solo.greeted(V1, Some("b"));
     let agent = solo.agent();
     for _ in 0..3 {
-        let delegate = solo.envelope("delegate", json!({"task":"t"}));
-        solo.request(conn, &delegate);
-        let result = json!({"cmd":"reply","req_id":"6","ref":delegate["id"],"kind":"result",
-            "payload":{"status":"completed","outcome":"o"}});
-        let effects = solo.say(agent, &result);
-        let sent = effects.iter().find_map(|effect| match effect {
-            Effect::OneWay { token, .. } => Some(*token),
-            _ => None,
-        });
-        solo.feed(Input::Sent { token: sent.unwrap(), outcome: Ok(()) });
+        delegated_and_done(&mut solo, conn, agent);
     }
     solo.stall = true;
     let notify = solo.envelope("notify", json!({"topic":"t","data":1}));

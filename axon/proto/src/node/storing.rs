@@ -15,7 +15,7 @@ use crate::error::{IpcCode, IpcError};
 use crate::family::{Ended, Inbound, Input as FamilyInput};
 use crate::fault::has_room;
 use crate::id::{AgentId, MsgId};
-use crate::limits::{COMMITS_BYTES_MAX, COMMITS_MAX, READ_WAITING_MAX};
+use crate::limits::{COMMITS_BYTES_MAX, COMMITS_MAX, DISK_AGAIN_MS, READ_WAITING_MAX};
 use crate::store::{Commit, CommitError, Keep, Read, ReadOut, Row, Write};
 
 /// Changes that nobody waits for are stored in pieces of about so many bytes.
@@ -196,7 +196,7 @@ impl Node {
             After::Retry(items) => {
                 self.items_under_way = self.items_under_way.saturating_sub(1);
                 if outcome.is_err() {
-                    self.items_not_before_ms = now.mono_ms + 1_000;
+                    self.items_not_before_ms = now.mono_ms + DISK_AGAIN_MS;
                     // What has changed again since is newer.
                     for (key, value) in items {
                         if !self.mailbox.store_again(&key) {
@@ -209,7 +209,7 @@ impl Node {
                 // What could not be taken out goes when there is no room; not at once, or who waits for
                 // room would wait, and write, for as long as the disk is full.
                 if outcome.is_err() {
-                    self.room_not_before_ms = now.mono_ms + 1_000;
+                    self.room_not_before_ms = now.mono_ms + DISK_AGAIN_MS;
                     self.ended_rows.extend(rows);
                 }
             }
