@@ -50,8 +50,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn holds(given: &Given) -> bool {
-    let signed = Batch::signed_bytes(&given.batch.signed);
-    UnparsedPublicKey::new(&ED25519, given.batch.key.0).verify(&signed, &given.batch.sig).is_ok()
+    let batch = &given.batch;
+    UnparsedPublicKey::new(&ED25519, batch.key.0).verify(&batch.signed_bytes(), &batch.sig).is_ok()
 }
 
 #[test]
@@ -111,14 +111,15 @@ fn the_example_is_signed_as_it_says() {
         (0..32).map(|at| u8::from_str_radix(&ALICE[2 * at..2 * at + 2], 16).unwrap()).collect();
     let alice = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
     let signed = wire::raw_json(text.to_owned());
-    let bytes = Batch::signed_bytes(&signed);
-    let (before, rest) = bytes.split_at(13);
-    assert_eq!((hex(before), rest), (cell("before it (hex)"), text.as_bytes()));
-    assert!(page.contains(&format!("this text, {} bytes", text.len())));
-    let sig: [u8; 64] = alice.sign(&bytes).as_ref().try_into().unwrap();
-    assert_eq!(STANDARD.encode(sig), cell("signature (base64)"));
-    let batch = Batch::read(signed, sig).unwrap();
-    assert_eq!(format!("{:016x}", batch.mark), cell("mark"));
+    let mut batch = Batch::read(signed, [0; 64]).unwrap();
+    let bytes = batch.signed_bytes();
+    let (before, hash) = bytes.split_at(13);
+    assert_eq!((hex(before), hex(hash)), (cell("before it (hex)"), cell("hash (hex)")));
+    assert_eq!(hash, ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref());
+    assert!(page.contains(&format!("this text, which has {} bytes", text.len())));
+    batch.sig = alice.sign(&bytes).as_ref().try_into().unwrap();
+    assert_eq!(STANDARD.encode(batch.sig), cell("signature (base64)"));
+    assert_eq!(format!("{:016x}", batch.mark()), cell("mark"));
     assert_eq!(batch.key.0.as_slice(), alice.public_key().as_ref());
     // And it is what a publisher here would sign.
     let messages = batch.messages().into_iter().map(|(_, message)| message).collect::<Vec<_>>();

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use axon_proto::id::{AgentId, IdError, MsgId, PublicKey};
 use axon_proto::invite::{InviteKey, Link, Secret, hex, hexed};
-use axon_proto::kinds::topics::batch::Batch;
 use axon_proto::kinds::topics::name::{Filter, Topic};
 use axon_proto::kinds::topics::tree::Given;
 use axon_proto::limits::MESSAGE_BYTES_MAX;
@@ -375,13 +374,12 @@ fn filter(case: &Case) -> Result<Outcome, String> {
 
 fn batch(text: &str) -> Outcome {
     let Given { batch, hops, age_ms } = Given::parse(text).map_err(|_| "malformed".to_owned())?;
-    let signed = Batch::signed_bytes(&batch.signed);
     UnparsedPublicKey::new(&ED25519, batch.key.0)
-        .verify(&signed, &batch.sig)
+        .verify(&batch.signed_bytes(), &batch.sig)
         .map_err(|_| "forged".to_owned())?;
     Ok(json!({
         "from":batch.from,"topic":batch.topic.as_str(),"seq":batch.seq,"ts":batch.ts_ms,"hops":hops,
-        "age_ms":age_ms,"mark":format!("{:016x}", batch.mark),"messages":batch.messages(),
+        "age_ms":age_ms,"mark":format!("{:016x}", batch.mark()),"messages":batch.messages(),
     }))
 }
 

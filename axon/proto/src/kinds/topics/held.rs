@@ -221,7 +221,7 @@ impl Refused {
     /// Why this very batch was.
     pub fn why(&self, batch: &Batch) -> Option<NotTaken> {
         let turned = self.topics.get(&batch.topic)?.get(&batch.id())?;
-        (turned.mark == batch.mark).then_some(turned.why)
+        (turned.mark == batch.mark()).then_some(turned.why)
     }
 
     /// How many there are of a topic and time, and the sum of their marks.
@@ -240,7 +240,7 @@ impl Refused {
         {
             self.end(at_ms, oldest);
         }
-        let turned = Turned { ts_ms: batch.ts_ms, mark: batch.mark, why, at_ms: mono_ms };
+        let turned = Turned { ts_ms: batch.ts_ms, mark: batch.mark(), why, at_ms: mono_ms };
         self.topic_of.insert(id, batch.topic.clone());
         self.topics.entry(batch.topic.clone()).or_default().insert(id, turned);
         self.order.push_back((mono_ms, id));
@@ -353,8 +353,8 @@ mod tests {
         refused.note(&one, NotTaken::Limited, 0);
         refused.note(&one, NotTaken::Old, 5);
         assert_eq!((refused.has(one.id()), refused.why(&one)), (true, Some(NotTaken::Old)));
-        assert_eq!((refused.sum(&topic, 0, 0), refused.sum(&topic, 1, 9)), ((1, one.mark), (0, 0)));
-        let other = Batch { mark: one.mark ^ 1, ..Batch::clone(&one) };
+        assert_eq!((refused.sum(&topic, 0, 0), refused.sum(&topic, 1, 9)), ((1, one.mark()), (0, 0)));
+        let other = Batch { digest: one.digest.map(|byte| !byte), ..Batch::clone(&one) };
         assert_eq!(refused.why(&other), None, "another of this number is not the one that was refused");
         refused.forget(TOPIC_REFUSED_MS);
         assert!(refused.has(one.id()), "it was refused again");

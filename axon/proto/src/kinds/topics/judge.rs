@@ -163,7 +163,7 @@ impl Topics {
     /// Whether a batch is as its publisher signed it. Of a neighbour that gives many that are not, nothing is
     /// looked at for a while.
     fn holds(&mut self, from: AgentId, batch: &Batch, cx: &Cx<'_>) -> bool {
-        let holds = cx.view.verify(&batch.key, &Batch::signed_bytes(&batch.signed), &batch.sig);
+        let holds = cx.view.verify(&batch.key, &batch.signed_bytes(), &batch.sig);
         if !holds {
             self.neighbours.entry(from).or_default().has_forged(cx.now.mono_ms);
         }

@@ -124,7 +124,7 @@ impl Entry {
         Self {
             messages: batch.count as u64,
             bytes: batch.bytes() as u64,
-            mark: batch.mark,
+            mark: batch.mark(),
             at_ms: batch.ts_ms.min(came.wall_ms),
             stranger: came.stranger,
         }
@@ -224,7 +224,7 @@ impl Kept {
             ts: batch.ts_ms,
             messages: entry.messages,
             bytes: entry.bytes,
-            mark: format!("{:016x}", batch.mark),
+            mark: format!("{:016x}", batch.mark()),
             at: Some(entry.at_ms).filter(|at_ms| *at_ms != batch.ts_ms),
             stranger: entry.stranger,
         };

@@ -581,7 +581,7 @@ impl Mesh {
     /// How many there are of a time, and the sum of their marks.
     fn sum(&self, topic: &Topic, from_ms: u64, to_ms: u64) -> (u64, u64) {
         let those = self.cache.of(topic).filter(|cached| within(cached, from_ms, to_ms));
-        those.fold((0, 0), |(count, sum), cached| (count + 1, sum.wrapping_add(cached.batch.mark)))
+        those.fold((0, 0), |(count, sum), cached| (count + 1, sum.wrapping_add(cached.batch.mark())))
     }
 
     /// The same with those that were refused.
