@@ -239,9 +239,12 @@ fn numbers_have_bounds_and_say_them() {
             assert!(ran.usage().contains(bounds), "{verb:?} {args:?}: {ran:?}");
         }
     }
-    for to in ["0", "17", "ten", "-1", ""] {
-        let ran = place.run(&["pubsub", "--to", to]);
-        assert!(ran.usage().contains("1 to 16"), "{to}: {ran:?}");
+    for (option, number) in ["--to", "--publishers"]
+        .into_iter()
+        .flat_map(|option| ["0", "17", "ten", "-1", ""].map(|n| (option, n)))
+    {
+        let ran = place.run(&["pubsub", option, number]);
+        assert!(ran.usage().contains("1 to 16"), "{option} {number}: {ran:?}");
     }
     for (args, word) in [
         (&["--self", "ask"][..], "no verb"),
@@ -295,8 +298,9 @@ fn daemons_of_its_own_are_measured_and_gone_afterwards() {
 fn what_is_published_gets_to_each_of_several_daemons_once() {
     let place = Place::new();
     let load = ["pubsub", "--count", "200", "--size", "40", "--inflight", "8"];
-    let line = place.run(&[&load[..], &["--to", "3"]].concat()).ok();
+    let line = place.run(&[&load[..], &["--to", "3", "--publishers", "3"]].concat()).ok();
     well(&line, "pubsub", 200);
+    assert_eq!((&line["publishers"], &line["inflight"]), (&json!(3), &json!(8)), "{line}");
     let number = |field: &str| line[field].as_f64().unwrap_or_else(|| panic!("{field}: {line}"));
     assert_eq!((&line["to"], &line["deliveries"]), (&json!(3), &json!(600)), "{line}");
     // A delivery is no later than the last of its message, and all of them are three times the messages.

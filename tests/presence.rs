@@ -127,4 +127,8 @@ fn the_command_line_shows_presence() {
     assert!(String::from_utf8(who.stdout).unwrap().contains("nobody"));
     let wrong = alice.command(&["find", "--hops", "9", "--tool", "x"]).output().unwrap();
     assert_eq!(wrong.status.code(), Some(2));
+    let whom = alice.command(&["find", "--json"]).output().unwrap();
+    let said: Value = serde_json::from_slice(&whom.stdout).unwrap();
+    assert_eq!((whom.status.code(), said["error"].as_str()), (Some(2), Some("usage")));
+    assert!(said["message"].as_str().unwrap().contains("--domain NAME"), "{said}");
 }

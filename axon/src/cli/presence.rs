@@ -7,7 +7,7 @@ use axon_client::{
 use serde::Serialize;
 
 use super::answer::stopped;
-use super::output::{CliResult, EXIT_DONE, Out, Paint, printable};
+use super::output::{CliError, CliResult, EXIT_DONE, Out, Paint, printable};
 use super::{Context, link, show};
 use crate::disk::files::unix_ms;
 
@@ -51,7 +51,7 @@ pub struct WhoArgs {
 #[command(after_help = "Examples:\n  axon find --tool web_search --hops 3\n  axon find ed25519.6f3c…")]
 pub struct FindArgs {
     /// The agent's id, or the name of a peer
-    #[arg(value_name = "ID", conflicts_with_all = ["domain", "tool"], required_unless_present_any = ["domain", "tool"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["domain", "tool"])]
     id: Option<String>,
     /// Agents that serve this domain
     #[arg(long)]
@@ -138,7 +138,7 @@ async fn watch(cx: &Context, client: &Client, only: Option<&str>) -> CliResult {
     }
 }
 
-fn event(cx: &Context, told: &PresenceEvent) -> Result<(), super::output::CliError> {
+fn event(cx: &Context, told: &PresenceEvent) -> Result<(), CliError> {
     #[derive(Serialize)]
     struct Line<'a> {
         ok: bool,
@@ -180,8 +180,12 @@ pub(super) async fn find(cx: &Context, args: FindArgs) -> CliResult {
         ok: bool,
         agents: &'a [Found],
     }
-    let client = cx.connect(link::CONSUMER).await?;
     let FindArgs { id, domain, tool, hops } = args;
+    if id.is_none() && domain.is_none() && tool.is_none() {
+        let text = "say whom to find: an agent's id, --domain NAME or --tool NAME";
+        return Err(CliError::usage(text));
+    }
+    let client = cx.connect(link::CONSUMER).await?;
     let options = FindOptions { id, domain, tool, hops: Some(hops) };
     let agents = client.find(&options).await.map_err(|error| cx.failure(error))?;
     cx.out.result(&Line { ok: true, agents: &agents }, || {

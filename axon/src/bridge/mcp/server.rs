@@ -469,9 +469,13 @@ async fn wake(hub: &Hub, peer: &Peer<RoleServer>, arrival: &Arrival) {
     }
     // Noted before it is sent: an `ack` may follow at once.
     let told = arrival.seq.filter(|_| hub.is_always_there());
-    told.inspect(|seq| hub.desk(|desk| desk.tell(*seq)));
-    if !channel(peer, content, meta).await {
-        told.inspect(|seq| hub.desk(|desk| desk.untell(*seq)));
+    if let Some(seq) = told {
+        hub.desk(|desk| desk.tell(seq));
+    }
+    if !channel(peer, content, meta).await
+        && let Some(seq) = told
+    {
+        hub.desk(|desk| desk.untell(seq));
     }
 }
 

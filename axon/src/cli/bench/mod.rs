@@ -44,6 +44,8 @@ const COUNTS: RangeInclusive<u64> = 1..=100_000_000;
 const COUNT: u64 = 20_000;
 /// Daemons with a subscriber.
 const TOS: RangeInclusive<usize> = 1..=NAMES.len() - 1;
+/// Clients that publish.
+const PUBLISHERS: RangeInclusive<usize> = 1..=16;
 /// Exit code of what the peer refused.
 const EXIT_REFUSED: u8 = 4;
 /// Settings of daemons of our own that keep nothing on disk, as `notify` has them.
@@ -146,6 +148,9 @@ struct PubsubArgs {
     /// Daemons that get them, each with a subscriber, 1 to 16 [default: 1]
     #[arg(long, value_name = "N", value_parser = to, allow_negative_numbers = true)]
     to: Option<usize>,
+    /// Clients that publish, each with --inflight at most, 1 to 16 [default: 1]
+    #[arg(long, value_name = "N", value_parser = publishers, allow_negative_numbers = true)]
+    publishers: Option<usize>,
 }
 
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -180,6 +185,8 @@ struct Job {
     domain: String,
     /// How many daemons get the messages.
     to: usize,
+    /// How many clients publish.
+    publishers: usize,
     /// Whether the report of another stands before its own.
     follows: bool,
 }
@@ -211,6 +218,7 @@ impl Job {
             inflight: load.inflight.or(ahead.inflight).unwrap_or(INFLIGHT),
             domain: domain.to_owned(),
             to: *TOS.start(),
+            publishers: *PUBLISHERS.start(),
             follows: false,
         }
     }
@@ -247,7 +255,8 @@ impl Args {
             Some(Verb::Kept(args)) => job(What::Kept, &args.load, DOMAIN),
             Some(Verb::Pubsub(args)) => {
                 let job = Job::new(What::Pubsub, &args.load, &self.load, DOMAIN);
-                Ok(vec![Job { to: args.to.unwrap_or(job.to), ..job }])
+                let publishers = args.publishers.unwrap_or(job.publishers);
+                Ok(vec![Job { to: args.to.unwrap_or(job.to), publishers, ..job }])
             }
             None if self.all => {
                 let (one, several) = (Load { inflight: Some(1), ..Load::default() }, Load::default());
@@ -383,7 +392,12 @@ impl Bench<'_> {
                 let reader = Raw::connect(other.path(), Hello::consumer(CONSUMER)).await;
                 readers.push(reader.map_err(failure)?);
             }
-            pubsub::load(&mut raw, &mut readers, job, &mut progress).await
+            let mut publishers = vec![raw];
+            while publishers.len() < job.publishers {
+                let raw = Raw::connect(self.client.path(), Hello::consumer(CONSUMER)).await;
+                publishers.push(raw.map_err(failure)?);
+            }
+            pubsub::load(&mut publishers, &mut readers, job, &mut progress).await
         } else {
             run::load(&mut raw, job, self.peer, &mut progress).await
         };
@@ -472,6 +486,11 @@ fn size(text: &str) -> Result<usize, String> {
 fn inflight(text: &str) -> Result<usize, String> {
     let wrong = || format!("give a number from {} to {}", INFLIGHTS.start(), INFLIGHTS.end());
     text.parse().ok().filter(|inflight| INFLIGHTS.contains(inflight)).ok_or_else(wrong)
+}
+
+fn publishers(text: &str) -> Result<usize, String> {
+    let wrong = || format!("give a number of clients from {} to {}", PUBLISHERS.start(), PUBLISHERS.end());
+    text.parse().ok().filter(|count| PUBLISHERS.contains(count)).ok_or_else(wrong)
 }
 
 fn to(text: &str) -> Result<usize, String> {

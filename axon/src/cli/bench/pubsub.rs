@@ -70,32 +70,47 @@ pub struct Deliveries {
 /// Publishes all of a job's messages, waits until each subscriber has each, and looks whether one comes
 /// twice.
 pub async fn load(
-    publisher: &mut Raw,
+    publishers: &mut [Raw],
     readers: &mut [Raw],
     job: &Job,
     progress: &mut Progress,
 ) -> Result<Tally, ClientError> {
     let rest = json!({"x": text(job.size)}).to_string();
     let rest = rest.strip_prefix('{').unwrap_or_default().to_owned() + "}";
-    meet(publisher, readers).await?;
+    meet(publishers, readers).await?;
     let began = Instant::now();
-    let mut run = Run { shown: Shown::new(readers.len()), done: 0, faults: BTreeMap::new(), heard: began };
+    let mut run = Run {
+        shown: Shown::new(readers.len()),
+        waits: vec![0; publishers.len()],
+        done: 0,
+        faults: BTreeMap::new(),
+        heard: began,
+    };
+    let most = job.inflight * publishers.len();
+    let mut who = 0;
     let (mut sent, mut drawn) = (0, began);
     let mut tick = pin!(sleep(TICK));
     loop {
         let now = Instant::now();
-        while sent < job.count && run.shown.under_way() < job.inflight {
+        while sent < job.count
+            && run.shown.under_way() < most
+            && let Some(at) = run.free(who, job.inflight)
+            && let (Some(publisher), Some(waits)) = (publishers.get_mut(at), run.waits.get_mut(at))
+        {
             queue(publisher, sent, &rest)?;
             run.shown.published(sent, now);
+            *waits += 1;
             sent += 1;
+            who = at + 1;
         }
-        if run.shown.under_way() == 0 {
+        // One that was shown may still wait for its reply, and the next with it.
+        if sent == job.count && run.shown.under_way() == 0 {
             break;
         }
         tokio::select! {
             biased;
             turned = any(readers) => turned?,
-            turned = publisher.turn() => turned?,
+            turned = any(publishers) => turned?,
             () = &mut tick => {
                 let now = Instant::now();
                 if now - run.heard > SILENCE {
@@ -106,36 +121,56 @@ pub async fn load(
             }
         }
         let now = Instant::now();
-        run.hear(publisher, readers, now)?;
+        run.hear(publishers, readers, now)?;
         if now - drawn >= TICK {
             progress.at(run.done);
             drawn = now;
         }
     }
     let heard = run.heard;
-    run.end(publisher, readers).await?;
+    run.end(publishers, readers).await?;
     Ok(Run { heard, ..run }.tally(began))
 }
 
 /// A run as far as it is.
 struct Run {
     shown: Shown,
+    /// How many replies each publisher waits for.
+    waits: Vec<usize>,
     done: u64,
     faults: BTreeMap<String, Fault>,
     heard: Instant,
 }
 
 impl Run {
+    /// The next publisher from this one on that waits for fewer replies than this.
+    fn free(&self, from: usize, most: usize) -> Option<usize> {
+        let count = self.waits.len();
+        (from..from + count)
+            .map(|at| at % count)
+            .find(|at| self.waits.get(*at).is_some_and(|waits| *waits < most))
+    }
+
     /// Takes all that has come; how many of the subscribers were shown the last.
-    fn hear(&mut self, publisher: &mut Raw, readers: &mut [Raw], now: Instant) -> Result<u32, ClientError> {
-        while let Some(line) = publisher.next_line() {
-            let line = read(line)?;
-            if let Some((code, fault)) = refused(&line) {
-                if line.req_id.is_none_or(|n| !self.shown.refused(n)) {
-                    return Err(ClientError::Ipc { code, message: fault.message });
+    fn hear(
+        &mut self,
+        publishers: &mut [Raw],
+        readers: &mut [Raw],
+        now: Instant,
+    ) -> Result<u32, ClientError> {
+        for (who, publisher) in publishers.iter_mut().enumerate() {
+            while let Some(line) = publisher.next_line() {
+                let line = read(line)?;
+                if let (Some(waits), Some(..LAST)) = (self.waits.get_mut(who), line.req_id) {
+                    *waits = waits.saturating_sub(1);
                 }
-                self.fault(code, fault);
-                self.heard = now;
+                if let Some((code, fault)) = refused(&line) {
+                    if line.req_id.is_none_or(|n| !self.shown.refused(n)) {
+                        return Err(ClientError::Ipc { code, message: fault.message });
+                    }
+                    self.fault(code, fault);
+                    self.heard = now;
+                }
             }
         }
         let mut lasts = 0;
@@ -159,17 +194,19 @@ impl Run {
     }
 
     /// Publishes the last, and takes what comes until each subscriber has it.
-    async fn end(&mut self, publisher: &mut Raw, readers: &mut [Raw]) -> Result<(), ClientError> {
-        queue(publisher, LAST, NOTHING)?;
+    async fn end(&mut self, publishers: &mut [Raw], readers: &mut [Raw]) -> Result<(), ClientError> {
+        if let Some(publisher) = publishers.first_mut() {
+            queue(publisher, LAST, NOTHING)?;
+        }
         let (mut waiting, mut has) = (readers.len(), 0_u32);
         let all = async {
             while waiting > 0 {
                 tokio::select! {
                     biased;
                     turned = any(readers) => turned?,
-                    turned = publisher.turn() => turned?,
+                    turned = any(publishers) => turned?,
                 }
-                has |= self.hear(publisher, readers, Instant::now())?;
+                has |= self.hear(publishers, readers, Instant::now())?;
                 waiting = readers.len() - has.count_ones() as usize;
             }
             Ok(())
@@ -203,8 +240,8 @@ fn twice() -> Fault {
 }
 
 /// Returns when something has come on one of these; what has come on the others then is there too.
-async fn any(readers: &mut [Raw]) -> Result<(), ClientError> {
-    let mut turns: Vec<_> = readers.iter_mut().map(|reader| Box::pin(reader.turn())).collect();
+async fn any(clients: &mut [Raw]) -> Result<(), ClientError> {
+    let mut turns: Vec<_> = clients.iter_mut().map(|client| Box::pin(client.turn())).collect();
     poll_fn(|cx| {
         let mut all = Poll::Pending;
         for turn in &mut turns {
@@ -220,7 +257,8 @@ async fn any(readers: &mut [Raw]) -> Result<(), ClientError> {
 }
 
 /// Subscribes, and publishes until each subscriber is shown something.
-async fn meet(publisher: &mut Raw, readers: &mut [Raw]) -> Result<(), ClientError> {
+async fn meet(publishers: &mut [Raw], readers: &mut [Raw]) -> Result<(), ClientError> {
+    let Some(publisher) = publishers.first_mut() else { return Ok(()) };
     let subscribe = json!({"cmd": "subscribe_topic", "req_id": 1, "topic": TOPIC}).to_string();
     for reader in readers.iter_mut() {
         reader.queue(&[subscribe.as_bytes()])?;

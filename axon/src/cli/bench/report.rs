@@ -31,6 +31,9 @@ pub struct Report<'a> {
     count: u64,
     size_bytes: usize,
     inflight: usize,
+    /// On topics, how many clients have each so many in flight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publishers: Option<usize>,
     done: u64,
     failed: u64,
     errors: BTreeMap<&'a str, u64>,
@@ -158,6 +161,7 @@ impl<'a> Report<'a> {
             count,
             size_bytes: job.size,
             inflight: job.inflight,
+            publishers: Some(job.publishers).filter(|_| job.what == What::Pubsub),
             done,
             failed,
             errors: tally.faults.iter().map(|(code, fault)| (code.as_str(), fault.count)).collect(),
@@ -193,6 +197,9 @@ impl<'a> Report<'a> {
             },
             self.inflight,
         );
+        if let Some(publishers @ 2..) = self.publishers {
+            head.push_str(&format!(" of each of {publishers} clients"));
+        }
         head.push_str(match self.state.as_deref() {
             Some("delivered") => ", with receipts",
             Some(_) => ", without receipts",
@@ -286,7 +293,16 @@ mod tests {
 
     fn job() -> Job {
         let domain = String::new();
-        Job { what: What::Kept, count: 2_000, size: 256, inflight: 64, domain, to: 1, follows: false }
+        Job {
+            what: What::Kept,
+            count: 2_000,
+            size: 256,
+            inflight: 64,
+            domain,
+            to: 1,
+            publishers: 1,
+            follows: false,
+        }
     }
 
     fn measured<'a>(state: Option<&str>, tally: &'a Tally) -> Measured<'a> {
