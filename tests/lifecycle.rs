@@ -461,3 +461,21 @@ fn three_daemons_know_each_other() {
     assert_eq!(ping(&carol, "alice")["ok"], true);
     assert_eq!(ping(&carol, bob.id())["error"], "peer_not_found");
 }
+
+// shows: WF-CON-4
+#[test]
+fn a_peer_is_reached_by_the_name_of_its_host() {
+    let (alice, bob) = (Daemon::start(""), Daemon::start(""));
+    let entry = |peer: &Daemon, addr: &str| {
+        let text = peer.as_peer("peer");
+        let line = text.lines().find(|line| line.starts_with("addr")).unwrap().to_owned();
+        text.replace(&line, &format!("addr = \"{addr}\""))
+    };
+    // Only alice can dial.
+    bob.set_config(&entry(&alice, "127.0.0.1:1"));
+    bob.reload();
+    alice.set_config(&entry(&bob, &format!("localhost:{}", bob.port())));
+    alice.reload();
+    alice.wait_peer(&bob, true);
+    assert_eq!(ping(&bob, "peer")["ok"], true);
+}

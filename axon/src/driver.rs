@@ -10,6 +10,7 @@ mod outside;
 mod tests;
 
 use std::collections::{HashSet, VecDeque};
+use std::path::PathBuf;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::disk::{
     Root, StoreError, contacts, keys, old_keys, sockets, state, store, token,
 };
 use crate::ipc::{Ipc, IpcEvent};
+use crate::names::Names;
 use crate::net::{BindError, Net, NetConfig, NetEvent, ThisMachine};
 use crate::notify::Notify;
 use alarm::Alarm;
@@ -34,8 +36,9 @@ use outside::Outside;
 const INPUTS_MAX: usize = 256;
 /// Inputs of one source that are taken before the others are looked at.
 const BURST_MAX: usize = 64;
-/// Threads for name resolution.
-const BLOCKING_THREADS_MAX: usize = 4;
+/// How often, and how long after one another, it is asked whether processes that were killed have ended.
+const REAP_TIMES: u32 = 100;
+const REAP_AGAIN: Duration = Duration::from_millis(5);
 
 /// What the daemon is told by its command line.
 #[derive(Debug, Clone)]
@@ -46,6 +49,8 @@ pub struct DaemonArgs {
     pub port: Option<u16>,
     /// No discovery on the local network.
     pub disable_mdns: bool,
+    /// The program that looks up names: `axon`.
+    pub program: PathBuf,
     /// How often `-v` was given.
     pub verbose: u8,
     /// Only warnings in the log.
@@ -120,20 +125,33 @@ pub fn run(args: DaemonArgs) -> Result<End, DriverError> {
     if made {
         tracing::info!("made a new identity: {}", identity.id);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        let driver = Driver::start(&args, config, &identity, &ThisMachine)?;
+        let machine = ThisMachine { names: Names::by(args.program.clone()) };
+        let driver = Driver::start(&args, config, &identity, &machine)?;
         // A task like the others: what `block_on` itself waits for is looked at only after another question
         // to the system, twice for each message.
         tokio::spawn(driver.run()).await.map_err(std::io::Error::from)?
     });
-    // A name that is still being looked up must not hold up the end.
-    runtime.shutdown_background();
+    drop(runtime);
+    if matches!(result, Ok(End::Restart)) {
+        reap();
+    }
     drop(lock);
     result
+}
+
+/// Takes note of the ends of lookups that were given up: the process goes on as another image, which knows
+/// nothing of them. Children of whoever was this process before us may be among those that are asked for and
+/// live on: so nothing waits for an end, and not for long.
+fn reap() {
+    for _ in 0..REAP_TIMES {
+        match rustix::process::wait(rustix::process::WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Ok(None) => std::thread::sleep(REAP_AGAIN),
+            Err(_) => return,
+        }
+    }
 }
 
 struct Driver {

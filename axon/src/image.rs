@@ -123,14 +123,18 @@ impl Plan {
 
     /// Runs the daemon. One that is to start again does so in a new image of the same process.
     pub fn serve(&self) -> Result<(), DriverError> {
-        let root = self.name.as_deref().and_then(|name| Root::resolve(None, Some(name)).ok());
+        let root = self
+            .name
+            .as_deref()
+            .map_or_else(|| Root::at(&self.root), |name| Root::instance_at(&self.root, name));
         if self.until_eof {
             std::thread::spawn(stop_at_eof);
         }
         let args = DaemonArgs {
-            root: root.unwrap_or_else(|| Root::at(&self.root)),
+            root,
             port: self.port,
             disable_mdns: self.disable_mdns,
+            program: self.caller().unwrap_or_default(),
             verbose: self.verbose,
             quiet: self.quiet,
         };

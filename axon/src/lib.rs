@@ -14,6 +14,7 @@ pub mod host;
 pub mod image;
 pub mod ipc;
 pub mod log;
+pub mod names;
 pub mod net;
 pub mod notify;
 pub mod readiness;

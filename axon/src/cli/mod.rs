@@ -94,6 +94,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(plan) = Plan::of_this_image(&args) {
         return ExitCode::from(daemon::ended(&plan, plan.serve()));
     }
+    if let Some(code) = crate::names::tell(&args) {
+        return code;
+    }
     let given = |flag: &str| args.iter().any(|arg| arg == flag);
     let (json, plain) = (given("--json"), given("--plain"));
     let cli = match brief::parse(&args).map_or_else(|| Cli::try_parse_from(args), Ok) {

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ring::rand::{SecureRandom as _, SystemRandom};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -206,8 +207,10 @@ pub(crate) fn is_ours(uid: u32) -> bool {
 /// Random bytes of the system.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], DiskError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| DiskError::Refused(format!("the system gives no random numbers: {error}")))?;
+    // By the call itself: other libraries look for it in a shared libc, and where there is none in /dev.
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| DiskError::Refused("the system gives no random numbers".into()))?;
     Ok(bytes)
 }
 

@@ -62,6 +62,11 @@ impl Root {
         Self { dir, flags, instance: None }
     }
 
+    /// The root of the instance of this name, in its directory.
+    pub fn instance_at(dir: impl Into<PathBuf>, name: &str) -> Self {
+        Self { dir: dir.into(), flags: format!(" --name {name}"), instance: Some(name.to_owned()) }
+    }
+
     fn resolve_in(
         root: Option<PathBuf>,
         name: Option<&str>,
@@ -93,8 +98,7 @@ impl Root {
         if !is_instance_name(name) {
             return usage("an instance's name is 1 to 32 of a-z, 0-9 and \"-\"");
         }
-        let dir = default.join("instances").join(name);
-        Ok(Self { dir, flags: format!(" --name {name}"), instance: Some(name.to_owned()) })
+        Ok(Self::instance_at(default.join("instances").join(name), name))
     }
 
     /// Makes the directory, closed to everybody else, if it is not there; refuses one that others may write

@@ -2,6 +2,7 @@
 
 use axon_proto::id::AgentId;
 use axon_proto::node::Entropy;
+use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::disk::store::OpenStore;
 use crate::disk::{Disk, DiskEvent, ReplayLog, Root, StoreError};
@@ -63,7 +64,7 @@ impl Default for Random {
 impl Entropy for Random {
     fn fill(&mut self, bytes: &mut [u8; 16]) {
         if self.left < bytes.len() {
-            if getrandom::fill(&mut self.pool).is_err() {
+            if SystemRandom::new().fill(&mut self.pool).is_err() {
                 // Ids and a jitter hang on it, no keys; a system without randomness has failed long before.
                 tracing::warn!("the system gives no random bytes");
             }

@@ -1,5 +1,5 @@
-//! Reaching a peer: its names are looked up every time, its addresses are tried one shortly after the other
-//! (RFC 8305), and the first that completes the handshake as that peer wins.
+//! Reaching a peer: its addresses are tried one shortly after the other (RFC 8305), after them its names,
+//! looked up every time, and the first that completes the handshake as that peer wins.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -19,6 +19,7 @@ use super::endpoint::unmapped;
 use super::stream::{Exchange, Turn};
 use super::trust::{Trust, other_end};
 use super::{Event, Flushing, Hello, NetEvent, Shared, why};
+use crate::names::Names;
 
 /// How long after one address the next is tried, while the first is silent.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -36,7 +37,7 @@ pub(super) struct Dial {
 pub(super) async fn dial(shared: Shared, endpoint: Endpoint, client: ClientConfig, dial: Dial) {
     let id = dial.id;
     let expected = Expected::Pinned(Arc::clone(&shared.trust));
-    let attempt = Attempt { endpoint, client, peer: dial.peer, expected };
+    let attempt = Attempt { endpoint, client, peer: dial.peer, expected, names: shared.names.clone() };
     let won = match reach(attempt, &dial.addrs, &dial.hello.bytes, dial.timeout).await {
         Ok(won) => won,
         Err(why) => {
@@ -94,25 +95,25 @@ async fn race(
     hello: &Arc<str>,
     failures: &mut Vec<String>,
 ) -> Option<Won> {
-    let mut waiting = VecDeque::new();
+    // Names come last, and one at a time: a peer at a known address needs none of them.
+    let (mut waiting, mut names) = (VecDeque::new(), VecDeque::new());
     let mut lookups = JoinSet::new();
     let mut attempts = JoinSet::new();
     let mut tried = 0;
     for addr in addrs.iter().take(ADDRS_PER_PEER_MAX) {
         match addr.parse::<SocketAddr>() {
             Ok(addr) => waiting.push_back(addr),
-            Err(_) => {
-                lookups.spawn(look_up(addr.clone()));
-            }
+            Err(_) => names.push_back(addr.clone()),
         }
     }
     let mut next_at = Instant::now();
     loop {
         if tried == ADDRS_PER_PEER_MAX {
             waiting.clear();
+            names.clear();
             lookups.abort_all();
         }
-        if waiting.is_empty() && lookups.is_empty() && attempts.is_empty() {
+        if waiting.is_empty() && names.is_empty() && lookups.is_empty() && attempts.is_empty() {
             return None;
         }
         tokio::select! {
@@ -125,32 +126,27 @@ async fn race(
                 }
                 Err(_) => {}
             },
-            Some(found) = lookups.join_next(), if !lookups.is_empty() => match found {
-                Ok(Ok(addrs)) => waiting.extend(addrs),
-                Ok(Err(why)) => failures.push(why),
-                Err(_) => {}
-            },
-            () = tokio::time::sleep_until(next_at), if !waiting.is_empty() => {
+            Some(found) = lookups.join_next(), if !lookups.is_empty() => {
+                match found {
+                    Ok(Ok(addrs)) => waiting.extend(addrs),
+                    Ok(Err(why)) => failures.push(why),
+                    Err(_) => {}
+                }
+                next_at = Instant::now();
+            }
+            () = tokio::time::sleep_until(next_at),
+                if !waiting.is_empty() || (!names.is_empty() && lookups.is_empty()) =>
+            {
                 if let Some(addr) = waiting.pop_front() {
                     attempts.spawn(attempt.clone().run(addr, Arc::clone(hello)));
                     tried += 1;
-                    next_at = Instant::now() + STAGGER;
+                } else if let Some(name) = names.pop_front() {
+                    let names = attempt.names.clone();
+                    lookups.spawn(async move { names.look_up(&name).await });
                 }
+                next_at = Instant::now() + STAGGER;
             }
         }
-    }
-}
-
-async fn look_up(name: String) -> Result<Vec<SocketAddr>, String> {
-    match tokio::net::lookup_host(&name).await {
-        Ok(found) => {
-            let found: Vec<_> = found.take(ADDRS_PER_PEER_MAX).collect();
-            if found.is_empty() { Err(format!("{name} has no address")) } else { Ok(found) }
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
-            Err(format!("{name} is no address: write host:port"))
-        }
-        Err(error) => Err(format!("{name} could not be looked up ({error})")),
     }
 }
 
@@ -161,6 +157,7 @@ pub(super) struct Attempt {
     pub(super) client: ClientConfig,
     pub(super) peer: AgentId,
     pub(super) expected: Expected,
+    pub(super) names: Names,
 }
 
 /// Which key must be there.

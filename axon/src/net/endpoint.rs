@@ -18,6 +18,8 @@ use ring::hmac;
 use rustls::crypto::CryptoProvider;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::names::Names;
+
 /// Bytes of one stream that may wait unread: a whole message, and enough more to see that one is too long.
 const STREAM_WINDOW_BYTES: u32 = MESSAGE_BYTES_MAX as u32 + 1_024;
 /// Bytes of one connection that may wait unread.
@@ -92,6 +94,9 @@ pub(crate) trait Machine {
     /// A socket that listens, and where.
     fn socket(&self, config: &NetConfig) -> Result<(Arc<dyn AsyncUdpSocket>, SocketAddr), BindError>;
 
+    /// Who looks up the names of hosts.
+    fn names(&self) -> Names;
+
     /// What TLS computes with, and draws its keys from.
     fn crypto(&self) -> Arc<CryptoProvider>;
 
@@ -103,8 +108,11 @@ pub(crate) trait Machine {
 }
 
 /// The machine that the daemon runs on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ThisMachine;
+#[derive(Debug, Clone)]
+pub(crate) struct ThisMachine {
+    /// Who looks up names on it.
+    pub(crate) names: Names,
+}
 
 impl Machine for ThisMachine {
     fn socket(&self, config: &NetConfig) -> Result<(Arc<dyn AsyncUdpSocket>, SocketAddr), BindError> {
@@ -112,6 +120,10 @@ impl Machine for ThisMachine {
         let socket = socket(config)?;
         let local = unmapped(socket.local_addr().map_err(io)?);
         Ok((super::socket::Socket::new(socket).map_err(io)?, local))
+    }
+
+    fn names(&self) -> Names {
+        self.names.clone()
     }
 
     fn crypto(&self) -> Arc<CryptoProvider> {

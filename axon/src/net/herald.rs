@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::cert::Identity;
 use super::dial::{self, Attempt, Expected};
 use super::stream::{self, Route, Turn};
+use crate::names::Names;
 
 /// Close code: all is done.
 const DONE: VarInt = VarInt::from_u32(0);
@@ -21,6 +22,7 @@ pub(super) struct Herald {
     pub(super) client: ClientConfig,
     pub(super) peer: Identity,
     pub(super) addrs: Vec<String>,
+    pub(super) names: Names,
     pub(super) hello: Arc<str>,
     pub(super) message: Arc<str>,
     pub(super) timeout: Duration,
@@ -28,9 +30,9 @@ pub(super) struct Herald {
 
 /// Dials, says hello, says the message; yields the answer to it.
 pub(super) async fn go(herald: Herald) -> Result<Vec<u8>, Lost> {
-    let Herald { endpoint, client, peer, addrs, hello, message, timeout } = herald;
+    let Herald { endpoint, client, peer, addrs, names, hello, message, timeout } = herald;
     let until = Instant::now() + timeout;
-    let attempt = Attempt { endpoint, client, peer: peer.id, expected: Expected::Only(peer) };
+    let attempt = Attempt { endpoint, client, peer: peer.id, expected: Expected::Only(peer), names };
     let won = dial::reach(attempt, &addrs, &hello, timeout).await.map_err(Lost::Connection)?;
     let said = tokio::time::timeout_at(until, say(&won.connection, &hello, &message)).await;
     won.connection.close(DONE, b"done");

@@ -36,6 +36,7 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use crate::names::Names;
 use cert::Identity;
 pub(crate) use endpoint::{Machine, ThisMachine};
 use endpoint::{Open, unmapped};
@@ -238,6 +239,7 @@ struct Shared {
     read_timeout: Duration,
     stranger_guard: Duration,
     message_bytes_max: usize,
+    names: Names,
     /// Whether a peer may open a pipe.
     pipe: bool,
     /// Each connection has its own.
@@ -272,16 +274,6 @@ impl Net {
     /// identities of the old seeds it can dial for `Effect::Herald`.
     ///
     /// Must be called inside a tokio runtime; what happens is sent to `events`.
-    pub fn bind(
-        config: &NetConfig,
-        seed: &[u8; 32],
-        old_seeds: &[[u8; 32]],
-        events: mpsc::Sender<NetEvent>,
-    ) -> Result<Self, BindError> {
-        Self::on(&ThisMachine, config, seed, old_seeds, events)
-    }
-
-    /// The same, on a machine that need not be this one.
     pub(crate) fn on(
         machine: &impl Machine,
         config: &NetConfig,
@@ -328,6 +320,7 @@ impl Net {
             read_timeout: config.read_timeout,
             stranger_guard,
             message_bytes_max: MESSAGE_BYTES_MAX,
+            names: machine.names(),
             pipe: config.pipe,
             turn: Turn::default(),
         };
@@ -462,11 +455,13 @@ impl Net {
             Effect::Herald { token, old, peer, key, addrs, hello, message, timeout_ms } => {
                 let timeout = Duration::from_millis(timeout_ms);
                 let (peer, endpoint) = (Identity { id: peer, key }, self.endpoint.clone());
+                let names = self.shared.names.clone();
                 let herald = self.as_old(old, peer).map(|client| Herald {
                     endpoint,
                     client,
                     peer,
                     addrs,
+                    names,
                     hello,
                     message,
                     timeout,

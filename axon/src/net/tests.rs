@@ -34,6 +34,11 @@ fn config(port: u16) -> NetConfig {
     }
 }
 
+/// A machine on which nobody looks up names.
+fn machine() -> ThisMachine {
+    ThisMachine { names: Names::by("/nowhere".into()) }
+}
+
 fn by_id(keys: &[PublicKey]) -> HashMap<AgentId, PublicKey> {
     keys.iter().map(|key| (key.agent_id(), *key)).collect()
 }
@@ -59,7 +64,7 @@ impl Peer {
     /// One that has had other identities.
     fn grown(seed: u8, old: &[[u8; 32]], config: &NetConfig) -> Self {
         let (sender, events) = mpsc::channel(256);
-        Self::of(Net::bind(config, &[seed; 32], old, sender).unwrap(), events)
+        Self::of(Net::on(&machine(), config, &[seed; 32], old, sender).unwrap(), events)
     }
 
     fn of(net: Net, events: Receiver<NetEvent>) -> Self {
@@ -482,11 +487,30 @@ async fn a_dial_tries_all_addresses_looks_names_up_and_says_what_failed() {
     a.dial(b.id, &[], 5_000);
     assert_eq!(a.dial_failed().await, "no address is known");
 
+    let (_dir, names) = crate::names::tests::by_script("echo 127.0.0.1:${1##*:}");
+    a.net.shared.names = names;
     let named = format!("localhost:{}", b.net.local_addr().port());
     a.dial(b.id, &[&deaf, &named], 5_000);
     let (_, _, addr) = a.connected().await;
     assert_eq!(addr, b.net.local_addr());
     b.connected().await;
+}
+
+#[tokio::test]
+async fn no_name_of_a_peer_is_looked_up_while_an_address_answers() {
+    let (mut a, mut b) = two();
+    let (dir, names) = crate::names::tests::by_script("echo \"$1\" >>\"$0.asked\"; echo 127.0.0.1:${1##*:}");
+    a.net.shared.names = names;
+    let (named, addr) = (format!("localhost:{}", b.net.local_addr().port()), b.addr());
+    a.dial(b.id, &[&named, &addr], 5_000);
+    a.connected().await;
+    b.connected().await;
+    let asked = || std::fs::read_to_string(dir.path().join("names.asked")).unwrap_or_default();
+    assert_eq!(asked(), "");
+    // A name is looked up where nothing else is left, and the next only where that came to nothing.
+    a.dial(b.id, &["other:1", &named], 5_000);
+    a.connected().await;
+    assert_eq!(asked().lines().count(), 2, "{}", asked());
 }
 
 #[tokio::test]
@@ -514,11 +538,11 @@ async fn a_port_in_use_and_a_foreign_address_are_named() {
     let a = Peer::start(1);
     let port = a.net.local_addr().port();
     let (events, _receiver) = mpsc::channel(1);
-    let refused = Net::bind(&config(port), &[2; 32], &[], events.clone()).err().unwrap();
+    let refused = Net::on(&machine(), &config(port), &[2; 32], &[], events.clone()).err().unwrap();
     assert!(matches!(refused, BindError::InUse(p) if p == port));
     assert!(refused.to_string().contains("in use"));
     let foreign = NetConfig { bind: Some("192.0.2.1".parse().unwrap()), ..config(0) };
-    assert!(matches!(Net::bind(&foreign, &[2; 32], &[], events), Err(BindError::NoSuchAddress(_))));
+    assert!(matches!(Net::on(&machine(), &foreign, &[2; 32], &[], events), Err(BindError::NoSuchAddress(_))));
 }
 
 /// A peer in a thread and runtime of its own, that can be ended without a word to anyone.

@@ -22,6 +22,7 @@ use super::{World, crypto, dice};
 use crate::disk::store::OpenStore;
 use crate::disk::{Config, Disk, DiskEvent, Identity, ReplayLog, Root, StoreError};
 use crate::ipc::attached::{Attached, WayIn};
+use crate::names::Names;
 use crate::net::{BindError, Machine, NetConfig, ThisMachine};
 use crate::notify::Notify;
 
@@ -48,8 +49,14 @@ impl Machine for Simulated {
         Ok((self.wire.plug(at), at))
     }
 
+    /// Nobody: there are none.
+    fn names(&self) -> Names {
+        Names::by("/nowhere".into())
+    }
+
     fn crypto(&self) -> Arc<CryptoProvider> {
-        crypto::provider(&ThisMachine.crypto())
+        let machine = ThisMachine { names: self.names() };
+        crypto::provider(&machine.crypto())
     }
 
     fn settle_tls(&self, client: &mut rustls::ClientConfig, server: &mut rustls::ServerConfig) {
@@ -149,7 +156,14 @@ impl Host {
     pub(super) fn start(&mut self) {
         let root = self.root();
         let config = Config::load(&root.config()).unwrap();
-        let args = DaemonArgs { root, port: None, disable_mdns: true, verbose: 0, quiet: true };
+        let args = DaemonArgs {
+            root,
+            port: None,
+            disable_mdns: true,
+            program: "/nowhere".into(),
+            verbose: 0,
+            quiet: true,
+        };
         let machine = Simulated::new(self.world.wire.clone());
         let driver = Driver::start(&args, config, &self.identity, &machine).unwrap();
         let way_in = driver.ipc.way_in();

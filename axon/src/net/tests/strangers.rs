@@ -204,7 +204,7 @@ async fn a_stranger_that_the_node_forgets_is_closed() {
     let mut a = Peer::start(1);
     let (sender, events) = mpsc::channel(256);
     let guard = Duration::from_millis(500);
-    let mut b = Peer::of(Net::open(&ThisMachine, &config(0), &[2; 32], &[], sender, guard).unwrap(), events);
+    let mut b = Peer::of(Net::open(&machine(), &config(0), &[2; 32], &[], sender, guard).unwrap(), events);
     let mut c = Peer::start(3);
     a.pin(&[b.net.public_key()]);
     c.pin(&[b.net.public_key()]);
