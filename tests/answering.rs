@@ -92,6 +92,35 @@ fn data_may_be_left_out_and_errors_go_back_as_they_are() {
 }
 
 #[test]
+fn a_quiet_answer_is_replied_to_only_when_it_fails() {
+    // shows: IPC-REP-8, IPC-ORD-1
+    let (alice, bob) = pair();
+    let mut agent = bob.answerer(json!({"answer":["query","delegate"]}));
+    let mut asker = alice.client();
+    let quiet = |request: &Value, kind: &str, payload: Value| {
+        let id = &request["id"];
+        json!({"cmd":"reply","ref":id,"kind":kind,"payload":payload,"quiet":true})
+    };
+
+    let req = asker.ask("bob", "one", json!({}));
+    let request = agent.request();
+    agent.fails(quiet(&request, "response", json!({})), "invalid_command");
+    agent.begin(quiet(&request, "response", json!({"summary":"s"})));
+    assert_eq!(summary(&asker.finish(&req)), "s");
+    // A reply to it would come before this one.
+    let status = agent.begin(json!({"cmd":"status"}));
+    assert_eq!(agent.line().unwrap()["req_id"], status);
+    agent.fails(quiet(&request, "response", json!({"summary":"s"})), "already_answered");
+
+    let req = asker.begin(json!({"cmd":"send","to":"bob","kind":"delegate","payload":{"task":"x"}}));
+    let request = agent.request();
+    let message = agent.fails(quiet(&request, "ack", json!({"accepted":true})), "invalid_command");
+    assert!(message.contains("`quiet`"), "{message}");
+    assert_eq!(agent.reply(&request, "ack", json!({"accepted":true}))["ok"], true);
+    assert_eq!(asker.finish(&req)["response"]["kind"], "ack");
+}
+
+#[test]
 fn exactly_one_answerer_gets_it_the_least_busy_one() {
     // shows: IPC-ANS-1, IPC-ANS-3, MT-ANS-1
     let (alice, bob) = pair();

@@ -25,7 +25,7 @@ pub fn echo(socket: &str) {
 
 /// The same at an axon daemon: answers every query with a payload of this many bytes.
 pub fn answer(socket: &str, bytes: usize) {
-    let head = b"{\"cmd\":\"reply\",\"req_id\":\"r\",\"ref\":\"";
+    let head = b"{\"cmd\":\"reply\",\"req_id\":\"r\",\"quiet\":true,\"ref\":\"";
     let around = "{\"data\":null,\"summary\":\"\"}".len();
     let text = "x".repeat(bytes.saturating_sub(around));
     let tail = format!("\",\"kind\":\"response\",\"payload\":{{\"data\":null,\"summary\":\"{text}\"}}}}\n");

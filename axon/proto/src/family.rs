@@ -15,7 +15,7 @@ use crate::ipc::Command;
 use crate::node::{ClientId, ConnId, Now, StreamId};
 use crate::pairing::payload::{Knock, Rekey};
 use crate::store::{Row, Write};
-use crate::wire::Envelope;
+use crate::wire::{Envelope, Json};
 
 pub use crate::open::{Closed, Ended, Open, OpenState};
 pub use crate::view::View;
@@ -101,7 +101,9 @@ pub enum Input<'a> {
         /// The reply's kind.
         kind: &'a str,
         /// The reply's payload, checked.
-        payload: &'a RawValue,
+        payload: &'a Json<'a>,
+        /// Whether its client is told only what goes wrong.
+        quiet: bool,
     },
     /// A message that was admitted could not be stored.
     NotStored {
@@ -264,7 +266,7 @@ pub enum Act {
         /// The answer's kind.
         kind: &'static str,
         /// Its payload.
-        payload: Box<RawValue>,
+        payload: Json<'static>,
         /// The agent's command that it comes from, to be told the answer's id.
         command: Option<(ClientId, String)>,
     },
@@ -358,7 +360,7 @@ pub enum Act {
         /// About which message.
         reference: Option<MsgId>,
         /// The payload.
-        payload: Box<RawValue>,
+        payload: Json<'static>,
         /// The command that is answered when it has arrived.
         command: Option<(ClientId, String)>,
         /// The open request that has ended so once this is on disk.
@@ -550,13 +552,15 @@ impl Cx<'_> {
     }
 
     /// Sends one way to a peer, once, on behalf of nobody.
-    pub fn send(&mut self, to: AgentId, kind: &'static str, payload: Box<RawValue>) {
+    pub fn send(&mut self, to: AgentId, kind: &'static str, payload: impl Into<Json<'static>>) {
+        let payload = payload.into();
         let (reference, command, ends, held) = (None, None, None, None);
         self.act(Act::Send { to, kind, reference, payload, command, ends, held });
     }
 
     /// Answers a request on its stream; one that came without a stream has nobody to answer.
-    pub fn reply(&mut self, to: &Inbound, kind: &'static str, payload: Box<RawValue>) {
+    pub fn reply(&mut self, to: &Inbound, kind: &'static str, payload: impl Into<Json<'static>>) {
+        let payload = payload.into();
         if let Some(stream) = to.stream {
             let (to, reference) = (to.envelope.from, to.envelope.id);
             self.act(Act::Reply { stream, to, reference, kind, payload, command: None });

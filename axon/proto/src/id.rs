@@ -155,7 +155,7 @@ impl FromStr for MsgId {
         digits[12..16].copy_from_slice(&text[14..18]);
         digits[16..20].copy_from_slice(&text[19..23]);
         digits[20..].copy_from_slice(&text[24..]);
-        if digits.iter().any(u8::is_ascii_uppercase) {
+        if digits.iter().fold(false, |upper, digit| upper | digit.is_ascii_uppercase()) {
             return Err(IdError::BadUuid);
         }
         unhex(&digits).map(Self).ok_or(IdError::BadUuid)
@@ -234,31 +234,21 @@ fn hex(bytes: [u8; 16]) -> [u8; 32] {
     digits
 }
 
-/// What each byte is worth as a hexadecimal digit of either case; more than 15: it is none.
-static DIGITS: [u8; 256] = {
-    let mut digits = [u8::MAX; 256];
-    let mut value = 0;
-    while value < 16 {
-        let digit = b"0123456789abcdef"[value as usize];
-        digits[digit as usize] = value;
-        digits[digit.to_ascii_uppercase() as usize] = value;
-        value += 1;
-    }
-    digits
-};
-
 /// Sixteen bytes from 32 hexadecimal digits of either case.
 fn unhex(digits: &[u8]) -> Option<[u8; 16]> {
-    if digits.len() != 32 {
-        return None;
+    let digits: &[u8; 32] = digits.try_into().ok()?;
+    // Without a branch for each digit, so that the compiler reads them side by side.
+    let (mut values, mut all) = ([0; 32], true);
+    for (value, digit) in values.iter_mut().zip(digits) {
+        let (number, letter) = (digit.wrapping_sub(b'0'), (digit | 0x20).wrapping_sub(b'a'));
+        all &= (number < 10) | (letter < 6);
+        *value = if number < 10 { number } else { letter.wrapping_add(10) };
     }
-    let (mut bytes, mut all) = ([0; 16], 0);
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
-        all |= high | low;
-        *byte = high << 4 | low & 15;
+    let mut bytes = [0; 16];
+    for (byte, pair) in bytes.iter_mut().zip(values.as_chunks::<2>().0) {
+        *byte = pair[0] << 4 | pair[1];
     }
-    (all < 16).then_some(bytes)
+    all.then_some(bytes)
 }
 
 #[cfg(test)]

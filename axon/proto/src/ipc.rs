@@ -15,7 +15,7 @@ use crate::id::MsgId;
 use crate::limits::{DEPTH_MAX, REQ_ID_BYTES_MAX};
 use crate::store::Row;
 use crate::trust::Level;
-use crate::wire::{Fields, Next, Scratch, push_number, push_quoted};
+use crate::wire::{Fields, Json, Next, Scratch, push_number, push_quoted};
 
 /// Room for the short lines.
 const LINE_BYTES: usize = 192;
@@ -30,7 +30,9 @@ macro_rules! command {
             to: Option<&'a str>,
             kind: Option<&'a str>,
             reference: Option<&'a str>,
-            payload: Option<&'a RawValue>,
+            payload: Option<Json<'a>>,
+            /// Whether it was read in one pass, which takes nothing that nests too deeply.
+            scanned: bool,
             capabilities: Option<&'a str>,
             $($name: Option<&'a str>,)*
         }
@@ -111,6 +113,7 @@ command! {
     last "last";
     hours "hours";
     off "off";
+    quiet "quiet";
 }
 
 impl<'a> Command<'a> {
@@ -144,6 +147,7 @@ impl<'a> Command<'a> {
                 return None;
             }
         }
+        command.scanned = true;
         Some(command)
     }
 
@@ -164,7 +168,7 @@ impl<'a> Command<'a> {
                         if command.payload.is_some() {
                             return Err(serde::de::Error::duplicate_field("payload"));
                         }
-                        command.payload = Some(map.next_value()?);
+                        command.payload = Some(map.next_value::<&RawValue>()?.into());
                         continue;
                     }
                     let Some((name, field)) = command.place(&name) else {
@@ -232,10 +236,11 @@ impl<'a> Command<'a> {
     }
 
     /// A payload: a JSON object, `{}` when absent.
-    pub fn payload(&self) -> Result<Cow<'a, RawValue>, IpcError> {
-        match self.payload.filter(|raw| raw.get() != "null") {
-            Some(raw) => object("payload", raw).map(Cow::Borrowed),
-            None => Ok(Cow::Owned(crate::wire::raw_json("{}".into()))),
+    pub fn payload(&self) -> Result<Json<'_>, IpcError> {
+        match self.payload.as_ref().filter(|json| json.get() != "null") {
+            Some(json) if self.scanned => Ok(json.lent()),
+            Some(json) => object("payload", json.get()).map(|()| json.lent()),
+            None => Ok(Json::EMPTY),
         }
     }
 
@@ -243,7 +248,8 @@ impl<'a> Command<'a> {
     pub fn capabilities(&self) -> Result<&'a RawValue, IpcError> {
         let given = optional::<&RawValue>("capabilities", self.capabilities)?;
         let missing = || IpcError::invalid("the field `capabilities` is missing: give a JSON object");
-        object("capabilities", given.ok_or_else(missing)?)
+        let given = given.ok_or_else(missing)?;
+        object("capabilities", given.get()).map(|()| given)
     }
 }
 
@@ -268,19 +274,20 @@ fn text<'a>(name: &str, raw: Option<&'a str>) -> Result<Option<Cow<'a, str>>, Ip
     }
 }
 
-fn object<'a>(name: &str, raw: &'a RawValue) -> Result<&'a RawValue, IpcError> {
+/// That it is an object which is not too deep.
+fn object(name: &str, json: &str) -> Result<(), IpcError> {
     // The envelope goes around it.
     const MAX: usize = DEPTH_MAX - 1;
-    if crate::wire::nests_deeper(raw.get(), MAX) {
+    if crate::wire::nests_deeper(json, MAX) {
         return Err(IpcError::invalid(format!(
             "the field `{name}` nests too deeply: objects and lists are at most {MAX} deep \
              inside one another",
         )));
     }
-    if !raw.get().starts_with('{') {
+    if !json.starts_with('{') {
         return Err(IpcError::invalid(format!("the field `{name}` must be a JSON object")));
     }
-    Ok(raw)
+    Ok(())
 }
 
 /// Writes one line, field after field.
@@ -523,8 +530,9 @@ mod tests {
         for text in crate::wire::nearly::texts(&plain, 50_000) {
             let read = Command::read(&text);
             refused += u32::from(read.is_err());
-            if let Some(found) = Command::scan(&text) {
+            if let Some(mut found) = Command::scan(&text) {
                 scanned += 1;
+                found.scanned = false;
                 let read = read.unwrap_or_else(|error| panic!("{text}\n{error}"));
                 assert_eq!(format!("{found:?}"), format!("{read:?}"), "{text}");
             }

@@ -3,7 +3,9 @@
 //! Source: `spec/WIRE_FORMAT.md`, "Envelope". Payloads stay raw text; nothing is encoded again on its way
 //! through.
 
+mod json;
 mod scan;
+mod skip;
 mod text;
 
 use std::borrow::Cow;
@@ -18,6 +20,7 @@ use crate::error::{PeerCode, Refusal};
 use crate::id::{AgentId, IdError, MsgId};
 use crate::limits::{DEPTH_MAX, KIND_BYTES_MAX, MESSAGE_BYTES_MAX, PROTOCOL_VERSION};
 
+pub use json::Json;
 #[cfg(test)]
 pub(crate) use scan::nearly;
 pub(crate) use scan::{Fields, Next};
@@ -216,15 +219,15 @@ impl Header<'_> {
 }
 
 /// An envelope with this header and payload (a JSON object).
-pub fn encode(header: Header<'_>, payload: &RawValue) -> Result<Envelope, TooLarge> {
-    encode_in(&mut Scratch::default(), header, payload)
+pub fn encode<'a>(header: Header<'_>, payload: impl Into<Json<'a>>) -> Result<Envelope, TooLarge> {
+    encode_in(&mut Scratch::default(), header, &payload.into())
 }
 
 /// The same, in a buffer that is used again.
 pub fn encode_in(
     scratch: &mut Scratch,
     header: Header<'_>,
-    payload: &RawValue,
+    payload: &Json<'_>,
 ) -> Result<Envelope, TooLarge> {
     let mut text = scratch.take();
     text.reserve(HEADER_BYTES + payload.get().len());
@@ -254,6 +257,10 @@ pub fn decode(bytes: Vec<u8>) -> Result<Envelope, Undecodable> {
         return Err(bad(format!("a message is at most {MESSAGE_BYTES_MAX} bytes long")));
     }
     let text = String::from_utf8(bytes).map_err(|_| bad("a message is UTF-8 text".into()))?;
+    // What is scanned is one line, and not too deep.
+    if let Some(parts) = scan::envelope(&text) {
+        return Ok(Envelope::new(parts, text.into()));
+    }
     let raw: Arc<str> = one_line(text).into();
     if too_deep(&raw) {
         // Its id is still read, for the answer; what is no message at all has none.
@@ -261,11 +268,7 @@ pub fn decode(bytes: Vec<u8>) -> Result<Envelope, Undecodable> {
         let deep = bad(format!("objects and lists are at most {DEPTH_MAX} deep inside one another"));
         return Err(Undecodable { id, ..deep });
     }
-    let parts = match scan::envelope(&raw) {
-        Some(parts) => parts,
-        None => read(&raw)?,
-    };
-    Ok(Envelope::new(parts, raw))
+    Ok(Envelope::new(read(&raw)?, raw))
 }
 
 /// Reads a message of any form, or says what is wrong with it.
@@ -556,7 +559,7 @@ mod tests {
             resend_until: Some(9),
             read_receipt: true,
         };
-        let made = encode(header, &raw_json(r#"{"question":"ü\n"}"#.into())).unwrap();
+        let made = encode(header, raw_json(r#"{"question":"ü\n"}"#.into())).unwrap();
         assert_eq!(made.payload(), r#"{"question":"ü\n"}"#);
         let read = decode(made.raw().as_bytes().to_vec()).unwrap();
         assert_eq!((read.id, read.ts, read.kind()), (made.id, 7, "query"));
@@ -636,16 +639,16 @@ mod tests {
             read_receipt: false,
         };
         let payload = |bytes: usize| raw_json(format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8)));
-        let empty = encode(header, &raw_json("{}".into())).unwrap().raw().len() - 2;
+        let empty = encode(header, raw_json("{}".into())).unwrap().raw().len() - 2;
         let most = MESSAGE_BYTES_MAX - empty;
         let mut scratch = Scratch::default();
-        let longest = encode(header, &payload(most)).unwrap();
+        let longest = encode(header, payload(most)).unwrap();
         assert_eq!(longest.raw().len(), MESSAGE_BYTES_MAX);
         assert_eq!(header.fits(&mut scratch, most), Ok(()));
         assert!(decode(longest.raw().as_bytes().to_vec()).is_ok());
         for more in 1..3 {
             let wrong = TooLarge { bytes: MESSAGE_BYTES_MAX + more };
-            assert_eq!(encode(header, &payload(most + more)).err(), Some(wrong));
+            assert_eq!(encode(header, payload(most + more)).err(), Some(wrong));
             assert_eq!(header.fits(&mut scratch, most + more).err().map(|e| e.bytes), Some(wrong.bytes));
             let mut bytes = longest.raw().as_bytes().to_vec();
             bytes.resize(MESSAGE_BYTES_MAX + more, b' ');

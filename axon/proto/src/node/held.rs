@@ -466,7 +466,7 @@ impl Node {
         if self.peers.get(to).is_some() && self.outbox.waiting_for(to) >= most {
             return false;
         }
-        let payload = raw_json(r#"{"state":"read"}"#.into());
+        let payload = raw_json(r#"{"state":"read"}"#.into()).into();
         let hold_ms = READ_RECEIPT_HOLD_MS.min(self.hold_ms_max());
         let Ok(envelope) = self.made(now, to, "receipt", (Some(id), &payload), Some(hold_ms)) else {
             return true;

@@ -254,7 +254,7 @@ impl Node {
 
     fn answer_knock(&mut self, now: Now, to: Answered, admission: &Admission) {
         let Answered { stream, peer, reference } = to;
-        self.respond(now, stream, peer, reference, "admission", &to_raw(admission));
+        self.respond(now, stream, peer, reference, "admission", &to_raw(admission).into());
     }
 
     /// What a peer of this level may do.

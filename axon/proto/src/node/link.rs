@@ -331,7 +331,7 @@ impl Node {
     ) {
         match (stream, id) {
             (Some(stream), Some(id)) => {
-                self.respond(now, stream, peer, id, "error", &error_payload(refusal));
+                self.respond(now, stream, peer, id, "error", &error_payload(refusal).into());
             }
             (Some(stream), None) => self.out.push(Effect::Reset { stream }),
             (None, _) => {
@@ -356,7 +356,7 @@ impl Node {
 
     /// The hello with which a dial begins.
     pub(super) fn hello_envelope(&mut self, now: Now, peer: AgentId) -> Arc<str> {
-        let hello = to_raw(&self.own_hello(None));
+        let hello = to_raw(&self.own_hello(None)).into();
         match self.envelope(now, peer, "hello", None, &hello) {
             Ok(envelope) => envelope.raw().clone(),
             // A name and our features are far below the limit.
@@ -378,7 +378,7 @@ impl Node {
             (hello.agent_name, hello.stranger) = (None, true);
         }
         let hello = to_raw(&hello);
-        self.respond(now, stream, envelope.from, envelope.id, "hello", &hello);
+        self.respond(now, stream, envelope.from, envelope.id, "hello", &hello.into());
     }
 
     /// The dialler's hello, on a connection that this daemon accepted.

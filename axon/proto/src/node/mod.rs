@@ -40,7 +40,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::HashMap;
-use serde_json::value::RawValue;
 
 use crate::agents::Agents;
 use crate::audit::Audit;
@@ -55,7 +54,7 @@ use crate::replay::Replay;
 use crate::scope::Scope;
 use crate::store::Commit;
 use crate::trust::Rates;
-use crate::wire::{Envelope, Header, Scratch, TooLarge, encode_in};
+use crate::wire::{Envelope, Header, Json, Scratch, TooLarge, encode_in};
 
 pub use glance::Glance;
 pub use io::{
@@ -628,7 +627,7 @@ impl Node {
         to: AgentId,
         kind: &str,
         reference: Option<MsgId>,
-        payload: &RawValue,
+        payload: &Json<'_>,
     ) -> Result<Envelope, TooLarge> {
         self.made(now, to, kind, (reference, payload), None)
     }
@@ -639,7 +638,7 @@ impl Node {
         now: Now,
         to: AgentId,
         kind: &str,
-        (reference, payload): (Option<MsgId>, &RawValue),
+        (reference, payload): (Option<MsgId>, &Json<'_>),
         hold_ms: Option<u64>,
     ) -> Result<Envelope, TooLarge> {
         let (id, from, ts) = (self.random_id(), self.me, now.wall_ms.max(1));

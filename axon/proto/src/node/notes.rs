@@ -14,7 +14,7 @@ use crate::id::{AgentId, MsgId};
 use crate::limits::{NOTES_WAITING_MAX, REPLAY_TTL_MS};
 use crate::mailbox::Shown;
 use crate::store::{CommitError, Read, Row, Write};
-use crate::wire::{Header, encode_in};
+use crate::wire::{Header, Json, encode_in};
 
 /// Messages that are being stored, and those that are told together with them.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ impl Node {
             resend_until: None,
             read_receipt: false,
         };
-        let Ok(envelope) = encode_in(&mut self.scratch, header, &note.payload) else {
+        let Ok(envelope) = encode_in(&mut self.scratch, header, &Json::from(&note.payload)) else {
             // What a batch may hold is chosen so that this fits; a family that breaks it is at fault.
             self.debug(format!("a {} of {} is too long for the inbox", note.kind, note.from));
             return None;

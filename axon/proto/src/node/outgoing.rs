@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use super::answer::peer_refusal;
 use super::timers::Key;
 use super::{ClientId, ConnId, Effect, Lost, Node, Now, Of, StreamId, Token};
@@ -17,7 +15,7 @@ use crate::id::{AgentId, MsgId};
 use crate::ipc::{Line, v1_line};
 use crate::limits::WORK_TO_PEER_MAX;
 use crate::session::Phase;
-use crate::wire::{Envelope, decode};
+use crate::wire::{Envelope, Json, decode};
 
 /// How often a message goes out at most.
 const SENDS_MAX: u8 = 3;
@@ -530,7 +528,7 @@ impl Node {
                     IpcCode::Timeout => PeerCode::Timeout,
                     _ => PeerCode::Internal,
                 };
-                let payload = error_payload(&Refusal::new(code, error.message));
+                let payload = error_payload(&Refusal::new(code, error.message)).into();
                 if let Ok(envelope) = self.envelope(now, self.me, "error", Some(id), &payload) {
                     self.out.push(Effect::Line {
                         client,
@@ -551,7 +549,7 @@ impl Node {
         to: AgentId,
         reference: MsgId,
         kind: &str,
-        payload: &RawValue,
+        payload: &Json<'_>,
     ) -> MsgId {
         // An answer on a connection that drains needs its time to arrive before that is closed.
         if let Some(id) = self.streams.remove(&stream)
@@ -563,7 +561,7 @@ impl Node {
         }
         let made = self.envelope(now, to, kind, Some(reference), payload).or_else(|error| {
             let refusal = Refusal::new(PeerCode::Internal, format!("the answer was too large: {error}"));
-            self.envelope(now, to, "error", Some(reference), &error_payload(&refusal))
+            self.envelope(now, to, "error", Some(reference), &error_payload(&refusal).into())
         });
         match made {
             Ok(envelope) => {

@@ -322,7 +322,7 @@ impl Node {
 
     fn send_knock(&mut self, now: Now, peer: AgentId, conn: ConnId, knock: &Knock) {
         let Some((_, kind)) = self.kinds.get("knock") else { return };
-        let Ok(envelope) = self.envelope(now, peer, "knock", None, &to_raw(knock)) else {
+        let Ok(envelope) = self.envelope(now, peer, "knock", None, &to_raw(knock).into()) else {
             return self.join_fails(
                 now,
                 peer,

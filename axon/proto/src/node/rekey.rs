@@ -321,7 +321,7 @@ impl Node {
             return self.refuse(now, Some(stream), peer, Some(reference), &refusal);
         }
         let ack = to_raw(&serde_json::json!({ "accepted": true, "state": state }));
-        self.respond(now, stream, peer, reference, "ack", &ack);
+        self.respond(now, stream, peer, reference, "ack", &ack.into());
         if let Some(new) = new {
             self.succeed(now, peer, new);
             let out = self.apply_contacts(now, &[ContactChange::Remove(peer)]).unwrap_or_default();

@@ -270,7 +270,7 @@ impl Node {
         }
         if let Some(stream) = message.stream {
             let (to, id) = (message.envelope.from, message.envelope.id);
-            self.respond(now, stream, to, id, "error", &error_payload(refusal));
+            self.respond(now, stream, to, id, "error", &error_payload(refusal).into());
         } else {
             let from = message.envelope.from;
             self.debug(format!("a {} of {from} was dropped: {}", message.envelope.kind(), refusal.message));
@@ -315,7 +315,7 @@ impl Node {
     #[inline(never)]
     pub(super) fn receipt(&mut self, now: Now, message: &Inbound) {
         if let Some(stream) = message.stream {
-            let payload = to_raw(&serde_json::json!({ "accepted": true }));
+            let payload = to_raw(&serde_json::json!({ "accepted": true })).into();
             let (to, id) = (message.envelope.from, message.envelope.id);
             self.respond(now, stream, to, id, "ack", &payload);
         }
@@ -668,14 +668,14 @@ impl Node {
                 self.note_open(now, id);
             }
             if let Some(stream) = stream.filter(|_| unanswered) {
-                self.respond(now, stream, from, id, "ack", &queued);
+                self.respond(now, stream, from, id, "ack", &queued.into());
             }
             return;
         }
         let refusal =
             Refusal::new(PeerCode::Overloaded, "this daemon is shutting down: try again in a moment");
         if let Some(stream) = stream {
-            self.respond(now, stream, from, id, "error", &error_payload(&refusal));
+            self.respond(now, stream, from, id, "error", &error_payload(&refusal).into());
         }
         self.end(now, id, Ended::Cancelled, None);
     }

@@ -6,8 +6,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use super::held::{ToHold, resend_until};
 use super::outgoing::{Fate, Origin};
 use super::storing::{After, disk_error};
@@ -22,7 +20,7 @@ use crate::ipc::{Command, Line};
 use crate::kinds::core::wait_ms;
 use crate::limits::{CLIENT_PENDING_MAX, KIND_BYTES_MAX, PENDING_MAX, REPLY_GRACE_MS, REQUEST_TIMEOUT_MS};
 use crate::store::{CommitError, Write};
-use crate::wire::{Envelope, Header, encode_in, may_have, raw_json, to_raw};
+use crate::wire::{Envelope, Header, Json, encode_in, may_have, raw_json, to_raw};
 
 impl Node {
     pub(super) fn send(
@@ -247,6 +245,11 @@ impl Node {
             let message = "the last word on this request is on its way: nothing is left to do";
             return Err(IpcError::new(IpcCode::AlreadyAnswered, message));
         }
+        let quiet = command.quiet::<bool>()?.unwrap_or(false);
+        if quiet && request.name != "query" {
+            let message = "the field `quiet` is for the answer to a query only: leave it out";
+            return Err(IpcError::invalid(message));
+        }
         let hold_ms = match command.hold_secs::<u64>()? {
             Some(_) if &*kind != "result" => {
                 let message = "the field `hold_secs` is for a result only: leave it out";
@@ -278,10 +281,10 @@ impl Node {
         answer
             .fits(&mut self.scratch, payload.get().len())
             .map_err(|error| IpcError::new(IpcCode::MessageTooLarge, error.to_string()))?;
-        let (req_id, kind, payload) = (command.req_id(), &*kind, &*payload);
+        let (req_id, kind, payload) = (command.req_id(), &*kind, &payload);
         self.reply_hold_ms = hold_ms;
         self.with_open(now, id, |family, open, cx| {
-            family.handle(FamilyInput::AgentReply { client, req_id, open, kind, payload }, cx);
+            family.handle(FamilyInput::AgentReply { client, req_id, open, kind, payload, quiet }, cx);
         });
         self.reply_hold_ms = None;
         Ok(())
@@ -318,7 +321,7 @@ fn payload_deadline(payload: &str) -> Option<u64> {
 }
 
 /// An agent's payload, if it passes its kind's check.
-fn checked<'a>(kind: &Kind, payload: Cow<'a, RawValue>) -> Result<Cow<'a, RawValue>, IpcError> {
+fn checked<'a>(kind: &Kind, payload: Json<'a>) -> Result<Json<'a>, IpcError> {
     match (kind.check)(payload.get()) {
         Ok(()) => Ok(payload),
         Err(what) if kind.name != "response" => Err(IpcError::invalid(what)),
@@ -332,11 +335,11 @@ fn checked<'a>(kind: &Kind, payload: Cow<'a, RawValue>) -> Result<Cow<'a, RawVal
 }
 
 /// A response's `data` is required on the wire; an agent that has only text need not write it.
-fn complete(payload: Cow<'_, RawValue>) -> Cow<'_, RawValue> {
-    match serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(payload.get()) {
+fn complete(payload: Json<'_>) -> Json<'_> {
+    match serde_json::from_str::<BTreeMap<String, Box<serde_json::value::RawValue>>>(payload.get()) {
         Ok(mut map) if !map.contains_key("data") => {
             map.insert("data".into(), raw_json("null".into()));
-            Cow::Owned(to_raw(&map))
+            to_raw(&map).into()
         }
         _ => payload,
     }

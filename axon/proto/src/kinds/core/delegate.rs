@@ -15,7 +15,7 @@ use crate::id::MsgId;
 use crate::limits::{REASON_BYTES_MAX, REQUEST_TIMEOUT_MS};
 use crate::node::ClientId;
 use crate::store::Write;
-use crate::wire::{Envelope, cut, raw_json, to_raw};
+use crate::wire::{Envelope, Json, cut, raw_json, to_raw};
 
 /// An agent's word on a request.
 pub struct Said<'a> {
@@ -26,21 +26,34 @@ pub struct Said<'a> {
     /// The reply's kind.
     pub kind: &'a str,
     /// Its payload.
-    pub payload: &'a RawValue,
+    pub payload: &'a Json<'a>,
+    /// Whether the client is told only what goes wrong.
+    pub quiet: bool,
 }
 
 impl Said<'_> {
     /// Tells the client that it is done.
     pub fn ok(&self, id: MsgId, cx: &mut Cx<'_>) {
+        if self.quiet {
+            return;
+        }
         cx.act(Act::Answer { client: self.client, req_id: self.req_id.to_owned(), result: Ok(id) });
     }
 
-    /// Sends the agent's word on the request's stream; the client is told the message's id.
+    /// Sends the agent's word on the request's stream; the client is told the message's id, unless it asked
+    /// for no reply.
     pub fn answer(&self, open: &Open, kind: &'static str, cx: &mut Cx<'_>) {
         let Envelope { from: to, id: reference, .. } = *open.inbound.envelope;
         let Some(stream) = open.inbound.stream else { return self.ok(reference, cx) };
-        let command = Some((self.client, self.req_id.to_owned()));
-        cx.act(Act::Reply { stream, to, reference, kind, payload: self.payload.to_owned(), command });
+        let command = (!self.quiet).then(|| (self.client, self.req_id.to_owned()));
+        cx.act(Act::Reply {
+            stream,
+            to,
+            reference,
+            kind,
+            payload: self.payload.clone().into_owned(),
+            command,
+        });
     }
 
     fn fail(&self, code: IpcCode, message: &str, cx: &mut Cx<'_>) {
@@ -227,17 +240,17 @@ pub fn agent_reply(open: &Open, said: &Said<'_>, ledger: &mut Ledger, cx: &mut C
         "progress" => {
             let state = parse::<Progress>("progress", said.payload.get()).map(|progress| progress.state);
             let state = State::of_progress(&state.unwrap_or_default());
-            ledger.progress(Direction::In, id, state, said.payload, cx);
+            ledger.progress(Direction::In, id, state, said.payload.get(), cx);
             if !cx.view.offers(open.inbound.envelope.from, "progress") {
                 let message = "the peer takes no progress, or is not connected: go on, and send the result";
                 return said.fail(IpcCode::NotOffered, message, cx);
             }
             accept_first(open, said, ledger, cx);
-            send(open, "progress", said.payload.to_owned(), Some(said), cx);
+            send(open, "progress", said.payload.clone().into_owned(), Some(said), cx);
         }
         "result" => {
             accept_first(open, said, ledger, cx);
-            finish(open, said, said.payload.to_owned(), ledger, cx);
+            finish(open, said, said.payload.clone().into_owned(), ledger, cx);
         }
         _ => {
             let failure = parse::<Failure>("error", said.payload.get());
@@ -254,9 +267,9 @@ pub fn agent_reply(open: &Open, said: &Said<'_>, ledger: &mut Ledger, cx: &mut C
 }
 
 /// The last word on accepted work: sent, where its sender wants one.
-fn finish(open: &Open, said: &Said<'_>, result: Box<RawValue>, ledger: &mut Ledger, cx: &mut Cx<'_>) {
+fn finish(open: &Open, said: &Said<'_>, result: Json<'static>, ledger: &mut Ledger, cx: &mut Cx<'_>) {
     let id = open.inbound.envelope.id;
-    let writes = ledger.note_last_word(id, status_of(&result), &result, cx.now.wall_ms);
+    let writes = ledger.note_last_word(id, status_of(&result), result.clone(), cx.now.wall_ms);
     if terms(&open.inbound).report_back == Some(false) {
         cx.act(Act::End { id, ended: Ended::Answered, by: Some(said.client) });
         return said.ok(id, cx);
@@ -427,7 +440,7 @@ fn work_due(open: &Open, cx: &Cx<'_>) -> Option<u64> {
     Some(cx.now.mono_ms.saturating_add(left_ms.min(deadline_ms)))
 }
 
-fn status_of(result: &RawValue) -> State {
+fn status_of(result: &Json<'_>) -> State {
     let status = parse::<Outcome>("result", result.get()).map(|outcome| outcome.status);
     State::of_status(&status.unwrap_or_default())
 }
@@ -444,9 +457,9 @@ fn queued() -> Box<RawValue> {
     to_raw(&Ack { accepted: true, estimated_ms: None, state: Some("queued".into()), reason: None })
 }
 
-fn failed(outcome: &str, error: &str) -> Box<RawValue> {
+fn failed(outcome: &str, error: &str) -> Json<'static> {
     let (status, outcome, error) = ("failed".into(), outcome.into(), Some(error.into()));
-    to_raw(&Outcome { status, outcome, data: None, error })
+    to_raw(&Outcome { status, outcome, data: None, error }).into()
 }
 
 fn fail_later(
@@ -458,7 +471,7 @@ fn fail_later(
 ) {
     let result = failed(outcome, error);
     let id = open.inbound.envelope.id;
-    let writes = ledger.note_last_word(id, State::Failed, &result, cx.now.wall_ms);
+    let writes = ledger.note_last_word(id, State::Failed, result.clone(), cx.now.wall_ms);
     if terms(&open.inbound).report_back == Some(false) {
         return cx.act(Act::End { id, ended, by: None });
     }
@@ -471,12 +484,12 @@ fn tell_progress(open: &Open, state: &str, note: Option<&str>, cx: &mut Cx<'_>) 
     }
 }
 
-fn progress(state: &str, note: Option<&str>) -> Box<RawValue> {
+fn progress(state: &str, note: Option<&str>) -> Json<'static> {
     let note = note.map(str::to_owned);
-    to_raw(&Progress { state: state.to_owned(), percent: None, note, eta_ms: None })
+    to_raw(&Progress { state: state.to_owned(), percent: None, note, eta_ms: None }).into()
 }
 
-fn send(open: &Open, kind: &'static str, payload: Box<RawValue>, said: Option<&Said<'_>>, cx: &mut Cx<'_>) {
+fn send(open: &Open, kind: &'static str, payload: Json<'static>, said: Option<&Said<'_>>, cx: &mut Cx<'_>) {
     cx.act(Act::Send {
         to: open.inbound.envelope.from,
         kind,
@@ -492,7 +505,7 @@ fn send(open: &Open, kind: &'static str, payload: Box<RawValue>, said: Option<&S
 /// its sender is away.
 fn send_ending(
     open: &Open,
-    payload: Box<RawValue>,
+    payload: Json<'static>,
     (said, writes): (Option<&Said<'_>>, Vec<Write>),
     ended: Ended,
     cx: &mut Cx<'_>,
@@ -626,7 +639,7 @@ pub fn report(message: &Inbound, ledger: &mut Ledger, cx: &mut Cx<'_>) {
         && let Ok(progress) = parse::<Progress>("progress", envelope.payload())
     {
         let state = State::of_progress(&progress.state);
-        ledger.progress(Direction::Out, id, state, &raw_json(envelope.payload().to_owned()), cx);
+        ledger.progress(Direction::Out, id, state, envelope.payload(), cx);
     }
     cx.act(Act::Deliver { message: message.clone() });
 }

@@ -24,7 +24,7 @@ use crate::limits::{
 };
 use crate::node::ClientId;
 use crate::store::{BODY_PREFIX, Write};
-use crate::wire::{cut, to_raw};
+use crate::wire::{Json, cut, raw_json, to_raw};
 
 /// Which way a delegation went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +90,7 @@ pub struct Entry {
     pub closing: bool,
     /// What an agent, or this daemon for it, has said last.
     #[serde(skip)]
-    last_word: Option<(State, Box<RawValue>)>,
+    last_word: Option<(State, Json<'static>)>,
 }
 
 impl Entry {
@@ -259,7 +259,7 @@ impl Ledger {
         direction: Direction,
         id: MsgId,
         state: State,
-        progress: &RawValue,
+        progress: &str,
         cx: &mut Cx<'_>,
     ) {
         let now_ms = cx.now.wall_ms;
@@ -268,7 +268,7 @@ impl Ledger {
             entry.since_ms = now_ms;
         }
         entry.state = state;
-        entry.progress = (progress.get().len() <= PROGRESS_BYTES_MAX).then(|| progress.to_owned());
+        entry.progress = (progress.len() <= PROGRESS_BYTES_MAX).then(|| raw_json(progress.to_owned()));
         store(direction, entry, None, cx);
     }
 
@@ -309,12 +309,19 @@ impl Ledger {
 
     /// Notes the last word on a delegation that was taken here; it counts once the delegation has ended.
     /// Gives what is to be stored together with the message that brings it.
-    pub fn note_last_word(&mut self, id: MsgId, state: State, word: &RawValue, now_ms: u64) -> Vec<Write> {
+    pub fn note_last_word(
+        &mut self,
+        id: MsgId,
+        state: State,
+        word: Json<'static>,
+        now_ms: u64,
+    ) -> Vec<Write> {
         let Some(entry) = self.get_mut(Direction::In, id) else { return Vec::new() };
-        entry.last_word = Some((state, word.to_owned()));
         let bytes = entry.bytes + word.get().len();
+        let put = Write::put(result_key(Direction::In, id), word.get());
+        entry.last_word = Some((state, word));
         let after = Entry { state, since_ms: now_ms, reason: None, has_result: true, bytes, ..entry.clone() };
-        vec![write(Direction::In, &after), Write::put(result_key(Direction::In, id), word.get())]
+        vec![write(Direction::In, &after), put]
     }
 
     /// A delegation that was taken here has ended: with its last word, or else in this state.

@@ -172,8 +172,8 @@ impl Family for Core {
                 "cancel" => delegate::cancel_abandoned(open, cx),
                 _ => delegate::abandoned(open, &mut self.ledger, cx),
             },
-            Input::AgentReply { client, req_id, open, kind, payload } => {
-                let said = delegate::Said { client, req_id, kind, payload };
+            Input::AgentReply { client, req_id, open, kind, payload, quiet } => {
+                let said = delegate::Said { client, req_id, kind, payload, quiet };
                 match open.kind.name {
                     "delegate" => delegate::agent_reply(open, &said, &mut self.ledger, cx),
                     "cancel" => delegate::cancel_reply(open, &said, cx),

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::kept::{Keep, Kept};
 use super::name::{Filter, Topic};
@@ -22,6 +21,7 @@ use crate::limits::{TOPIC_KEEP_HOURS_MAX, TOPIC_KEEP_LAST_MAX};
 use crate::mailbox::SCOPED;
 use crate::node::ClientId;
 use crate::store::Write;
+use crate::wire::raw_json;
 
 /// Its commands.
 pub const COMMANDS: [&str; 6] =
@@ -138,7 +138,7 @@ impl Topics {
             topic.ok_or_else(|| IpcError::invalid("the field `topic` is missing: give a topic's name"))?;
         let topic =
             Topic::parse(&topic).map_err(|why| IpcError::invalid(format!("the field `topic`: {why}")))?;
-        let message: Box<RawValue> = command.payload()?.into_owned();
+        let message = raw_json(command.payload()?.get().to_owned());
         Publishing::check(&topic, &message)?;
         self.room_for_message(client, cx)?;
         let waiting = Waiting { client, req_id: command.req_id().to_owned(), message };
