@@ -94,7 +94,7 @@ impl FromStr for AgentId {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let typed = text.split_at_checked(Self::PREFIX.len());
         match typed.filter(|(prefix, _)| prefix.eq_ignore_ascii_case(Self::PREFIX)) {
-            Some((_, hex)) => unhex(hex.as_bytes()).map(Self).ok_or(IdError::Malformed),
+            Some((_, hex)) => unhex(hex.as_bytes()).map(|(id, _)| Self(id)).ok_or(IdError::Malformed),
             // What stands before the first dot is its type, however much follows.
             None if text.contains('.') => Err(IdError::OtherType),
             None => Err(IdError::Malformed),
@@ -155,10 +155,10 @@ impl FromStr for MsgId {
         digits[12..16].copy_from_slice(&text[14..18]);
         digits[16..20].copy_from_slice(&text[19..23]);
         digits[20..].copy_from_slice(&text[24..]);
-        if digits.iter().fold(false, |upper, digit| upper | digit.is_ascii_uppercase()) {
-            return Err(IdError::BadUuid);
+        match unhex(&digits) {
+            Some((id, true)) => Ok(Self(id)),
+            _ => Err(IdError::BadUuid),
         }
-        unhex(&digits).map(Self).ok_or(IdError::BadUuid)
     }
 }
 
@@ -234,26 +234,53 @@ fn hex(bytes: [u8; 16]) -> [u8; 32] {
     digits
 }
 
-/// Sixteen bytes from 32 hexadecimal digits of either case.
-fn unhex(digits: &[u8]) -> Option<[u8; 16]> {
+/// Sixteen bytes from 32 hexadecimal digits, and whether none of them is a capital.
+fn unhex(digits: &[u8]) -> Option<([u8; 16], bool)> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHEST: u64 = ONES << 7;
+    // The highest bit of each byte from `low` to `high`, where no byte has one of its own.
+    let within = |eight: u64, low: u8, high: u8| {
+        let from = eight + ONES * u64::from(128 - low);
+        let above = eight + ONES * u64::from(127 - high);
+        from & !above & HIGHEST
+    };
     let digits: &[u8; 32] = digits.try_into().ok()?;
-    // Without a branch for each digit, so that the compiler reads them side by side.
-    let (mut values, mut all) = ([0; 32], true);
-    for (value, digit) in values.iter_mut().zip(digits) {
-        let (number, letter) = (digit.wrapping_sub(b'0'), (digit | 0x20).wrapping_sub(b'a'));
-        all &= (number < 10) | (letter < 6);
-        *value = if number < 10 { number } else { letter.wrapping_add(10) };
+    let (mut bytes, mut all, mut capitals) = ([0; 16], HIGHEST, 0);
+    for (four, eight) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(digits.as_chunks().0) {
+        // Eight digits at once, the first in the lowest byte.
+        let eight = u64::from_le_bytes(*eight);
+        let plain = eight & !HIGHEST;
+        let letters = within(plain | (ONES * 0x20), b'a', b'f');
+        all &= (within(plain, b'0', b'9') | letters) & !eight;
+        // A small letter has the bit 0x20.
+        capitals |= letters & !(plain << 2);
+        // The upper half of each byte is the digit before its lower half.
+        let halves = (plain & (ONES * 15)) + (letters >> 7) * 9;
+        let pairs = (halves << 4 | halves >> 8) & 0x00ff_00ff_00ff_00ff;
+        let pairs = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
+        *four = ((pairs | pairs >> 16) as u32).to_le_bytes();
     }
-    let mut bytes = [0; 16];
-    for (byte, pair) in bytes.iter_mut().zip(values.as_chunks::<2>().0) {
-        *byte = pair[0] << 4 | pair[1];
-    }
-    all.then_some(bytes)
+    (all == HIGHEST).then_some((bytes, capitals == 0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_digit_is_read_and_nothing_else_is_one() {
+        for (at, byte) in (0..32).flat_map(|at| (0..=u8::MAX).map(move |byte| (at, byte))) {
+            let mut digits = *b"0123456789abcdefABCDEF9876543210";
+            digits[at] = byte;
+            let text: String = digits.iter().map(|digit| char::from(*digit)).collect();
+            let value = u128::from_str_radix(&text, 16).ok().filter(|_| byte != b'+');
+            let read = unhex(&digits).map(|(id, _)| u128::from_be_bytes(id));
+            assert_eq!(read, value, "{text}");
+        }
+        assert_eq!(unhex(&[b'f'; 32]), Some(([255; 16], true)));
+        assert_eq!(unhex(&[b'F'; 32]), Some(([255; 16], false)));
+        assert_eq!((unhex(&[b'0'; 31]), unhex(&[b'0'; 33])), (None, None));
+    }
 
     // shows: WF-ID-1, WF-ID-2
     #[test]
@@ -300,7 +327,7 @@ mod tests {
             bytes[usize::from(byte) % 16] = byte;
             let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(hex(bytes), *text.as_bytes());
-            assert_eq!(unhex(text.to_uppercase().as_bytes()), Some(bytes));
+            assert_eq!(unhex(text.to_uppercase().as_bytes()).map(|(bytes, _)| bytes), Some(bytes));
         }
         assert_eq!(unhex(&[b'0'; 31]), None);
         for wrong in ["/0", "0:", "@a", "G0", "0`", "g0", " 0", "+1", "\u{e9}"] {

@@ -245,10 +245,10 @@ fn open_socket(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
 /// much more, a peer can have `STREAMS_MAX` open at any time.
 const STREAMS_OFFERED: u32 = STREAMS_MAX + STREAMS_MAX / 6;
 /// What a peer may have at first. quinn keeps a record of each stream that may be opened: of all of them
-/// 34 kB a connection, of these 1 kB.
-const STREAMS_FIRST: u32 = 12;
+/// 34 kB a connection, of these 0.5 kB. Those of both directions and two of ours fit a table of 16.
+const STREAMS_FIRST: u32 = 6;
 /// From so many at a time on a peer may have all.
-pub(super) const STREAMS_FEW: u32 = STREAMS_FIRST / 2;
+pub(super) const STREAMS_FEW: u32 = 4;
 
 fn transport(config: &NetConfig) -> TransportConfig {
     let mut transport = TransportConfig::default();

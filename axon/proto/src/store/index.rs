@@ -7,7 +7,9 @@
 //! What a batch of commits changes is noted until the batch is on disk ([`Index::settle`]), so that it can be
 //! taken back ([`Index::undo`]). Blocks that it touched stay in memory so long: taking back cannot fail.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::HashMap;
 
 use super::files::{FileError, FileId, Files};
 use super::frame::ROW_BYTES;

@@ -1,7 +1,9 @@
 //! A directory in memory: for `ipc.durable = false`, and for tests. Its handles are clones of one another.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::HashMap;
 
 use super::files::{FileError, FileId, Files};
 

@@ -1,5 +1,5 @@
-//! Reads JSON of the form that axon itself writes in one pass, without white space but for a space after a
-//! comma or a colon, and without escapes in what it looks into.
+//! Reads JSON of the form that axon itself writes in one pass: objects without white space but for a space
+//! after a comma or a colon, and without escapes in what it looks into; of envelopes, the one form only.
 //!
 //! It takes a part of what serde_json takes and reads that part as serde_json does; it never says that
 //! anything is wrong. Whatever has another form is `None` here and left to serde_json, which alone decides
@@ -71,10 +71,16 @@ impl<'a> Fields<'a> {
         self.text_with(Escapes::Short).map(str::len)
     }
 
-    /// A text of exactly so many bytes, of whatever kind: whoever parses it takes plain characters only.
-    fn text_of(&mut self, bytes: usize) -> Option<&'a str> {
-        let quoted = self.up_to(self.at + bytes + 2)?;
-        quoted.strip_prefix('"')?.strip_suffix('"')
+    /// So many bytes, of whatever kind.
+    fn chars(&mut self, bytes: usize) -> Option<&'a str> {
+        self.up_to(self.at + bytes)
+    }
+
+    /// Exactly this.
+    #[inline(always)]
+    fn mark(&mut self, mark: &'static str) -> Option<()> {
+        self.at = skip::word(self.bytes(), self.at, mark.as_bytes())?;
+        Some(())
     }
 
     /// A number without sign, fraction and exponent.
@@ -117,39 +123,41 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// An envelope whose fields all have the form in which axon writes them, in any order.
+/// An envelope in the form in which axon writes it, its fields in this order and nothing between them.
 pub fn envelope(json: &str) -> Option<Parts> {
-    let (mut v, mut id, mut from, mut to, mut ts) = (None, None, None, None, None);
-    let (mut kind, mut reference, mut payload) = (None, None, None);
-    let (mut resend_until, mut read_receipt) = (None, None);
     let place = |text: &str| Envelope::place(json, text);
-    let mut fields = Fields::of(json)?;
-    while let Next::Field(name) = fields.next()? {
-        let again = match name {
-            "v" => v.replace(u32::try_from(fields.number()?).ok().filter(|v| *v > 0)?).is_some(),
-            "id" => id.replace(fields.text_of(36)?.parse().ok()?).is_some(),
-            "from" => from.replace(fields.text_of(40)?.parse().ok()?).is_some(),
-            "to" => to.replace(fields.text_of(40)?.parse().ok()?).is_some(),
-            "ts" => ts.replace(Some(fields.number()?).filter(|ts| *ts > 0)?).is_some(),
-            "kind" => {
-                let text = fields.text()?;
-                let fits = (1..=KIND_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control);
-                kind.replace(Some(KindText::InRaw(place(text))).filter(|_| fits)?).is_some()
-            }
-            "ref" => reference.replace(fields.text_of(36)?.parse().ok()?).is_some(),
-            "resend_until" => resend_until.replace(fields.number()?).is_some(),
-            "read_receipt" => read_receipt.replace(fields.flag()?).is_some(),
-            "payload" => payload.replace(place(fields.raw().filter(|raw| raw.starts_with('{'))?)).is_some(),
-            _ => fields.raw().map(|_| false)?,
-        };
-        if again {
-            return None;
-        }
+    let mut rest = Fields { json, at: 0, begun: true };
+    rest.mark(r#"{"v":"#)?;
+    let v = u32::try_from(rest.number()?).ok().filter(|v| *v > 0)?;
+    rest.mark(r#","id":""#)?;
+    let id = rest.chars(36)?.parse().ok()?;
+    rest.mark(r#"","from":""#)?;
+    let from = rest.chars(40)?.parse().ok()?;
+    rest.mark(r#"","to":""#)?;
+    let to = rest.chars(40)?.parse().ok()?;
+    rest.mark(r#"","ts":"#)?;
+    let ts = rest.number().filter(|ts| *ts > 0)?;
+    rest.mark(r#","kind":"#)?;
+    let kind = rest.text()?;
+    if !(1..=KIND_BYTES_MAX).contains(&kind.len()) || kind.contains(char::is_control) {
+        return None;
     }
-    let read_receipt = read_receipt.unwrap_or(false);
-    let (kind, payload) = (kind?, payload?);
-    let (v, id, from, to, ts) = (v?, id?, from?, to?, ts?);
-    Some(Parts { v, id, from, to, ts, kind, reference, resend_until, read_receipt, payload })
+    let kind = KindText::InRaw(place(kind));
+    let mut reference = None;
+    if rest.mark(r#","ref":""#).is_some() {
+        reference = Some(rest.chars(36)?.parse().ok()?);
+        rest.mark("\"")?;
+    }
+    let mut resend_until = None;
+    if rest.mark(r#","resend_until":"#).is_some() {
+        resend_until = Some(rest.number()?);
+    }
+    let read_receipt = rest.mark(r#","read_receipt":true"#).is_some();
+    rest.mark(r#","payload":"#)?;
+    let payload = place(rest.raw().filter(|raw| raw.starts_with('{'))?);
+    rest.mark("}")?;
+    let whole = rest.at == json.len();
+    whole.then_some(Parts { v, id, from, to, ts, kind, reference, resend_until, read_receipt, payload })
 }
 
 /// Texts that are nearly right, for comparing what reads them.
@@ -240,11 +248,10 @@ mod tests {
             r#""payload":{"question":"a\"b","x":[1.5,null]}}"#,
         ),
         concat!(
-            r#"{"payload":{},"read_receipt":true,"resend_until":0,"#,
-            r#""ref":"00000000-0000-4000-8000-000000000000","kind":"x.y","ts":1,"#,
-            r#""to":"ED25519.ABCDEF00000000000000000000000002","#,
+            r#"{"v":2,"id":"ffffffff-ffff-4fff-bfff-ffffffffffff","#,
             r#""from":"ed25519.00000000000000000000000000000001","#,
-            r#""id":"ffffffff-ffff-4fff-bfff-ffffffffffff","v":2}"#,
+            r#""to":"ED25519.ABCDEF00000000000000000000000002","ts":1,"kind":"x.y","#,
+            r#""ref":"00000000-0000-4000-8000-000000000000","resend_until":0,"read_receipt":true,"payload":{}}"#,
         ),
     ];
 

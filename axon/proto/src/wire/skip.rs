@@ -6,20 +6,38 @@
 /// Objects and lists are remembered by a bit each.
 const OPEN_MAX: usize = u128::BITS as usize;
 
+/// A bit in each byte.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// The highest bit of each byte that is lower than `than`, up to 128. Behind the first of them others may
+/// have theirs too.
+fn lower(eight: u64, than: u8) -> u64 {
+    eight.wrapping_sub(ONES * u64::from(than)) & !eight & (ONES << 7)
+}
+
 /// The first of these eight bytes that does not stand for itself in a text.
+#[inline(always)]
 fn special_of(eight: [u8; 8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
     let eight = u64::from_le_bytes(eight);
-    // The highest bit of a byte that is lower than `than`, up to 128; behind the first, of others as well.
-    let lower = |bytes: u64, than: u8| bytes.wrapping_sub(ONES * u64::from(than)) & !bytes & (ONES << 7);
     let equal = |to: u8| lower(eight ^ (ONES * u64::from(to)), 1);
     let special = lower(eight, b' ') | equal(b'"') | equal(b'\\');
     (special != 0).then_some(special.trailing_zeros() as usize / 8)
 }
 
+/// The first control character.
+fn control(bytes: &[u8]) -> Option<usize> {
+    let (eights, rest) = bytes.as_chunks();
+    let any = eights.iter().fold(0, |any, eight| any | lower(u64::from_le_bytes(*eight), b' '));
+    let is_control = |byte: &u8| *byte < b' ';
+    if any == 0 && !rest.iter().any(is_control) {
+        return None;
+    }
+    bytes.iter().position(is_control)
+}
+
 /// Where from `at` on the first quote, backslash or control character stands, or the end.
 fn special(json: &[u8], mut at: usize) -> usize {
-    // Also of those that are longer many are short.
+    // Also of those that do not end at once most are short.
     for _ in 0..2 {
         let Some(eight) = json.get(at..).and_then(<[u8]>::first_chunk) else { break };
         match special_of(*eight) {
@@ -29,13 +47,11 @@ fn special(json: &[u8], mut at: usize) -> usize {
     }
     let rest = json.get(at..).unwrap_or_default();
     let end = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-    let is_control = |byte: &u8| *byte < b' ';
-    // Without a branch for each byte, so that the compiler compares them side by side.
-    let lowest = rest[..end].iter().fold(u8::MAX, |lowest, byte| lowest.min(*byte));
-    at + if is_control(&lowest) { rest.iter().position(is_control).unwrap_or(end) } else { end }
+    at + control(&rest[..end]).unwrap_or(end)
 }
 
 /// Behind the byte at `at`, if it is this one.
+#[inline(always)]
 pub fn byte(json: &[u8], at: usize, byte: u8) -> Option<usize> {
     (json.get(at) == Some(&byte)).then_some(at + 1)
 }
@@ -52,7 +68,7 @@ pub enum Escapes {
 }
 
 /// Where the text ends whose first quote is at `at`, and what escapes it has.
-#[inline]
+#[inline(always)]
 pub fn text(json: &[u8], at: usize) -> Option<(usize, Escapes)> {
     let at = byte(json, at, b'"')?;
     // As most names do.
@@ -118,11 +134,13 @@ fn number(json: &[u8], mut at: usize) -> Option<usize> {
 }
 
 /// Where the word at `at` ends.
+#[inline(always)]
 pub fn word(json: &[u8], at: usize, word: &[u8]) -> Option<usize> {
     json.get(at..)?.starts_with(word).then_some(at + word.len())
 }
 
 /// `at`, or behind the space that stands there.
+#[inline(always)]
 pub fn space(json: &[u8], at: usize) -> usize {
     at + usize::from(json.get(at) == Some(&b' '))
 }

@@ -200,8 +200,11 @@ impl Echo {
                 None => {}
             },
             (Some(true), Some(SUBSCRIBE)) => return Ok(true),
-            (Some(true), Some(REPLY)) => self.done.answered += 1,
-            (Some(false), Some(REPLY)) => self.done.failed += 1,
+            // Only what goes wrong is told.
+            (Some(false), Some(REPLY)) => {
+                self.done.answered = self.done.answered.saturating_sub(1);
+                self.done.failed += 1;
+            }
             // One that was refused is made good by the next.
             (Some(_), Some(ACK)) => self.acking = false,
             (Some(true), Some(INBOX)) => {
@@ -237,7 +240,7 @@ impl Echo {
             _ => ("error", [r#"{"code":"internal","message":"The text is too long to echo."}"#, "", ""]),
         };
         self.line(&[
-            r#"{"cmd":"reply","req_id":0,"ref":""#,
+            r#"{"cmd":"reply","req_id":0,"quiet":true,"ref":""#,
             &query.id,
             r#"","kind":""#,
             kind,
@@ -245,6 +248,7 @@ impl Echo {
         ]);
         payload.iter().for_each(|part| self.out.extend_from_slice(part.as_bytes()));
         self.out.push(b'}');
+        self.done.answered += 1;
     }
 
     fn given(&mut self, rows: u64, bytes: usize, seq: u64) {
@@ -294,12 +298,11 @@ mod tests {
         let event = r#"{"event":"inbound","seq":1,"answer":true,"envelope":{"id":"7",
             "payload":{"question":"a \"b\" \u00e9"}}}"#;
         let lines = said(&mut echo, event);
-        let answer = json!({"cmd": "reply", "req_id": 0, "ref": "7", "kind": "response",
+        let answer = json!({"cmd": "reply", "req_id": 0, "quiet": true, "ref": "7", "kind": "response",
             "payload": {"data": null, "summary": "a \"b\" é"}});
         assert_eq!(lines, [answer]);
         let long = event.replace("a ", &"a".repeat(LINE_BYTES_MAX));
         assert_eq!(said(&mut echo, &long)[0]["kind"], "error");
-        said(&mut echo, r#"{"ok":true,"req_id":0,"msg_id":"m"}"#);
         said(&mut echo, r#"{"ok":false,"req_id":0,"error":"timeout","message":"late"}"#);
         assert_eq!((echo.done.answered, echo.done.failed), (1, 1));
     }

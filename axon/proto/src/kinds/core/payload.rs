@@ -288,7 +288,7 @@ pub fn parse<'a, T: Deserialize<'a>>(kind: &str, payload: &'a str) -> Result<T, 
 }
 
 /// What a query asks of whoever hands it on.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Terms {
     /// Its domain.
     #[serde(default)]
@@ -303,7 +303,20 @@ pub fn terms(query: &str) -> Terms {
     if !may_have(query, &["domain", "deadline_ms"]) {
         return Terms::default();
     }
-    serde_json::from_str(query).unwrap_or_default()
+    plain_terms(query).unwrap_or_else(|| serde_json::from_str(query).unwrap_or_default())
+}
+
+/// The same of a query that is plainly written.
+fn plain_terms(query: &str) -> Option<Terms> {
+    let (mut object, mut terms) = (Fields::of(query)?, Terms::default());
+    while let Next::Field(name) = object.next()? {
+        match name {
+            "domain" => terms.domain = Some(object.text()?.to_owned()),
+            "deadline_ms" => terms.deadline_ms = Some(object.number()?),
+            _ => drop(object.raw()?),
+        }
+    }
+    Some(terms)
 }
 
 /// The field in whose value this column stands, counted from 1.
@@ -448,6 +461,9 @@ mod tests {
                 let (checked, read): (Result<(), String>, Result<(), String>) =
                     (check(&payload), serde(&payload));
                 assert_eq!(checked.is_ok(), read.is_ok(), "{payload}: {checked:?}, {read:?}");
+                if let (Ok(()), Some(terms)) = (check_query(&payload), plain_terms(&payload)) {
+                    assert_eq!(serde_json::from_str(&payload).ok(), Some(terms), "{payload}");
+                }
                 taken += u32::from(checked.is_ok());
                 refused += u32::from(checked.is_err());
             }
