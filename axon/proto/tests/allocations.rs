@@ -27,12 +27,12 @@ const CEILINGS: &[(&str, u64, u64)] = &[
     ("decode", 1, 472),
     ("encode", 2, 1048),
     ("parse a line", 0, 0),
-    ("query in", 7, 2479),
+    ("query in", 7, 2405),
     ("query out", 5, 1763),
-    ("notify in", 6, 1822),
-    ("notify out", 5, 755),
-    ("notify in, kept", 11, 2797),
-    ("notify out, with a receipt", 7, 1052),
+    ("notify in", 5, 1767),
+    ("notify out", 4, 747),
+    ("notify in, kept", 10, 2742),
+    ("notify out, with a receipt", 6, 1044),
 ];
 
 /// Adds up what the node allocates.
