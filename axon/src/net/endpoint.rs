@@ -247,7 +247,8 @@ const STREAMS_OFFERED: u32 = STREAMS_MAX + STREAMS_MAX / 6;
 /// What a peer may have at first. quinn keeps a record of each stream that may be opened: of all of them
 /// 34 kB a connection, of these 0.5 kB. Those of both directions and two of ours fit a table of 16.
 const STREAMS_FIRST: u32 = 6;
-/// From so many at a time on a peer may have all.
+/// From so many at a time on a peer may have all. One who never has so many unread opens `STREAMS_FIRST` in a
+/// round trip at most.
 pub(super) const STREAMS_FEW: u32 = 4;
 
 fn transport(config: &NetConfig) -> TransportConfig {

@@ -204,6 +204,19 @@ impl World {
         }
         let (peer, kind) = (state.peer.id().to_string(), state.kind.clone());
         let name = (peer, state.id.clone().unwrap_or_default());
+        // A quiet answer has no other reply than this (IPC-REP-8).
+        let quiet = |asked: &Asked| {
+            asked.command["cmd"] == "reply"
+                && asked.command["quiet"] == true
+                && asked.command["ref"] == name.1
+        };
+        let asked = self.clients.values_mut().find_map(|client| {
+            let req_id = client.asked.iter().find(|(_, asked)| quiet(asked)).map(|(id, _)| id.clone())?;
+            client.asked.remove(&req_id)
+        });
+        if let Some(asked) = asked {
+            self.request_replied(&asked.command);
+        }
         // An id that was used for something else is remembered as that.
         let same = self.promises.kinds.get(&name).is_some_and(|first| *first == kind);
         let accepted = text(&answer, "kind") == "ack" && answer["payload"]["accepted"] == true;
@@ -340,23 +353,25 @@ impl World {
                     self.word_of(text(value, "msg_id"), text(value, "state"));
                 }
             }
-            "reply" => {
-                let (of, kind) = (text(&asked.command, "ref"), text(&asked.command, "kind"));
-                let peer =
-                    self.promises.holders.keys().find(|(_, id)| id == of).map(|(peer, _)| peer.clone());
-                if !["ack", "progress"].contains(&kind) {
-                    if let Some(peer) = peer {
-                        let name = ((peer, of.to_owned()), "response".to_owned());
-                        let before = self.promises.finished.insert(name, now);
-                        assert!(before.is_none(), "one answer a request: {kind} of {of}");
-                    }
-                    self.promises.closed(of);
-                }
-                if kind == "ack" && asked.command["payload"]["accepted"] == false {
-                    self.promises.closed(of);
-                }
-            }
+            "reply" => self.request_replied(&asked.command),
             _ => {}
+        }
+    }
+
+    /// A client's `reply` was carried out.
+    fn request_replied(&mut self, command: &Value) {
+        let (of, kind) = (text(command, "ref"), text(command, "kind"));
+        let peer = self.promises.holders.keys().find(|(_, id)| id == of).map(|(peer, _)| peer.clone());
+        if !["ack", "progress"].contains(&kind) {
+            if let Some(peer) = peer {
+                let name = ((peer, of.to_owned()), "response".to_owned());
+                let before = self.promises.finished.insert(name, self.now);
+                assert!(before.is_none(), "one answer a request: {kind} of {of}");
+            }
+            self.promises.closed(of);
+        }
+        if kind == "ack" && command["payload"]["accepted"] == false {
+            self.promises.closed(of);
         }
     }
 

@@ -115,6 +115,7 @@ impl<'a> Fields<'a> {
 
     /// Any value, as it stands there, no deeper either.
     pub fn raw(&mut self) -> Option<&'a str> {
+        // Most values are texts, and short ones.
         let end = match self.bytes().get(self.at)? {
             b'"' => skip::text(self.bytes(), self.at)?.0,
             _ => skip::value(self.bytes(), self.at, DEPTH_MAX - 1)?,
@@ -281,6 +282,20 @@ mod tests {
             }
         }
         assert!(scanned > 500 && refused > 500, "{scanned} were scanned, {refused} refused");
+    }
+
+    #[test]
+    fn what_is_too_deep_is_left_to_serde() {
+        let deep = |depth| format!(r#"{{"a":{}1{}}}"#, "[".repeat(depth - 1), "]".repeat(depth - 1));
+        let with = |payload: &str| PLAIN[1].replace("{}}", &format!("{payload}}}"));
+        assert!(envelope(&with(&deep(DEPTH_MAX - 1))).is_some());
+        assert!(envelope(&with(&deep(DEPTH_MAX))).is_none());
+        let line = |payload: &str| format!(r#"{{"cmd":"send","payload":{payload}}}"#);
+        for (depth, fits) in [(DEPTH_MAX - 1, true), (DEPTH_MAX, false)] {
+            let line = line(&deep(depth));
+            let command = crate::ipc::Command::parse(line.as_bytes()).unwrap();
+            assert_eq!(command.payload().is_ok(), fits, "{depth}");
+        }
     }
 
     #[test]

@@ -319,8 +319,8 @@ impl Ledger {
         let Some(entry) = self.get_mut(Direction::In, id) else { return Vec::new() };
         let bytes = entry.bytes + word.get().len();
         let put = Write::put(result_key(Direction::In, id), word.get());
-        entry.last_word = Some((state, word));
         let after = Entry { state, since_ms: now_ms, reason: None, has_result: true, bytes, ..entry.clone() };
+        entry.last_word = Some((state, word));
         vec![write(Direction::In, &after), put]
     }
 

@@ -273,8 +273,8 @@ fn plainly_has(payload: &str, fields: &[(&str, bool, Want)]) -> bool {
             }
             seen |= 1 << at;
         }
-        let required = fields.iter().enumerate().filter(|(_, (_, required, _))| *required);
-        required.fold(true, |all, (at, _)| all && seen & 1 << at != 0).then_some(())
+        let seen = |at: usize| seen & 1 << at != 0;
+        fields.iter().enumerate().all(|(at, (_, required, _))| !required || seen(at)).then_some(())
     };
     look().is_some()
 }
